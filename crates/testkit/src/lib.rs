@@ -8,6 +8,7 @@
 //! Nothing here sleeps for luck: [`eventually`] polls a condition with a limit and reports the last reason.
 
 mod client;
+mod guard;
 mod host;
 mod jwt;
 mod keyvalue;
@@ -19,6 +20,7 @@ mod wait;
 mod workspace;
 
 pub use client::{Actor, Forgery, KeyValueClient};
+pub use guard::KillOnDrop;
 pub use host::{encode_host_data, run_to_end, Lattice, ProviderOptions, ProviderProcess};
 pub use host::{CONTRACT_ID, DEFAULT_LINK_NAME, TEST_HOST_ID};
 pub use jwt::{NatsOperator, UserCredentials};
