@@ -1,6 +1,9 @@
 //! What a host and the actors it speaks for may and may not do with a provider process: start, links, refused calls,
 //! health, shutdown, unusable settings.
 
+// Tests wait and measure in real time; the clock rule of clippy.toml is for the provider's core.
+#![allow(clippy::disallowed_methods)]
+
 use std::path::Path;
 use std::time::Duration;
 

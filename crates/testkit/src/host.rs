@@ -130,6 +130,32 @@ impl Lattice {
         connection.await.cloned()
     }
 
+    /// The health message of a provider that need not be a process of this kit.
+    pub async fn status_of(&self, provider_key: &str, link_name: &str) -> Result<Status> {
+        let request = wasmbus_rpc::common::serialize(&HealthCheckRequest {})?;
+        let answer = self.control(provider_key, link_name, "health", request).await?;
+        status_in(wasmbus_rpc::common::deserialize(&answer)?)
+    }
+
+    /// A client for a provider that need not be a process of this kit.
+    pub async fn client_of(&self, actor: &Actor, provider_key: &str, link_name: &str) -> Result<KeyValueClient> {
+        let connection = self.connection().await?;
+        Ok(KeyValueClient::new(connection, self, actor, provider_key, link_name))
+    }
+
+    async fn control(&self, provider_key: &str, link_name: &str, what: &str, payload: Vec<u8>) -> Result<Vec<u8>> {
+        let connection = self.connection().await?;
+        let request = connection.request(self.control_subject(provider_key, link_name, what), payload.into());
+        let answer = tokio::time::timeout(CONTROL_LIMIT, request)
+            .await
+            .context("no answer in time")?;
+        Ok(answer.context("no answer")?.payload.to_vec())
+    }
+
+    fn control_subject(&self, provider_key: &str, link_name: &str, what: &str) -> String {
+        format!("wasmbus.rpc.{}.{provider_key}.{link_name}.{what}", self.prefix)
+    }
+
     /// The host data with which a host of this lattice starts a provider.
     pub fn host_data(&self, options: &ProviderOptions) -> Result<HostData> {
         let mut data = HostData::default();
@@ -385,12 +411,7 @@ impl ProviderProcess {
 
     /// The health message in parts; an unhealthy provider is an error.
     pub async fn status(&self) -> Result<Status> {
-        let health = self.health().await?;
-        let message = health.message.unwrap_or_default();
-        if !health.healthy {
-            bail!("unhealthy: {message}");
-        }
-        message.parse()
+        status_in(self.health().await?)
     }
 
     /// Waits until the provider answers that it is healthy.
@@ -440,14 +461,9 @@ impl ProviderProcess {
 
     /// A client that sends signed invocations of `actor` to this provider.
     pub async fn client(&self, actor: &Actor) -> Result<KeyValueClient> {
-        let connection = self.lattice.connection().await?;
-        Ok(KeyValueClient::new(
-            connection,
-            &self.lattice,
-            actor,
-            self.provider_key(),
-            self.link_name(),
-        ))
+        self.lattice
+            .client_of(actor, self.provider_key(), self.link_name())
+            .await
     }
 
     /// The operations of the contract in the name of `actor`.
@@ -496,30 +512,21 @@ impl ProviderProcess {
             values: to_map(values),
         };
         let payload = self.encode(&self.options.definition(&link))?;
+        let subject = self
+            .lattice
+            .control_subject(self.provider_key(), self.link_name(), what);
         let connection = self.lattice.connection().await?;
         connection
-            .publish(self.subject(what), payload.into())
+            .publish(subject, payload.into())
             .await
             .with_context(|| format!("publishing {what}"))?;
         connection.flush().await.with_context(|| format!("flushing {what}"))
     }
 
     async fn request(&self, what: &str, payload: Vec<u8>) -> Result<Vec<u8>> {
-        let connection = self.lattice.connection().await?;
-        let request = connection.request(self.subject(what), payload.into());
-        let answer = tokio::time::timeout(CONTROL_LIMIT, request)
+        self.lattice
+            .control(self.provider_key(), self.link_name(), what, payload)
             .await
-            .context("no answer")?;
-        Ok(answer.context("no answer")?.payload.to_vec())
-    }
-
-    fn subject(&self, what: &str) -> String {
-        format!(
-            "wasmbus.rpc.{}.{}.{}.{what}",
-            self.lattice.prefix,
-            self.provider_key(),
-            self.link_name()
-        )
     }
 
     fn encode(&self, message: &impl Serialize) -> Result<Vec<u8>> {
@@ -546,6 +553,14 @@ impl Drop for ProviderProcess {
             eprintln!("--- log of provider process {pid} ends with:\n{tail}\n---");
         }
     }
+}
+
+fn status_in(health: HealthCheckResponse) -> Result<Status> {
+    let message = health.message.unwrap_or_default();
+    if !health.healthy {
+        bail!("unhealthy: {message}");
+    }
+    message.parse()
 }
 
 /// The line a host writes to the standard input of a provider.
