@@ -1,0 +1,387 @@
+//! A real nats-server of its own for each test.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{anyhow, bail, Context, Result};
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+
+use crate::process::OwnedProcess;
+use crate::wait::eventually;
+use crate::workspace::{skip_test, workspace_root};
+
+const START_LIMIT: Duration = Duration::from_secs(20);
+const INSTALL_HINT: &str =
+    "no nats-server found (NATS_SERVER, .tools/nats-server, PATH); install one with: scripts/install-tools.sh nats-server";
+
+/// How to start a server; see [`NatsServer::builder`].
+#[derive(Clone, Debug, Default)]
+pub struct NatsServerBuilder {
+    jetstream: bool,
+    monitoring: bool,
+    port: Option<u16>,
+    extra_config: String,
+}
+
+impl NatsServerBuilder {
+    /// JetStream with a store in a temporary folder (the SDK needs it for arguments above 900 KiB).
+    pub fn jetstream(mut self) -> Self {
+        self.jetstream = true;
+        self
+    }
+
+    /// The HTTP monitoring endpoint, see [`NatsServer::monitor`].
+    pub fn monitoring(mut self) -> Self {
+        self.monitoring = true;
+        self
+    }
+
+    /// A port of the caller's choice instead of a free one.
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = Some(port);
+        self
+    }
+
+    /// Text for the configuration file, for instance `max_payload: 65536` or an `authorization` block.
+    pub fn config(mut self, text: impl AsRef<str>) -> Self {
+        self.extra_config.push_str(text.as_ref());
+        self.extra_config.push('\n');
+        self
+    }
+
+    /// Starts the server and waits until it answers.
+    pub async fn start(self) -> Result<NatsServer> {
+        let binary = find_binary()?;
+        let home = tempfile::tempdir().context("a folder for nats-server")?;
+        let mut server = NatsServer {
+            builder: self,
+            binary,
+            home,
+            running: None,
+            ports: Ports::default(),
+        };
+        server.launch().await?;
+        Ok(server)
+    }
+
+    /// Like [`Self::start`]; when no server is installed the test is skipped (a failure in CI).
+    ///
+    /// # Panics
+    /// When an installed server does not start.
+    pub async fn start_or_skip(self, test_name: &str) -> Option<NatsServer> {
+        if let Err(error) = find_binary() {
+            skip_test(test_name, &error.to_string());
+            return None;
+        }
+        Some(self.start().await.expect("nats-server starts"))
+    }
+}
+
+/// A plain server on a free port, or a skipped test where none is installed.
+///
+/// # Panics
+/// In CI when none is installed, and anywhere when an installed server does not start.
+pub async fn nats_server_or_skip(test_name: &str) -> Option<NatsServer> {
+    NatsServer::builder().start_or_skip(test_name).await
+}
+
+/// A running (or stopped, or paused) nats-server. Dropping it kills its process and removes its store.
+#[derive(Debug)]
+pub struct NatsServer {
+    builder: NatsServerBuilder,
+    binary: PathBuf,
+    home: TempDir,
+    running: Option<OwnedProcess>,
+    ports: Ports,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Ports {
+    client: Option<u16>,
+    monitoring: Option<u16>,
+}
+
+impl NatsServer {
+    /// A server with nothing but core NATS on a free port.
+    pub async fn start() -> Result<Self> {
+        Self::builder().start().await
+    }
+
+    pub fn builder() -> NatsServerBuilder {
+        NatsServerBuilder::default()
+    }
+
+    pub fn port(&self) -> u16 {
+        self.ports.client.expect("known since the first start")
+    }
+
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port())
+    }
+
+    /// The process id, while the server runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.running.as_ref().map(OwnedProcess::pid)
+    }
+
+    /// The version the binary reports, for instance `2.10.1`.
+    pub fn version(&self) -> Result<String> {
+        let output = Command::new(&self.binary)
+            .arg("--version")
+            .output()
+            .context("nats-server --version")?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let version = text.trim().rsplit([' ', 'v']).next().unwrap_or_default();
+        Ok(version.to_owned())
+    }
+
+    /// What the server has written to its log so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// SIGKILL: connections break without a word.
+    pub fn kill(&mut self) -> Result<()> {
+        match self.running.take() {
+            Some(mut process) => process.kill(),
+            None => bail!("nats-server does not run"),
+        }
+    }
+
+    /// SIGTERM: an orderly end.
+    pub async fn stop(&mut self) -> Result<()> {
+        let mut process = self.running.take().context("nats-server does not run")?;
+        process.signal(Signal::TERM)?;
+        process.wait(START_LIMIT).await.map(drop)
+    }
+
+    /// Starts again on the same port with the same store; a server that still runs is killed first.
+    pub async fn restart(&mut self) -> Result<()> {
+        drop(self.running.take());
+        // Between the two lives another process may hold the port for a moment, if only as the source of a connection.
+        let mut attempts = 5;
+        loop {
+            match self.launch().await {
+                Err(error) if attempts > 1 && self.log().contains("address already in use") => {
+                    attempts -= 1;
+                    eprintln!("nats-server: {error:#}; trying again");
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// SIGSTOP: the server is there but answers nothing.
+    pub fn pause(&mut self) -> Result<()> {
+        self.running
+            .as_mut()
+            .context("nats-server does not run")?
+            .signal(Signal::STOP)
+    }
+
+    /// SIGCONT.
+    pub fn resume(&mut self) -> Result<()> {
+        self.running
+            .as_mut()
+            .context("nats-server does not run")?
+            .signal(Signal::CONT)
+    }
+
+    /// Asks the monitoring endpoint, for instance for `/varz` or `/subsz?subs=1`.
+    pub async fn monitor(&self, path: &str) -> Result<Value> {
+        let port = self
+            .ports
+            .monitoring
+            .context("this nats-server was started without monitoring")?;
+        http_get_json(port, path)
+            .await
+            .with_context(|| format!("asking nats-server for {path}"))
+    }
+
+    /// The subjects of all subscriptions of all clients.
+    pub async fn subscriptions(&self) -> Result<Vec<String>> {
+        let answer = self.monitor("/connz?subs=1&limit=4096").await?;
+        let connections = answer["connections"]
+            .as_array()
+            .context("no connections in the answer of /connz")?;
+        let lists = connections
+            .iter()
+            .filter_map(|connection| connection["subscriptions_list"].as_array());
+        Ok(lists
+            .flatten()
+            .filter_map(|subject| subject.as_str().map(str::to_owned))
+            .collect())
+    }
+
+    async fn launch(&mut self) -> Result<()> {
+        let ports_folder = self.home.path().join("ports");
+        reset_folder(&ports_folder)?;
+        std::fs::write(self.config_path(), self.config_text(&ports_folder)).context("writing nats-server.conf")?;
+        let log = std::fs::File::create(self.log_path()).context("creating the log of nats-server")?;
+        let child = Command::new(&self.binary)
+            .arg("-c")
+            .arg(self.config_path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("starting {}", self.binary.display()))?;
+        let mut process = OwnedProcess::new(child, "nats-server");
+        match self.wait_until_ready(&mut process, &ports_folder).await {
+            Ok(ports) => {
+                self.ports = ports;
+                self.running = Some(process);
+                Ok(())
+            }
+            Err(error) => Err(error.context(format!("nats-server did not start; its log:\n{}", self.log()))),
+        }
+    }
+
+    fn config_text(&self, ports_folder: &Path) -> String {
+        let port = self.ports.client.or(self.builder.port).map_or(-1, i32::from);
+        let mut text = format!("host: 127.0.0.1\nport: {port}\nports_file_dir: {ports_folder:?}\n");
+        if self.builder.monitoring {
+            let port = self.ports.monitoring.map_or(-1, i32::from);
+            text.push_str(&format!("http: \"127.0.0.1:{port}\"\n"));
+        }
+        if self.builder.jetstream {
+            text.push_str(&format!(
+                "jetstream {{ store_dir: {:?} }}\n",
+                self.home.path().join("store")
+            ));
+        }
+        text + &self.builder.extra_config
+    }
+
+    async fn wait_until_ready(&self, process: &mut OwnedProcess, ports_folder: &Path) -> Result<Ports> {
+        let ready = eventually(START_LIMIT, || async {
+            let ports = read_ports_file(ports_folder)?;
+            read_info(ports.client.context("no client port yet")?).await?;
+            Ok(ports)
+        });
+        tokio::select! {
+            ended = process.wait(START_LIMIT) => bail!("the process ended with {}", ended?),
+            ports = ready => ports,
+        }
+    }
+
+    fn config_path(&self) -> PathBuf {
+        self.home.path().join("nats-server.conf")
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.home.path().join("nats-server.log")
+    }
+}
+
+fn find_binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("NATS_SERVER").filter(|path| !path.is_empty()) {
+        let path = PathBuf::from(path);
+        return if path.is_file() {
+            Ok(path)
+        } else {
+            Err(anyhow!("NATS_SERVER={} is no file", path.display()))
+        };
+    }
+    let installed = workspace_root().join(".tools/nats-server/bin/nats-server");
+    let on_path = std::env::var_os("PATH").unwrap_or_default();
+    let candidates = std::env::split_paths(&on_path).map(|folder| folder.join("nats-server"));
+    std::iter::once(installed)
+        .chain(candidates)
+        .find(|path| path.is_file())
+        .ok_or_else(|| anyhow!(INSTALL_HINT))
+}
+
+fn reset_folder(folder: &Path) -> Result<()> {
+    if folder.exists() {
+        std::fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))?;
+    }
+    std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))
+}
+
+/// The server chooses free ports itself and tells them in a file, so that tests cannot race for one.
+fn read_ports_file(folder: &Path) -> Result<Ports> {
+    let entry = std::fs::read_dir(folder)?.next().context("no ports file yet")??;
+    let file: Value = serde_json::from_slice(&std::fs::read(entry.path())?).context("ports file not complete yet")?;
+    let port = |kind: &str| -> Option<u16> { file[kind][0].as_str()?.rsplit(':').next()?.parse().ok() };
+    Ok(Ports {
+        client: port("nats"),
+        monitoring: port("monitoring"),
+    })
+}
+
+async fn read_info(port: u16) -> Result<()> {
+    let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    let mut line = String::new();
+    let mut reader = BufReader::new(stream).take(64 * 1024);
+    tokio::time::timeout(Duration::from_secs(2), reader.read_line(&mut line))
+        .await
+        .context("no INFO")??;
+    if !line.starts_with("INFO ") {
+        bail!("the server greets with {line:?}");
+    }
+    Ok(())
+}
+
+async fn http_get_json(port: u16, path: &str) -> Result<Value> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    let request = format!("GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await?;
+    let head_end = answer
+        .windows(4)
+        .position(|bytes| bytes == b"\r\n\r\n")
+        .context("no end of the HTTP head")?;
+    let head = String::from_utf8_lossy(&answer[..head_end]).into_owned();
+    if !head.lines().next().unwrap_or_default().contains(" 200 ") {
+        bail!("{}", head.lines().next().unwrap_or_default());
+    }
+    serde_json::from_slice(&answer[head_end + 4..]).context("the body is no JSON")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_keeps_its_port_over_a_restart() {
+        let name = "a_server_keeps_its_port_over_a_restart";
+        let Some(mut server) = NatsServer::builder().jetstream().monitoring().start_or_skip(name).await else {
+            return;
+        };
+        let (port, first) = (server.port(), server.pid());
+        assert!(server.version().unwrap().starts_with("2."), "{:?}", server.version());
+        assert_eq!(server.monitor("/varz").await.unwrap()["port"], port);
+        server.kill().unwrap();
+        assert!(read_info(port).await.is_err());
+        server.restart().await.unwrap();
+        assert_eq!(server.port(), port);
+        assert_ne!(server.pid(), first);
+        server.pause().unwrap();
+        assert!(read_info(port).await.is_err());
+        server.resume().unwrap();
+        read_info(port).await.unwrap();
+        server.stop().await.unwrap();
+        assert!(read_info(port).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_server_that_cannot_start_shows_its_log() {
+        let name = "a_server_that_cannot_start_shows_its_log";
+        let Some(_present) = nats_server_or_skip(name).await else {
+            return;
+        };
+        let error = NatsServer::builder()
+            .config("no_such_setting: 1")
+            .start()
+            .await
+            .unwrap_err();
+        assert!(format!("{error:#}").contains("no_such_setting"), "{error:#}");
+    }
+}

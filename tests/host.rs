@@ -1,0 +1,403 @@
+//! What a host and the actors it speaks for may and may not do with a provider process: start, links, refused calls,
+//! health, shutdown, unusable settings.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{json, Value};
+use testkit::{
+    encode_host_data, eventually, run_to_end, Actor, Forgery, Lattice, NatsOperator, NatsServer, ProviderOptions,
+    SyncState, TEST_HOST_ID,
+};
+use wasmbus_rpc::common::serialize;
+use wasmbus_rpc::core::HostData;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_nats-kvcache");
+const LIMIT: Duration = Duration::from_secs(30);
+/// A provider that cannot start says so within this time.
+const GIVES_UP_WITHIN: Duration = Duration::from_secs(10);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_calls_stay_refused() {
+    let Some(server) = testkit::nats_server_or_skip("refused_calls_stay_refused").await else {
+        return;
+    };
+    let actor = Actor::new();
+    let lattice = Lattice::new(server.url());
+    let provider = lattice
+        .start_ready(ProviderOptions::new(BINARY).link(&actor), LIMIT)
+        .await
+        .unwrap();
+    let kv = provider.keyvalue(&actor).await.unwrap();
+    kv.set("key", "value").await.unwrap();
+
+    let attempts = [
+        ("KeyValue.Get", serialize(&"key").unwrap()),
+        ("KeyValue.ListClear", serialize(&"key").unwrap()),
+        (
+            "KeyValue.Increment",
+            serialize(&json!({ "key": "count", "value": 1 })).unwrap(),
+        ),
+        (
+            "KeyValue.Set",
+            serialize(&json!({ "key": "key", "value": "forged" })).unwrap(),
+        ),
+    ];
+    for forgery in Forgery::ALL {
+        for (method, argument) in &attempts {
+            let answer = kv.transport().call_forged(method, argument, forgery).await;
+            assert!(answer.is_err(), "{method} with {forgery:?}: {answer:?}");
+        }
+    }
+    for garbage in [
+        &b""[..],
+        b"\xc1",
+        b"{}",
+        b"\x00\x01\x02\x03",
+        &[0xdf, 0xff, 0xff, 0xff, 0xff],
+        &[0x91; 4096],
+    ] {
+        let answer = kv.transport().send_garbage(garbage).await;
+        assert!(answer.is_err(), "{garbage:?}: {answer:?}");
+    }
+    assert_eq!(
+        kv.get("key").await.unwrap().as_deref(),
+        Some("value"),
+        "nothing changed"
+    );
+    assert!(!kv.contains("count").await.unwrap());
+
+    let stranger = provider.keyvalue(&Actor::new()).await.unwrap();
+    assert!(stranger
+        .get("key")
+        .await
+        .unwrap_err()
+        .to_string()
+        .contains("unlinked actor"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_are_put_twice_deleted_and_put_again() {
+    let Some(server) = testkit::nats_server_or_skip("links_are_put_twice_deleted_and_put_again").await else {
+        return;
+    };
+    for host_id in [None, Some(TEST_HOST_ID)] {
+        let mut options = ProviderOptions::new(BINARY);
+        if let Some(host_id) = host_id {
+            options = options.host_id(host_id);
+        }
+        let provider = Lattice::new(server.url()).start_ready(options, LIMIT).await.unwrap();
+        let [one, other] = [Actor::new(), Actor::new()];
+        provider.wait_unlinked(&one, LIMIT).await.unwrap();
+
+        provider.put_link(&one, &[]).await.unwrap();
+        provider.put_link(&one, &[]).await.unwrap();
+        provider.wait_linked(&one, LIMIT).await.unwrap();
+        let kv = provider.keyvalue(&one).await.unwrap();
+        kv.set("key", "value").await.unwrap();
+
+        provider.put_link(&other, &[]).await.unwrap();
+        provider.wait_linked(&other, LIMIT).await.unwrap();
+        let shared = provider.keyvalue(&other).await.unwrap();
+        assert_eq!(
+            shared.get("key").await.unwrap().as_deref(),
+            Some("value"),
+            "linked actors share the data"
+        );
+
+        provider.delete_link(&one).await.unwrap();
+        provider.wait_unlinked(&one, LIMIT).await.unwrap();
+        assert_eq!(
+            shared.increment("count", 1).await.unwrap(),
+            1,
+            "the end of a link is of no concern to another"
+        );
+
+        provider.put_link(&one, &[]).await.unwrap();
+        provider.wait_linked(&one, LIMIT).await.unwrap();
+        assert_eq!(
+            kv.get("key").await.unwrap().as_deref(),
+            Some("value"),
+            "data outlives the link"
+        );
+
+        provider.delete_link(&one).await.unwrap();
+        provider.delete_link(&other).await.unwrap();
+        provider.wait_unlinked(&other, LIMIT).await.unwrap();
+        assert_eq!(
+            provider.status().await.unwrap().keys,
+            2,
+            "without any link it stays up and keeps its data"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_is_a_keyspace_of_its_own() {
+    let Some(server) = testkit::nats_server_or_skip("a_namespace_is_a_keyspace_of_its_own").await else {
+        return;
+    };
+    let [common, one, same, other] = std::array::from_fn(|_| Actor::new());
+    let options = ProviderOptions::new(BINARY)
+        .link(&common)
+        .link_with(&one, &[("NAMESPACE", "one")])
+        .link_with(&same, &[("namespace", "one")]);
+    let provider = Lattice::new(server.url()).start_ready(options, LIMIT).await.unwrap();
+    provider.put_link(&other, &[("NAMESPACE", "other")]).await.unwrap();
+    provider.wait_linked(&other, LIMIT).await.unwrap();
+
+    let actors = [("common", &common), ("one", &one), ("other", &other)];
+    for (name, actor) in actors {
+        let kv = provider.keyvalue(actor).await.unwrap();
+        assert!(!kv.contains("key").await.unwrap(), "{name}");
+        kv.set("key", name).await.unwrap();
+        assert_eq!(kv.list_add("list", name).await.unwrap(), 1, "{name}");
+        assert_eq!(kv.set_add("set", name).await.unwrap(), 1, "{name}");
+    }
+    for (name, actor) in actors {
+        let kv = provider.keyvalue(actor).await.unwrap();
+        assert_eq!(kv.get("key").await.unwrap().as_deref(), Some(name));
+        assert_eq!(kv.set_union(&["set", "missing"]).await.unwrap(), [name]);
+    }
+    let kv = provider.keyvalue(&same).await.unwrap();
+    assert_eq!(
+        kv.get("key").await.unwrap().as_deref(),
+        Some("one"),
+        "names of settings do not depend on their case"
+    );
+    assert!(kv.del("key").await.unwrap());
+    assert_eq!(
+        provider
+            .keyvalue(&common)
+            .await
+            .unwrap()
+            .get("key")
+            .await
+            .unwrap()
+            .as_deref(),
+        Some("common")
+    );
+
+    provider.delete_link(&other).await.unwrap();
+    provider.wait_unlinked(&other, LIMIT).await.unwrap();
+    provider.put_link(&other, &[]).await.unwrap();
+    provider.wait_linked(&other, LIMIT).await.unwrap();
+    let moved = provider.keyvalue(&other).await.unwrap();
+    assert_eq!(
+        moved.get("key").await.unwrap().as_deref(),
+        Some("common"),
+        "a link put again counts with its new values"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_and_shutdown_as_a_host_asks() {
+    let Some(server) = testkit::nats_server_or_skip("health_and_shutdown_as_a_host_asks").await else {
+        return;
+    };
+    for (settings, sync) in [
+        (json!({}), SyncState::Synced),
+        (json!({ "REPLICATION": "off" }), SyncState::Standalone),
+    ] {
+        let actor = Actor::new();
+        let options = ProviderOptions::new(BINARY).link(&actor).config(settings.clone());
+        let mut provider = Lattice::new(server.url()).start_ready(options, LIMIT).await.unwrap();
+        let kv = provider.keyvalue(&actor).await.unwrap();
+        for key in ["a", "b", "c"] {
+            kv.set(key, "value").await.unwrap();
+        }
+        kv.del("c").await.unwrap();
+        let status = provider.status().await.unwrap();
+        assert_eq!(
+            (status.keys, status.peers, status.sync),
+            (2, 0, sync),
+            "{settings}: {status:?}"
+        );
+        assert!(provider.resident_bytes().unwrap() > 0);
+
+        let end = provider.shutdown().await.unwrap();
+        assert!(end.success(), "{settings}: {end}; its log:\n{}", provider.log().text());
+        assert!(!provider.log().text().contains("panicked"), "{}", provider.log().text());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_come_as_numbers_and_texts_in_any_case() {
+    let Some(server) = testkit::nats_server_or_skip("settings_come_as_numbers_and_texts_in_any_case").await else {
+        return;
+    };
+    for settings in [
+        json!({ "REPLICATION": "off", "SYNC_TIMEOUT_SECS": 3, "TOMBSTONE_TTL_SECS": "60" }),
+        json!({ "replication": "OFF", "sync_timeout_secs": "3", "Tombstone_Ttl_Secs": 60 }),
+        json!({ "Replication": false }),
+    ] {
+        let options = ProviderOptions::new(BINARY).config(settings.clone());
+        let mut provider = Lattice::new(server.url()).start(options).await.unwrap();
+        let status = provider
+            .wait_healthy(LIMIT)
+            .await
+            .unwrap_or_else(|error| panic!("{settings}: {error:#}"));
+        assert_eq!(status.sync, SyncState::Standalone, "{settings}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_of_a_lattice_with_user_jwt_replicate() {
+    let name = "two_nodes_of_a_lattice_with_user_jwt_replicate";
+    let operator = NatsOperator::new();
+    let trust = operator.server_config().unwrap();
+    let Some(server) = NatsServer::builder().config(trust).start_or_skip(name).await else {
+        return;
+    };
+    let lattice = Lattice::new(server.url()).with_user(operator.user().unwrap());
+    let actor = Actor::new();
+    let other_user = operator.user().unwrap();
+    let by_setting = json!({ "CLIENT_JWT": other_user.jwt, "CLIENT_SEED": other_user.seed, "NATS_URL": server.url() });
+    let mut first = lattice
+        .start_ready(ProviderOptions::new(BINARY).link(&actor), LIMIT)
+        .await
+        .unwrap();
+    let options = ProviderOptions::new(BINARY).link(&actor).config(by_setting);
+    let mut second = lattice.start_ready(options, LIMIT).await.unwrap();
+    first.wait_status(LIMIT, |status| status.peers == 1).await.unwrap();
+
+    first.keyvalue(&actor).await.unwrap().set("key", "value").await.unwrap();
+    let reader = second.keyvalue(&actor).await.unwrap();
+    eventually(LIMIT, || async {
+        anyhow::ensure!(reader.get("key").await?.as_deref() == Some("value"), "not replicated");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    for (provider, secret) in [
+        (&mut first, lattice.cluster_seed().unwrap()),
+        (&mut second, other_user.seed),
+    ] {
+        assert!(!provider.log().text().contains(&secret), "a seed in the log");
+    }
+    second.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unusable_host_data_ends_the_process_with_a_message() {
+    let lattice = Lattice::new("nats://127.0.0.1:1");
+    let seed = lattice.cluster_seed().unwrap();
+    let truncated = {
+        let line = encode_host_data(&lattice.host_data(&ProviderOptions::new(BINARY)).unwrap()).unwrap();
+        line[..line.len() / 2].to_owned() + "\n"
+    };
+    let wrong_type = encode_line(&json!({ "host_id": 5, "invocation_seed": seed }).to_string());
+    for (what, input) in [
+        ("nothing", String::new()),
+        ("an empty line", "\n".to_owned()),
+        ("no base64", "this is not host data!\n".to_owned()),
+        ("base64 of no JSON", encode_line("hello")),
+        ("base64 of other JSON", encode_line("[1, 2]")),
+        ("JSON with fields of another type", wrong_type),
+        ("host data cut short", truncated),
+    ] {
+        let (status, output) = run_to_end(Path::new(BINARY), input.as_bytes(), GIVES_UP_WITHIN)
+            .await
+            .unwrap();
+        assert!(!status.success(), "{what}: {status}; its output:\n{output}");
+        assert!(
+            output.to_lowercase().contains("host data"),
+            "{what}: the message names host data:\n{output}"
+        );
+        assert!(!output.contains("panicked"), "{what}: {output}");
+        assert!(!output.contains(&seed), "{what}: a seed in the output:\n{output}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unusable_settings_end_the_process_and_are_named() {
+    let bad_seed = "SUACSSNOTASEEDATALLBUTLONGENOUGHTOLOOKLIKEONEXXXXXXXXXXXX";
+    let some_jwt = "eyJ0eXAiOiJKV1QifQ.e30.AAAA";
+    let settings: Vec<(&str, Value)> = vec![
+        ("REPLICATION", json!({ "REPLICATION": "maybe" })),
+        ("REPLICATION", json!({ "replication": 7 })),
+        ("SYNC_TIMEOUT_SECS", json!({ "SYNC_TIMEOUT_SECS": "soon" })),
+        ("SYNC_TIMEOUT_SECS", json!({ "SYNC_TIMEOUT_SECS": -1 })),
+        ("SYNC_TIMEOUT_SECS", json!({ "SYNC_TIMEOUT_SECS": [1] })),
+        ("TOMBSTONE_TTL_SECS", json!({ "TOMBSTONE_TTL_SECS": "1.5.2" })),
+        (
+            "TOMBSTONE_TTL_SECS",
+            json!({ "TOMBSTONE_TTL_SECS": "99999999999999999999999" }),
+        ),
+        ("REPLAY_HEARTBEAT_SECS", json!({ "REPLAY_HEARTBEAT_SECS": "x" })),
+        ("NATS_URL", json!({ "NATS_URL": "http://[broken" })),
+        ("STATE_REPL_SUBJECT", json!({ "STATE_REPL_SUBJECT": "two words" })),
+        ("STATE_REPL_SUBJECT", json!({ "STATE_REPL_SUBJECT": "a..b" })),
+        ("REPLAY_REQ_SUBJECT", json!({ "REPLAY_REQ_SUBJECT": "wild.>" })),
+        ("REPLAY_REQ_SUBJECT", json!({ "REPLAY_REQ_SUBJECT": "wild.*.card" })),
+        (
+            "CLIENT_SEED",
+            json!({ "CLIENT_JWT": some_jwt, "CLIENT_SEED": bad_seed }),
+        ),
+        ("CLIENT_SEED", json!({ "CLIENT_JWT": some_jwt })),
+    ];
+    let texts = settings.into_iter().map(|(name, value)| (name, value.to_string()));
+    let no_objects =
+        ["not json", "[1, 2]", "\"text\"", "{\"REPLICATION\": "].map(|text| ("config_json", text.to_owned()));
+    for (name, text) in texts.chain(no_objects) {
+        expect_refusal(name, &text, bad_seed, |data| data.config_json = Some(text.clone())).await;
+    }
+
+    expect_refusal("invocation_seed", "malformed", bad_seed, |data| {
+        data.invocation_seed = bad_seed.to_owned()
+    })
+    .await;
+    expect_refusal("invocation_seed", "empty", bad_seed, |data| {
+        data.invocation_seed.clear()
+    })
+    .await;
+    expect_refusal("lattice_rpc_user_seed", "malformed", bad_seed, |data| {
+        data.lattice_rpc_user_jwt = some_jwt.to_owned();
+        data.lattice_rpc_user_seed = bad_seed.to_owned();
+    })
+    .await;
+    expect_refusal("lattice_rpc_url", "malformed", bad_seed, |data| {
+        data.lattice_rpc_url = "nats://:x:y".to_owned()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_with_unusable_values_is_denied_and_says_why() {
+    let Some(server) = testkit::nats_server_or_skip("a_link_with_unusable_values_is_denied_and_says_why").await else {
+        return;
+    };
+    let [good, bad] = [Actor::new(), Actor::new()];
+    let options = ProviderOptions::new(BINARY).link(&good);
+    let provider = Lattice::new(server.url()).start_ready(options, LIMIT).await.unwrap();
+    provider.put_link(&bad, &[("SYNC_TIMEOUT_SECS", "soon")]).await.unwrap();
+    provider.wait_for_log("SYNC_TIMEOUT_SECS", LIMIT).await.unwrap();
+    provider.wait_unlinked(&bad, LIMIT).await.unwrap();
+    provider.wait_linked(&good, LIMIT).await.unwrap();
+}
+
+/// Starts the binary with host data spoiled by `spoil` and expects a prompt end that names `setting`.
+async fn expect_refusal(setting: &str, what: &str, secret: &str, spoil: impl FnOnce(&mut HostData)) {
+    // Nothing listens on port 1: what is wrong with the settings has to be told without a server.
+    let lattice = Lattice::new("nats://127.0.0.1:1");
+    let mut data = lattice.host_data(&ProviderOptions::new(BINARY)).unwrap();
+    spoil(&mut data);
+    let input = encode_host_data(&data).unwrap();
+    let (status, output) = run_to_end(Path::new(BINARY), input.as_bytes(), GIVES_UP_WITHIN)
+        .await
+        .unwrap();
+    assert!(!status.success(), "{setting} {what}: {status}; its output:\n{output}");
+    assert!(output.contains(setting), "{setting} {what} is not named:\n{output}");
+    assert!(!output.contains("panicked"), "{setting} {what}:\n{output}");
+    for secret in [secret.to_owned(), lattice.cluster_seed().unwrap()] {
+        assert!(
+            !output.contains(&secret),
+            "{setting} {what}: a seed in the output:\n{output}"
+        );
+    }
+}
+
+fn encode_line(text: &str) -> String {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.encode(text) + "\n"
+}
