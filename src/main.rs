@@ -1,1 +1,24 @@
-fn main() {}
+//! `nats-kvcache` without arguments is what a wasmCloud host starts.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// wasmCloud capability provider wasmcloud:keyvalue: an in-memory map replicated between hosts over NATS.
+///
+/// A wasmCloud host starts it without arguments and writes host data (one line of base64 JSON) to its standard input.
+/// To try it out without a host: `make run` in its repository.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {}
+
+fn main() -> ExitCode {
+    let Arguments {} = Arguments::parse();
+    match nats_kvcache::provider::run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("nats-kvcache: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

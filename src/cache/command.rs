@@ -1,0 +1,157 @@
+//! Idempotent commands: fragments of a key's state. Applying one is a merge, in any order and any number of times.
+
+use bytes::Bytes;
+
+use super::stamp::{Millis, NodeId, Stamp, Time};
+
+/// What a node saw as the horizon of a key while it added to a counter there.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Base {
+    /// Stamp of the reset.
+    pub stamp: Stamp,
+    /// Nothing of the reset itself was left (a delete, or voided by a type conflict).
+    pub void: bool,
+    /// The reset's deadline had passed: the counter started again from 0.
+    pub expired: bool,
+}
+
+/// What the author of a reset had seen of one counter entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SeenAdd {
+    /// Who added.
+    pub node: NodeId,
+    /// On which horizon.
+    pub base: Base,
+    /// The cumulative sum at that time.
+    pub sum: i64,
+}
+
+/// What a command does to its key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// A scalar replaces whatever the key held. `value` is `None` when the deadline has passed and the value was
+    /// given back already.
+    Put {
+        /// When and by whom.
+        at: Stamp,
+        /// The bytes of the scalar.
+        value: Option<Bytes>,
+        /// Deadline, if any.
+        expires_at: Option<Millis>,
+        /// Counter entries the author had seen.
+        seen: Vec<SeenAdd>,
+    },
+    /// The key is deleted, whatever it held.
+    Delete {
+        /// When and by whom.
+        at: Stamp,
+        /// Counter entries the author had seen.
+        seen: Vec<SeenAdd>,
+    },
+    /// The counter entry `(node, base)` has reached `sum`.
+    Add {
+        /// Who adds.
+        node: NodeId,
+        /// On which horizon.
+        base: Base,
+        /// Cumulative sum of this entry.
+        sum: i64,
+        /// Stamp of the newest addition.
+        at: Stamp,
+    },
+    /// An item is in the list, at the place of its id.
+    ListPush {
+        /// The item's identity and place.
+        id: Stamp,
+        /// The item.
+        value: Bytes,
+    },
+    /// The item `id` is gone from the list.
+    ListRemove {
+        /// Which item.
+        id: Stamp,
+        /// When and by whom.
+        at: Stamp,
+    },
+    /// A member is in the set.
+    SetAdd {
+        /// The member.
+        member: Bytes,
+        /// When and by whom.
+        at: Stamp,
+    },
+    /// A member is not in the set.
+    SetRemove {
+        /// The member.
+        member: Bytes,
+        /// When and by whom.
+        at: Stamp,
+    },
+}
+
+/// One change of one key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Command {
+    /// The key, with its namespace ([`super::Key`]).
+    pub key: Bytes,
+    /// What happens to it.
+    pub change: Change,
+}
+
+/// Why a command of a peer cannot be merged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum CommandError {
+    /// Its stamp lies too far in the future: a broken clock, or malice.
+    #[error("stamp {ahead_ms} ms ahead of this node's clock")]
+    FromTheFuture {
+        /// How far.
+        ahead_ms: u64,
+    },
+    /// No honest author makes it.
+    #[error("impossible stamps: {0}")]
+    Impossible(&'static str),
+}
+
+impl Command {
+    /// The newest stamp the command carries.
+    pub fn newest(&self) -> Stamp {
+        match &self.change {
+            Change::Put { at, .. }
+            | Change::Delete { at, .. }
+            | Change::Add { at, .. }
+            | Change::ListRemove { at, .. }
+            | Change::SetAdd { at, .. }
+            | Change::SetRemove { at, .. } => *at,
+            Change::ListPush { id, .. } => *id,
+        }
+    }
+
+    /// Checks what merging relies on: stamps not after `latest`, and causes before their effects.
+    pub fn check(&self, latest: Time) -> Result<(), CommandError> {
+        let newest = self.newest();
+        if newest.time > latest {
+            return Err(CommandError::FromTheFuture {
+                ahead_ms: newest.time.millis() - latest.millis(),
+            });
+        }
+        if newest == Stamp::default() {
+            return Err(CommandError::Impossible("zero stamp"));
+        }
+        match &self.change {
+            Change::Add { base, at, .. } if base.stamp >= *at => Err(CommandError::Impossible("base after addition")),
+            Change::ListRemove { id, at } if id >= at => Err(CommandError::Impossible("item removed before it was")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the command only says that something is gone.
+    pub(super) fn is_removal(&self) -> bool {
+        matches!(
+            self.change,
+            Change::Delete { .. }
+                | Change::ListRemove { .. }
+                | Change::SetRemove { .. }
+                | Change::Put { value: None, .. }
+        )
+    }
+}

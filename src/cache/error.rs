@@ -1,0 +1,40 @@
+//! What an operation on the cache can refuse, in the words of Redis where it has some.
+
+/// Why an operation was refused. Nothing has changed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum CacheError {
+    /// The key holds another type.
+    #[error("WRONGTYPE Operation against a key holding the wrong kind of value")]
+    WrongType,
+    /// The stored text is no canonical decimal integer.
+    #[error("value is not an integer or out of range")]
+    NotAnInteger,
+    /// The sum does not fit the contract's result type.
+    #[error(
+        "increment of {value} by {amount} would leave the range of i32 (-2147483648 to 2147483647); nothing changed"
+    )]
+    OutOfRange {
+        /// The number as it is.
+        value: i64,
+        /// The refused addition.
+        amount: i32,
+    },
+    /// A length does not fit the contract's result type.
+    #[error("list would grow beyond 4294967295 items; nothing changed")]
+    ListTooLong,
+    /// A set operation over no sets.
+    #[error("at least one set name is required, got an empty list")]
+    NoKeys,
+    /// An argument is larger than the configured limit.
+    #[error("{what} of {length} bytes is larger than the limit of {limit} bytes (setting {setting})")]
+    TooLarge {
+        /// The argument.
+        what: &'static str,
+        /// Its length in bytes.
+        length: usize,
+        /// The limit in bytes.
+        limit: usize,
+        /// The setting that raises the limit.
+        setting: &'static str,
+    },
+}

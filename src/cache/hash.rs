@@ -1,0 +1,134 @@
+//! Hashes that are equal on every node: partition of a key, and the component hashes that digests are sums of.
+//!
+//! All are XXH3-64 (seed 0), which is specified and does not depend on the platform. The exact input is part of the
+//! protocol (docs/PROTOCOL.md, "Digests"); a change of it is a new protocol version.
+
+use std::hash::{BuildHasher, Hasher};
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::command::Base;
+use super::stamp::{NodeId, Stamp};
+use super::state::Horizon;
+
+/// Number of partitions; also the number of shards of the map, so that one partition is one shard.
+pub const PARTITIONS: usize = 1024;
+
+/// Number of a partition, below [`PARTITIONS`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Partition(pub u16);
+
+impl Partition {
+    /// The partition of a key with this hash: bits 47 to 56, which is also how DashMap picks a shard of 1024.
+    pub fn of(hash: KeyHash) -> Self {
+        Partition(((hash.0 >> 47) & (PARTITIONS as u64 - 1)) as u16)
+    }
+
+    /// All partitions in order.
+    pub fn all() -> impl Iterator<Item = Partition> {
+        (0..PARTITIONS as u16).map(Partition)
+    }
+}
+
+/// XXH3-64 of the key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KeyHash(pub u64);
+
+impl KeyHash {
+    /// The hash of a key.
+    pub fn of(key: &[u8]) -> Self {
+        KeyHash(xxh3_64(key))
+    }
+}
+
+/// Hash of one component of a key's state over identity and stamp (not over the value).
+fn component(key: KeyHash, kind: u64, identity: [u64; 3], stamp: Stamp) -> u64 {
+    let words = [
+        key.0,
+        kind,
+        identity[0],
+        identity[1],
+        identity[2],
+        stamp.time.0,
+        stamp.node.0,
+    ];
+    let mut bytes = [0u8; 56];
+    for (chunk, word) in bytes.chunks_exact_mut(8).zip(words) {
+        chunk.copy_from_slice(&word.to_le_bytes());
+    }
+    xxh3_64(&bytes)
+}
+
+/// The newest reset of a key; 0 where there was none.
+pub(super) fn of_reset(key: KeyHash, horizon: Horizon) -> u64 {
+    if horizon == Horizon::START {
+        return 0;
+    }
+    component(key, 1 | u64::from(horizon.void) << 8, [0; 3], horizon.stamp)
+}
+
+/// One counter entry.
+pub(super) fn of_add(key: KeyHash, node: NodeId, base: Base, last: Stamp) -> u64 {
+    let flags = u64::from(base.void) << 8 | u64::from(base.expired) << 9;
+    component(key, 2 | flags, [base.stamp.time.0, base.stamp.node.0, node.0], last)
+}
+
+/// One list item; `removed` is the zero stamp while the item is there.
+pub(super) fn of_item(key: KeyHash, id: Stamp, removed: Stamp) -> u64 {
+    component(key, 3, [id.time.0, id.node.0, 0], removed)
+}
+
+/// One set member.
+pub(super) fn of_member(key: KeyHash, member: &[u8], at: Stamp, present: bool) -> u64 {
+    component(key, 4 | u64::from(present) << 8, [xxh3_64(member), 0, 0], at)
+}
+
+/// Makes DashMap hash keys exactly as [`KeyHash::of`] does.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct KeyHasherBuilder;
+
+impl BuildHasher for KeyHasherBuilder {
+    type Hasher = KeyHasher;
+
+    fn build_hasher(&self) -> KeyHasher {
+        KeyHasher(0)
+    }
+}
+
+/// Takes the one byte string of a key.
+#[derive(Debug)]
+pub(super) struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = xxh3_64(bytes);
+    }
+
+    /// The length prefix that `[u8]::hash` writes is of no use for a single byte string.
+    fn write_usize(&mut self, _: usize) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_are_the_published_ones() {
+        // Test vector of the XXH3 specification: empty input, seed 0.
+        assert_eq!(KeyHash::of(b"").0, 0x2d06_8005_38d3_94c2);
+    }
+
+    #[test]
+    fn dashmap_uses_the_same_hash_and_partition() {
+        let map = dashmap::DashMap::<Box<[u8]>, (), _>::with_hasher_and_shard_amount(KeyHasherBuilder, PARTITIONS);
+        for n in 0..1_000 {
+            let key = format!("key{n}").into_bytes();
+            assert_eq!(map.hash_usize(&key[..]) as u64, KeyHash::of(&key).0);
+            assert_eq!(map.determine_map(&key[..]), Partition::of(KeyHash::of(&key)).0 as usize);
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Lists: items ordered by the stamp that is their id; removed items leave a marker.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::blob::Blob;
+use super::hash::{self, KeyHash};
+use super::stamp::{Stamp, Time};
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Item {
+    pub id: Stamp,
+    pub value: Blob,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct List {
+    /// Items that are there, in order. All are above the key's horizon.
+    pub items: VecDeque<Item>,
+    /// Removed items: id and stamp of the removal.
+    pub removed: BTreeMap<Stamp, Stamp>,
+    /// Newest stamp among ids and removals.
+    pub newest: Stamp,
+}
+
+impl List {
+    /// Puts an item in its place, unless it is there or was removed. Returns the change of the digest.
+    pub fn push(&mut self, key: KeyHash, id: Stamp, value: &[u8]) -> u64 {
+        if self.removed.contains_key(&id) {
+            return 0;
+        }
+        let place = match self.items.back() {
+            Some(last) if last.id >= id => match self.items.binary_search_by_key(&id, |item| item.id) {
+                Ok(_) => return 0,
+                Err(place) => place,
+            },
+            _ => self.items.len(),
+        };
+        self.items.insert(
+            place,
+            Item {
+                id,
+                value: Blob::new(value),
+            },
+        );
+        self.newest = self.newest.max(id);
+        hash::of_item(key, id, Stamp::default())
+    }
+
+    /// Marks an item as removed. Returns the change of the digest.
+    pub fn remove(&mut self, key: KeyHash, id: Stamp, at: Stamp) -> u64 {
+        let marker = hash::of_item(key, id, at);
+        self.newest = self.newest.max(at);
+        if let Some(known) = self.removed.get_mut(&id) {
+            if *known >= at {
+                return 0;
+            }
+            let old = hash::of_item(key, id, *known);
+            *known = at;
+            return marker.wrapping_sub(old);
+        }
+        self.removed.insert(id, at);
+        match self.items.binary_search_by_key(&id, |item| item.id) {
+            Ok(place) => {
+                self.items.remove(place);
+                marker.wrapping_sub(hash::of_item(key, id, Stamp::default()))
+            }
+            Err(_) => marker,
+        }
+    }
+
+    /// Drops what a reset at `horizon` covers. Returns the change of the digest.
+    pub fn drop_covered(&mut self, key: KeyHash, horizon: Stamp) -> u64 {
+        let mut delta = 0u64;
+        while let Some(item) = self.items.pop_front_if(|item| item.id <= horizon) {
+            delta = delta.wrapping_sub(hash::of_item(key, item.id, Stamp::default()));
+        }
+        self.removed.retain(|id, at| {
+            let keep = (*at).max(*id) > horizon;
+            if !keep {
+                delta = delta.wrapping_sub(hash::of_item(key, *id, *at));
+            }
+            keep
+        });
+        delta
+    }
+
+    /// Forgets removals before `floor`. Returns the change of the digest.
+    pub fn collect(&mut self, key: KeyHash, floor: Time) -> u64 {
+        let mut delta = 0u64;
+        self.removed.retain(|id, at| {
+            let keep = at.time >= floor;
+            if !keep {
+                delta = delta.wrapping_sub(hash::of_item(key, *id, *at));
+            }
+            keep
+        });
+        delta
+    }
+
+    pub fn is_blank(&self) -> bool {
+        self.items.is_empty() && self.removed.is_empty()
+    }
+
+    /// Items `start..=stop`, where negative indices count from the end (Redis LRANGE).
+    pub fn range(&self, start: i32, stop: i32) -> impl Iterator<Item = &Item> {
+        let length = self.items.len() as i64;
+        let absolute = |index: i32| {
+            if index < 0 {
+                length + i64::from(index)
+            } else {
+                i64::from(index)
+            }
+        };
+        let first = absolute(start).max(0);
+        let end = (absolute(stop) + 1).clamp(0, length);
+        self.items.range(first.min(end) as usize..end as usize)
+    }
+}

@@ -1,0 +1,29 @@
+//! The concurrent cache: clock stamps, per-key state, idempotent commands, merge and digests.
+//!
+//! No IO, no async, no clock of its own: every call that needs the time takes `now` in milliseconds. All methods take
+//! `&self` and lock one partition at a time for the length of one operation.
+//!
+//! The rule everything follows: **the converged state is what one server would hold had it executed all operations one
+//! after another in stamp order.** The exceptions are listed in docs/ARCHITECTURE.md and nowhere else.
+
+mod blob;
+mod command;
+mod error;
+mod hash;
+mod key;
+mod list;
+mod partition;
+mod scalar;
+mod set;
+mod stamp;
+mod state;
+
+pub use command::{Base, Change, Command, CommandError, SeenAdd};
+pub use error::CacheError;
+pub use hash::{KeyHash, Partition, PARTITIONS};
+pub use key::{Key, KeyError, MAX_NAMESPACE_BYTES};
+pub use partition::Digest;
+pub use stamp::{Clock, Millis, NodeId, Stamp, Time};
+
+mod store;
+pub use store::{Cache, Limits};

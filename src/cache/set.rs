@@ -1,0 +1,82 @@
+//! Sets: per member the newest stamp and whether it is present.
+
+use std::collections::BTreeMap;
+
+use super::blob::Blob;
+use super::hash::{self, KeyHash};
+use super::stamp::{Stamp, Time};
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Membership {
+    pub at: Stamp,
+    pub present: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Set {
+    /// Sorted, so that queries answer in order.
+    pub members: BTreeMap<Blob, Membership>,
+    /// How many are present.
+    pub present: usize,
+    /// Newest stamp among the members.
+    pub newest: Stamp,
+}
+
+impl Set {
+    /// Merges the state of one member by newest stamp. Returns the change of the digest.
+    pub fn merge(&mut self, key: KeyHash, member: &[u8], new: Membership) -> u64 {
+        let new_hash = hash::of_member(key, member, new.at, new.present);
+        let delta = match self.members.get_mut(member) {
+            None => {
+                self.members.insert(Blob::new(member), new);
+                new_hash
+            }
+            Some(known) if known.at < new.at => {
+                let old = std::mem::replace(known, new);
+                self.present -= usize::from(old.present);
+                new_hash.wrapping_sub(hash::of_member(key, member, old.at, old.present))
+            }
+            Some(_) => return 0,
+        };
+        self.present += usize::from(new.present);
+        self.newest = self.newest.max(new.at);
+        delta
+    }
+
+    pub fn contains(&self, member: &[u8]) -> bool {
+        self.members.get(member).is_some_and(|membership| membership.present)
+    }
+
+    /// The members that are present, sorted.
+    pub fn iter(&self) -> impl Iterator<Item = &Blob> {
+        self.members
+            .iter()
+            .filter(|(_, membership)| membership.present)
+            .map(|(member, _)| member)
+    }
+
+    /// Drops what a reset at `horizon` covers. Returns the change of the digest.
+    pub fn drop_covered(&mut self, key: KeyHash, horizon: Stamp) -> u64 {
+        self.drop_where(key, |membership| membership.at <= horizon)
+    }
+
+    /// Forgets removals before `floor`. Returns the change of the digest.
+    pub fn collect(&mut self, key: KeyHash, floor: Time) -> u64 {
+        self.drop_where(key, |membership| !membership.present && membership.at.time < floor)
+    }
+
+    fn drop_where(&mut self, key: KeyHash, gone: impl Fn(&Membership) -> bool) -> u64 {
+        let mut delta = 0u64;
+        let mut present = self.present;
+        self.members.retain(|member, membership| {
+            let drop = gone(membership);
+            if drop {
+                delta = delta.wrapping_sub(hash::of_member(key, member, membership.at, membership.present));
+                present -= usize::from(membership.present);
+            }
+            !drop
+        });
+        self.present = present;
+        delta
+    }
+}

@@ -1,0 +1,476 @@
+//! State of one key: a join semilattice (docs/ARCHITECTURE.md, "Data model").
+//!
+//! Invariants, after every call:
+//! 1. No component at or below the horizon is kept, except counter entries whose base is not below it.
+//! 2. Components of one type only: where concurrent writers left two types above the horizon, the type with the newest
+//!    component wins and the horizon rises to the newest stamp of the others.
+//! 3. The returned delta is exactly the change of the wrapping sum of the key's component hashes.
+
+use bytes::Bytes;
+
+use super::blob::Blob;
+use super::command::{Base, Change, SeenAdd};
+use super::hash::{self, KeyHash};
+use super::list::List;
+use super::scalar::{AddEntry, Scalar, View};
+use super::set::{Membership, Set};
+use super::stamp::{Millis, NodeId, Stamp, Time};
+
+/// The newest reset of a key: everything at or below it is gone. `void`: nothing of the reset itself is left.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Horizon {
+    pub stamp: Stamp,
+    pub void: bool,
+}
+
+impl Horizon {
+    /// The horizon of a key that was never reset.
+    pub const START: Horizon = Horizon {
+        stamp: Stamp {
+            time: Time(0),
+            node: NodeId(0),
+        },
+        void: true,
+    };
+
+    /// This horizon as an adding node sees it.
+    pub fn base(self, expired: bool) -> Base {
+        Base {
+            stamp: self.stamp,
+            void: self.void,
+            expired: expired && !self.void,
+        }
+    }
+}
+
+impl Base {
+    pub(super) fn horizon(self) -> Horizon {
+        Horizon {
+            stamp: self.stamp,
+            void: self.void,
+        }
+    }
+}
+
+/// What the key holds beside its horizon. The two smallest forms need no allocation of their own.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Live {
+    Nothing,
+    Value(Blob),
+    Scalar(Box<Scalar>),
+    List(Box<List>),
+    Set(Box<Set>),
+}
+
+/// The type a key shows to a reader.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    Scalar,
+    List,
+    Set,
+}
+
+/// State of one key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct KeyState {
+    horizon: Horizon,
+    live: Live,
+}
+
+impl KeyState {
+    /// A key nobody has written.
+    pub fn new() -> Self {
+        KeyState {
+            horizon: Horizon::START,
+            live: Live::Nothing,
+        }
+    }
+
+    /// Merges a change. Returns the change of the digest (wrapping); 0 if nothing changed.
+    pub fn apply(&mut self, key: KeyHash, change: &Change) -> u64 {
+        match change {
+            Change::Put {
+                at,
+                value,
+                expires_at,
+                seen,
+            } => {
+                let value = value.as_deref().map(Blob::new);
+                self.reset(
+                    key,
+                    Horizon {
+                        stamp: *at,
+                        void: false,
+                    },
+                    value,
+                    *expires_at,
+                    seen,
+                )
+            }
+            Change::Delete { at, seen } => self.reset(key, Horizon { stamp: *at, void: true }, None, None, seen),
+            Change::Add { node, base, sum, at } => self.merge_add(
+                key,
+                AddEntry {
+                    node: *node,
+                    base: *base,
+                    last: *at,
+                    sum: *sum,
+                },
+            ),
+            Change::ListPush { id, value } => self.merge_item(key, *id, *id, |list| list.push(key, *id, value)),
+            Change::ListRemove { id, at } => self.merge_item(key, *id, *at, |list| list.remove(key, *id, *at)),
+            Change::SetAdd { member, at } => self.merge_member(key, member, *at, true),
+            Change::SetRemove { member, at } => self.merge_member(key, member, *at, false),
+        }
+    }
+
+    /// Raises the horizon to `to` if that is newer, and puts the scalar of that reset in place.
+    fn reset(
+        &mut self,
+        key: KeyHash,
+        to: Horizon,
+        value: Option<Blob>,
+        expires_at: Option<Millis>,
+        seen: &[SeenAdd],
+    ) -> u64 {
+        if to <= self.horizon {
+            return 0;
+        }
+        let mut delta = hash::of_reset(key, to).wrapping_sub(hash::of_reset(key, self.horizon));
+        self.horizon = to;
+        let mut adds = Vec::new();
+        match &mut self.live {
+            Live::Nothing | Live::Value(_) => {}
+            Live::Scalar(scalar) => {
+                delta = delta.wrapping_add(scalar.drop_covered(key, to));
+                adds = std::mem::take(&mut scalar.adds);
+            }
+            Live::List(list) => {
+                delta = delta.wrapping_add(list.drop_covered(key, to.stamp));
+                if !list.is_blank() {
+                    return delta.wrapping_add(self.void_scalar(key));
+                }
+            }
+            Live::Set(set) => {
+                delta = delta.wrapping_add(set.drop_covered(key, to.stamp));
+                if !set.members.is_empty() {
+                    return delta.wrapping_add(self.void_scalar(key));
+                }
+            }
+        }
+        self.live = match value {
+            Some(value) if expires_at.is_none() && adds.is_empty() && seen.is_empty() => Live::Value(value),
+            None if expires_at.is_none() && adds.is_empty() && seen.is_empty() => Live::Nothing,
+            value => Live::Scalar(Box::new(Scalar {
+                value,
+                expires_at,
+                seen: seen.to_vec(),
+                adds,
+            })),
+        };
+        delta
+    }
+
+    /// A reset below the elements of a list or set loses its own value to them (invariant 2).
+    fn void_scalar(&mut self, key: KeyHash) -> u64 {
+        let void = Horizon {
+            void: true,
+            ..self.horizon
+        };
+        let delta = hash::of_reset(key, void).wrapping_sub(hash::of_reset(key, self.horizon));
+        self.horizon = void;
+        delta
+    }
+
+    /// Newest stamp of what the key holds of another type than `kind`, if it holds any.
+    fn newest_of_others(&self, kind: Kind) -> Option<Stamp> {
+        match &self.live {
+            Live::List(list) if kind != Kind::List => Some(list.newest),
+            Live::Set(set) if kind != Kind::Set => Some(set.newest),
+            _ if kind == Kind::Scalar => None,
+            Live::Scalar(scalar) if !scalar.adds.is_empty() => Some(scalar.newest_add().max(self.scalar_stamp())),
+            Live::Nothing | Live::Value(_) | Live::Scalar(_) if !self.horizon.void => Some(self.horizon.stamp),
+            _ => None,
+        }
+    }
+
+    fn scalar_stamp(&self) -> Stamp {
+        if self.horizon.void {
+            Stamp::default()
+        } else {
+            self.horizon.stamp
+        }
+    }
+
+    /// Settles a conflict of types between what the key holds and a component of `kind` stamped `newest` that is about
+    /// to be merged: the loser's stamp becomes the horizon. Returns the change of the digest.
+    fn settle_types(&mut self, key: KeyHash, kind: Kind, newest: Stamp) -> u64 {
+        let Some(other) = self.newest_of_others(kind) else {
+            return 0;
+        };
+        let loser = other.min(newest);
+        self.reset(
+            key,
+            Horizon {
+                stamp: loser,
+                void: true,
+            },
+            None,
+            None,
+            &[],
+        )
+    }
+
+    fn merge_add(&mut self, key: KeyHash, entry: AddEntry) -> u64 {
+        if !entry.survives(self.horizon) {
+            return 0;
+        }
+        let mut delta = self.settle_types(key, Kind::Scalar, entry.last);
+        if !entry.survives(self.horizon) {
+            return delta;
+        }
+        delta = delta.wrapping_add(self.scalar_mut().merge(key, entry));
+        delta
+    }
+
+    /// The scalar of this key in its large form. Only called when no list or set is there.
+    fn scalar_mut(&mut self) -> &mut Scalar {
+        if !matches!(self.live, Live::Scalar(_)) {
+            let value = match std::mem::replace(&mut self.live, Live::Nothing) {
+                Live::Value(value) => Some(value),
+                _ => None,
+            };
+            self.live = Live::Scalar(Box::new(Scalar {
+                value,
+                ..Scalar::default()
+            }));
+        }
+        match &mut self.live {
+            Live::Scalar(scalar) => scalar,
+            _ => unreachable!("made a scalar just above"),
+        }
+    }
+
+    fn merge_item(&mut self, key: KeyHash, id: Stamp, newest: Stamp, merge: impl FnOnce(&mut List) -> u64) -> u64 {
+        debug_assert!(id <= newest);
+        if newest <= self.horizon.stamp {
+            return 0;
+        }
+        let delta = self.settle_types(key, Kind::List, newest);
+        if newest <= self.horizon.stamp {
+            return delta;
+        }
+        if !matches!(self.live, Live::List(_)) {
+            self.live = Live::List(Box::default());
+        }
+        match &mut self.live {
+            Live::List(list) => delta.wrapping_add(merge(list)),
+            _ => unreachable!("made a list just above"),
+        }
+    }
+
+    fn merge_member(&mut self, key: KeyHash, member: &[u8], at: Stamp, present: bool) -> u64 {
+        if at <= self.horizon.stamp {
+            return 0;
+        }
+        let delta = self.settle_types(key, Kind::Set, at);
+        if at <= self.horizon.stamp {
+            return delta;
+        }
+        if !matches!(self.live, Live::Set(_)) {
+            self.live = Live::Set(Box::default());
+        }
+        match &mut self.live {
+            Live::Set(set) => delta.wrapping_add(set.merge(key, member, Membership { at, present })),
+            _ => unreachable!("made a set just above"),
+        }
+    }
+
+    /// The type a reader sees at `now`, if any.
+    pub fn kind(&self, now: Millis) -> Option<Kind> {
+        match &self.live {
+            Live::Nothing => None,
+            Live::Value(_) => Some(Kind::Scalar),
+            Live::Scalar(scalar) => (scalar.view(self.horizon, now) != View::Nothing).then_some(Kind::Scalar),
+            Live::List(list) => (!list.items.is_empty()).then_some(Kind::List),
+            Live::Set(set) => (set.present > 0).then_some(Kind::Set),
+        }
+    }
+
+    /// Whether the key holds data, be it past its deadline. Does not depend on the clock.
+    pub fn holds_data(&self) -> bool {
+        match &self.live {
+            Live::Nothing => false,
+            Live::Value(_) => true,
+            Live::Scalar(scalar) => scalar.value.is_some() || !scalar.adds.is_empty(),
+            Live::List(list) => !list.items.is_empty(),
+            Live::Set(set) => set.present > 0,
+        }
+    }
+
+    /// The scalar a reader sees at `now`. Lists and sets show nothing here; ask [`KeyState::kind`] first.
+    pub fn scalar(&self, now: Millis) -> View<'_> {
+        match &self.live {
+            Live::Value(value) => View::Text(value),
+            Live::Scalar(scalar) => scalar.view(self.horizon, now),
+            _ => View::Nothing,
+        }
+    }
+
+    pub fn list(&self) -> Option<&List> {
+        match &self.live {
+            Live::List(list) => Some(list),
+            _ => None,
+        }
+    }
+
+    pub fn set(&self) -> Option<&Set> {
+        match &self.live {
+            Live::Set(set) => Some(set),
+            _ => None,
+        }
+    }
+
+    /// The counter entries a reset made now has seen.
+    pub fn seen(&self) -> Vec<SeenAdd> {
+        match &self.live {
+            Live::Scalar(scalar) => scalar.seen_now(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The entry to which `node` adds at `at`: its base and its sum so far.
+    pub fn counter_entry(&self, node: NodeId, at: Time) -> (Base, i64) {
+        match &self.live {
+            Live::Scalar(scalar) => {
+                let base = self.horizon.base(scalar.expired(at.millis()));
+                (base, scalar.sum_of(node, base))
+            }
+            _ => (self.horizon.base(false), 0),
+        }
+    }
+
+    /// Writes the whole state out as changes that rebuild it.
+    pub fn changes(&self, mut emit: impl FnMut(Change)) {
+        self.reset_change(&mut emit);
+        match &self.live {
+            Live::Nothing | Live::Value(_) => {}
+            Live::Scalar(scalar) => {
+                for add in &scalar.adds {
+                    emit(Change::Add {
+                        node: add.node,
+                        base: add.base,
+                        sum: add.sum,
+                        at: add.last,
+                    });
+                }
+            }
+            Live::List(list) => {
+                for item in &list.items {
+                    emit(Change::ListPush {
+                        id: item.id,
+                        value: item.value.to_bytes(),
+                    });
+                }
+                for (&id, &at) in &list.removed {
+                    emit(Change::ListRemove { id, at });
+                }
+            }
+            Live::Set(set) => {
+                for (member, &Membership { at, present }) in &set.members {
+                    let member = member.to_bytes();
+                    emit(if present {
+                        Change::SetAdd { member, at }
+                    } else {
+                        Change::SetRemove { member, at }
+                    });
+                }
+            }
+        }
+    }
+
+    fn reset_change(&self, emit: &mut impl FnMut(Change)) {
+        if self.horizon == Horizon::START {
+            return;
+        }
+        let at = self.horizon.stamp;
+        let (value, expires_at, seen): (Option<Bytes>, _, _) = match &self.live {
+            Live::Value(value) => (Some(value.to_bytes()), None, Vec::new()),
+            Live::Scalar(scalar) => (
+                scalar.value.as_ref().map(Blob::to_bytes),
+                scalar.expires_at,
+                scalar.seen.clone(),
+            ),
+            _ => (None, None, Vec::new()),
+        };
+        emit(if self.horizon.void {
+            Change::Delete { at, seen }
+        } else {
+            Change::Put {
+                at,
+                value,
+                expires_at,
+                seen,
+            }
+        });
+    }
+
+    /// Sum of the component hashes, from scratch.
+    pub fn digest(&self, key: KeyHash) -> u64 {
+        let mut rebuilt = KeyState::new();
+        let mut sum = 0u64;
+        self.changes(|change| sum = sum.wrapping_add(rebuilt.apply(key, &change)));
+        sum
+    }
+
+    /// Gives back what nobody can see any more: the value of an expired scalar at once, removed elements stamped
+    /// before `floor`, and the key as a whole when all that is left of it lies before `floor`.
+    pub fn sweep(&mut self, key: KeyHash, now: Millis, floor: Time) -> Swept {
+        let mut delta = 0u64;
+        match &mut self.live {
+            Live::Scalar(scalar) if scalar.expired(now) => scalar.value = None,
+            Live::List(list) => {
+                delta = list.collect(key, floor);
+                if list.is_blank() {
+                    self.live = Live::Nothing;
+                }
+            }
+            Live::Set(set) => {
+                delta = set.collect(key, floor);
+                if set.members.is_empty() {
+                    self.live = Live::Nothing;
+                }
+            }
+            _ => {}
+        }
+        if self.kind(now).is_none() && self.died_at() < floor {
+            return Swept {
+                delta: delta.wrapping_sub(self.digest(key)),
+                forget: true,
+            };
+        }
+        Swept { delta, forget: false }
+    }
+
+    /// For a key that shows nothing: newest time of anything that is left of it.
+    fn died_at(&self) -> Time {
+        let newest = match &self.live {
+            Live::Nothing | Live::Value(_) => Time(0),
+            Live::Scalar(scalar) => {
+                let deadline = scalar.expires_at.map_or(Time(0), Time::from_millis);
+                deadline.max(scalar.newest_add().time)
+            }
+            Live::List(list) => list.newest.time,
+            Live::Set(set) => set.newest.time,
+        };
+        newest.max(self.horizon.stamp.time)
+    }
+}
+
+/// What a sweep of one key did.
+pub(super) struct Swept {
+    /// Change of the digest (wrapping).
+    pub delta: u64,
+    /// Nothing is left: the key can be dropped.
+    pub forget: bool,
+}

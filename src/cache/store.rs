@@ -1,0 +1,486 @@
+//! The map of all keys and the operations on it.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use dashmap::{DashMap, SharedValue};
+
+use super::blob::Blob;
+use super::command::{Change, Command, CommandError};
+use super::error::CacheError;
+use super::hash::{KeyHash, KeyHasherBuilder, Partition, PARTITIONS};
+use super::key::Key;
+use super::partition::{Digest, PartitionStats};
+use super::scalar::{self, View};
+use super::stamp::{Clock, Millis, NodeId, Stamp, Time};
+use super::state::{KeyState, Kind};
+
+/// Bounds of what the cache takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Longest key, value, item or member in bytes.
+    pub max_value_bytes: usize,
+    /// How far ahead of this node's wall clock a peer's stamp may lie, in milliseconds.
+    pub max_clock_skew_ms: Millis,
+    /// How long a deletion is remembered, in milliseconds.
+    pub tombstone_ttl_ms: Millis,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            max_value_bytes: 32 << 20,
+            max_clock_skew_ms: 15 * 60 * 1_000,
+            tombstone_ttl_ms: 24 * 60 * 60 * 1_000,
+        }
+    }
+}
+
+/// The floor moves in steps of this part of the tombstone lifetime, so that nodes mostly agree about it.
+const FLOOR_STEPS: Millis = 24;
+
+/// The replicated map of one node.
+///
+/// Reads and local writes are plain calls on `&self` that lock one partition. A local write has happened when the call
+/// returns; the [`Command`] it returns has to reach the peers, in any order and any number of times.
+#[derive(Debug)]
+pub struct Cache {
+    clock: Clock,
+    limits: Limits,
+    map: DashMap<Blob, KeyState, KeyHasherBuilder>,
+    partitions: Box<[PartitionStats]>,
+    floor: AtomicU64,
+    swept: AtomicUsize,
+}
+
+impl Cache {
+    /// An empty cache of the process `node`.
+    pub fn new(node: NodeId, limits: Limits) -> Self {
+        Cache {
+            clock: Clock::new(node),
+            limits,
+            map: DashMap::with_hasher_and_shard_amount(KeyHasherBuilder, PARTITIONS),
+            partitions: (0..PARTITIONS).map(|_| PartitionStats::default()).collect(),
+            floor: AtomicU64::new(0),
+            swept: AtomicUsize::new(0),
+        }
+    }
+
+    /// The process this cache belongs to.
+    pub fn node(&self) -> NodeId {
+        self.clock.node()
+    }
+
+    /// The hybrid logical clock.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The bounds given at the start.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    // --- reads
+
+    /// The scalar at `key` (Redis GET), or `None`.
+    pub fn get(&self, key: &Key, now: Millis) -> Result<Option<Bytes>, CacheError> {
+        let now = self.clock.now(now);
+        self.read(key, |state| match state.kind(now) {
+            None => Ok(None),
+            Some(Kind::Scalar) => Ok(match state.scalar(now) {
+                View::Nothing => None,
+                View::Text(text) => Some(Bytes::copy_from_slice(text)),
+                View::Number(number) => Some(number.to_string().into()),
+            }),
+            Some(_) => Err(CacheError::WrongType),
+        })
+        .unwrap_or(Ok(None))
+    }
+
+    /// Whether the key exists, with any type (Redis EXISTS).
+    pub fn contains(&self, key: &Key, now: Millis) -> bool {
+        let now = self.clock.now(now);
+        self.read(key, |state| state.kind(now).is_some()).unwrap_or(false)
+    }
+
+    /// Items `start..=stop` of a list; negative indices count from the end (Redis LRANGE).
+    pub fn list_range(&self, key: &Key, start: i32, stop: i32, now: Millis) -> Result<Vec<Bytes>, CacheError> {
+        let now = self.clock.now(now);
+        self.read(key, |state| match state.kind(now) {
+            Some(Kind::List) => Ok(state
+                .list()
+                .into_iter()
+                .flat_map(|list| list.range(start, stop))
+                .map(|i| i.value.to_bytes())
+                .collect()),
+            None => Ok(Vec::new()),
+            Some(_) => Err(CacheError::WrongType),
+        })
+        .unwrap_or_else(|| Ok(Vec::new()))
+    }
+
+    /// The members of a set, sorted (Redis SMEMBERS).
+    pub fn set_members(&self, key: &Key, now: Millis) -> Result<Vec<Bytes>, CacheError> {
+        let now = self.clock.now(now);
+        self.read(key, |state| match state.kind(now) {
+            Some(Kind::Set) => Ok(state
+                .set()
+                .into_iter()
+                .flat_map(|set| set.iter())
+                .map(Blob::to_bytes)
+                .collect()),
+            None => Ok(Vec::new()),
+            Some(_) => Err(CacheError::WrongType),
+        })
+        .unwrap_or_else(|| Ok(Vec::new()))
+    }
+
+    /// Members of any of the sets, sorted (Redis SUNION).
+    pub fn set_union(&self, keys: &[Key], now: Millis) -> Result<Vec<Bytes>, CacheError> {
+        let mut union = BTreeSet::new();
+        for set in self.all_sets(keys, now)? {
+            union.extend(set);
+        }
+        Ok(union.into_iter().collect())
+    }
+
+    /// Members of all of the sets, sorted (Redis SINTER).
+    pub fn set_intersection(&self, keys: &[Key], now: Millis) -> Result<Vec<Bytes>, CacheError> {
+        let mut sets = self.all_sets(keys, now)?.into_iter();
+        let mut common = sets.next().unwrap_or_default();
+        for set in sets {
+            common.retain(|member| set.binary_search(member).is_ok());
+        }
+        Ok(common)
+    }
+
+    /// All inputs are looked at before any is used: another type is an error even where the answer is empty anyway.
+    fn all_sets(&self, keys: &[Key], now: Millis) -> Result<Vec<Vec<Bytes>>, CacheError> {
+        if keys.is_empty() {
+            return Err(CacheError::NoKeys);
+        }
+        keys.iter().map(|key| self.set_members(key, now)).collect()
+    }
+
+    // --- writes
+
+    /// Sets a scalar, replacing any type (Redis SET). `expires_seconds` 0 means never.
+    pub fn set(&self, key: &Key, value: Bytes, expires_seconds: u32, now: Millis) -> Result<Command, CacheError> {
+        self.check_length("key", key.as_bytes())?;
+        self.check_length("value", &value)?;
+        self.write(key, now, |state, at| {
+            let expires_at = match expires_seconds {
+                0 => None,
+                seconds => Some(at.time.millis() + u64::from(seconds) * 1_000),
+            };
+            Ok((
+                (),
+                Some(Change::Put {
+                    at,
+                    value: Some(value),
+                    expires_at,
+                    seen: state.seen(),
+                }),
+            ))
+        })
+        .map(|((), command)| command.expect("a set always writes"))
+    }
+
+    /// Deletes a key of any type (Redis DEL). `None` if there was nothing to delete.
+    pub fn delete(&self, key: &Key, now: Millis) -> Option<Command> {
+        let deleted = self.write(key, now, |state, at| {
+            let change = state
+                .kind(at.time.millis())
+                .map(|_| Change::Delete { at, seen: state.seen() });
+            Ok(((), change))
+        });
+        deleted.ok().and_then(|((), command)| command)
+    }
+
+    /// Adds to a counter and returns its new value (Redis INCRBY, within i32).
+    pub fn increment(&self, key: &Key, amount: i32, now: Millis) -> Result<(i32, Command), CacheError> {
+        self.check_length("key", key.as_bytes())?;
+        let node = self.node();
+        self.write(key, now, |state, at| {
+            let value = current_number(state, at.time.millis())?;
+            let total = value
+                .checked_add(amount.into())
+                .and_then(|total| i32::try_from(total).ok())
+                .ok_or(CacheError::OutOfRange { value, amount })?;
+            let (base, sum) = state.counter_entry(node, at.time);
+            let sum = sum.wrapping_add(amount.into());
+            Ok((total, Some(Change::Add { node, base, sum, at })))
+        })
+        .map(|(total, command)| (total, command.expect("an increment always writes")))
+    }
+
+    /// Appends to a list and returns its new length (Redis RPUSH).
+    pub fn list_push(&self, key: &Key, value: Bytes, now: Millis) -> Result<(u32, Command), CacheError> {
+        self.check_length("list name", key.as_bytes())?;
+        self.check_length("value", &value)?;
+        self.write(key, now, |state, at| {
+            expect_kind(state, Kind::List, at)?;
+            let length = state.list().map_or(0, |list| list.items.len());
+            let length = u32::try_from(length + 1).map_err(|_| CacheError::ListTooLong)?;
+            Ok((length, Some(Change::ListPush { id: at, value })))
+        })
+        .map(|(length, command)| (length, command.expect("a push always writes")))
+    }
+
+    /// Removes the first item equal to `value` (Redis LREM with count 1). `None` if there was none.
+    pub fn list_remove(&self, key: &Key, value: &[u8], now: Millis) -> Result<Option<Command>, CacheError> {
+        self.write(key, now, |state, at| {
+            expect_kind(state, Kind::List, at)?;
+            let found = state
+                .list()
+                .and_then(|list| list.items.iter().find(|item| *item.value == *value));
+            Ok(((), found.map(|item| Change::ListRemove { id: item.id, at })))
+        })
+        .map(|((), command)| command)
+    }
+
+    /// Adds a member to a set (Redis SADD). `None` if it was in there.
+    pub fn set_add(&self, key: &Key, member: Bytes, now: Millis) -> Result<Option<Command>, CacheError> {
+        self.check_length("set name", key.as_bytes())?;
+        self.check_length("value", &member)?;
+        self.write(key, now, |state, at| {
+            expect_kind(state, Kind::Set, at)?;
+            let known = state.set().is_some_and(|set| set.contains(&member));
+            Ok(((), (!known).then_some(Change::SetAdd { member, at })))
+        })
+        .map(|((), command)| command)
+    }
+
+    /// Removes a member from a set (Redis SREM). `None` if it was not in there.
+    pub fn set_remove(&self, key: &Key, member: Bytes, now: Millis) -> Result<Option<Command>, CacheError> {
+        self.write(key, now, |state, at| {
+            expect_kind(state, Kind::Set, at)?;
+            let known = state.set().is_some_and(|set| set.contains(&member));
+            Ok(((), known.then_some(Change::SetRemove { member, at })))
+        })
+        .map(|((), command)| command)
+    }
+
+    // --- replication
+
+    /// Merges a command of a peer. Returns whether it changed anything.
+    pub fn apply(&self, command: &Command, now: Millis) -> Result<bool, CommandError> {
+        command.check(Time::from_millis(now.saturating_add(self.limits.max_clock_skew_ms)))?;
+        self.clock.observe(command.newest().time);
+        let hash = KeyHash::of(&command.key);
+        let forgotten = command.is_removal() && command.newest().time < self.floor();
+        let changed = self.locked(&command.key, hash, now, !forgotten, |state| {
+            let delta = state.apply(hash, &command.change);
+            (delta != 0, delta)
+        });
+        Ok(changed.unwrap_or(false))
+    }
+
+    /// Writes a partition out as commands that rebuild it in any other cache.
+    pub fn commands(&self, partition: Partition, mut emit: impl FnMut(Command)) {
+        let shard = self.map.shards()[partition.0 as usize].read();
+        // SAFETY: the iterator lives no longer than the read guard, which keeps the table in place.
+        for bucket in unsafe { shard.iter() } {
+            // SAFETY: a bucket of a live table under its lock.
+            let (key, state) = unsafe { bucket.as_ref() };
+            let key = key.to_bytes();
+            state.get().changes(|change| {
+                emit(Command {
+                    key: key.clone(),
+                    change,
+                })
+            });
+        }
+    }
+
+    /// Digest of one partition.
+    pub fn digest(&self, partition: Partition) -> Digest {
+        self.stats(partition).digest()
+    }
+
+    /// Digest of the whole cache: the wrapping sum over all partitions.
+    pub fn root_digest(&self) -> Digest {
+        self.partitions.iter().map(PartitionStats::digest).sum()
+    }
+
+    /// When a partition last changed, in milliseconds of the hybrid clock.
+    pub fn changed_at(&self, partition: Partition) -> Millis {
+        self.stats(partition).changed_at()
+    }
+
+    /// The digest of the whole cache, computed anew from the state. For tests and diagnosis.
+    pub fn recomputed_digest(&self) -> Digest {
+        let of_entry = |entry: dashmap::mapref::multiple::RefMulti<'_, Blob, KeyState>| {
+            Digest(entry.value().digest(KeyHash::of(entry.key())))
+        };
+        self.map.iter().map(of_entry).sum()
+    }
+
+    /// Number of keys that hold data.
+    pub fn keys(&self) -> u64 {
+        self.partitions
+            .iter()
+            .map(PartitionStats::keys)
+            .fold(0, u64::wrapping_add)
+    }
+
+    /// Number of entries in memory, tombstones included.
+    pub fn entries(&self) -> usize {
+        self.map.len()
+    }
+
+    // --- sweeping
+
+    /// Deletions stamped before this time are forgotten.
+    pub fn floor(&self) -> Time {
+        Time(self.floor.load(Ordering::Relaxed))
+    }
+
+    /// Raises the floor to `floor` if that is higher: a peer has collected up to there.
+    pub fn raise_floor(&self, floor: Time) {
+        self.floor.fetch_max(floor.0, Ordering::Relaxed);
+    }
+
+    /// Gives back memory of the next `partitions` partitions in turn: values past their deadline, and deletions older
+    /// than the tombstone lifetime. Returns how many entries were dropped.
+    pub fn sweep(&self, partitions: usize, now: Millis) -> usize {
+        let now = self.clock.now(now);
+        let step = (self.limits.tombstone_ttl_ms / FLOOR_STEPS).max(1);
+        let due = now.saturating_sub(self.limits.tombstone_ttl_ms) / step * step;
+        self.raise_floor(Time::from_millis(due));
+        (0..partitions.min(PARTITIONS))
+            .map(|_| self.swept.fetch_add(1, Ordering::Relaxed) % PARTITIONS)
+            .map(|partition| self.sweep_partition(Partition(partition as u16), now))
+            .sum()
+    }
+
+    fn sweep_partition(&self, partition: Partition, now: Millis) -> usize {
+        let floor = self.floor();
+        let stats = self.stats(partition);
+        let mut shard = self.map.shards()[partition.0 as usize].write();
+        let mut dropped = 0;
+        // SAFETY: the write guard is held throughout; erasing the bucket just yielded is allowed while iterating.
+        unsafe {
+            for bucket in shard.iter() {
+                let (key, state) = bucket.as_mut();
+                let state = state.get_mut();
+                let held = state.holds_data();
+                let swept = state.sweep(KeyHash::of(key), now, floor);
+                stats.record(swept.delta, held, state.holds_data() && !swept.forget, now);
+                if swept.forget {
+                    shard.erase(bucket);
+                    dropped += 1;
+                }
+            }
+        }
+        // A table that was mostly emptied gives its memory back.
+        if dropped > 0 && shard.len() * 4 < shard.capacity() {
+            let len = shard.len();
+            shard.shrink_to(len, |(key, _)| KeyHash::of(key).0);
+        }
+        dropped
+    }
+
+    // --- one key under its lock
+
+    fn stats(&self, partition: Partition) -> &PartitionStats {
+        &self.partitions[partition.0 as usize]
+    }
+
+    fn read<T>(&self, key: &Key, look: impl FnOnce(&KeyState) -> T) -> Option<T> {
+        self.map.get(&key.as_bytes()[..]).map(|state| look(&state))
+    }
+
+    /// One local operation: `decide` sees the key's state and a fresh stamp, and may answer with a change of it.
+    /// The stamp is taken under the lock, so that it is above everything the state holds.
+    fn write<T>(
+        &self,
+        key: &Key,
+        now: Millis,
+        decide: impl FnOnce(&KeyState, Stamp) -> Result<(T, Option<Change>), CacheError>,
+    ) -> Result<(T, Option<Command>), CacheError> {
+        let hash = KeyHash::of(key.as_bytes());
+        let decided = self.locked(key.as_bytes(), hash, now, true, |state| {
+            let decided = decide(state, self.clock.tick(now));
+            let delta = match &decided {
+                Ok((_, Some(change))) => state.apply(hash, change),
+                _ => 0,
+            };
+            (decided, delta)
+        });
+        let (answer, change) = decided.expect("a missing key is made")?;
+        Ok((
+            answer,
+            change.map(|change| Command {
+                key: key.as_bytes().clone(),
+                change,
+            }),
+        ))
+    }
+
+    /// Runs `change` on a key's state under its partition's lock; it returns an answer and the change of the digest.
+    /// A key that is not there is made if `create` (else `None`), and kept if it was changed.
+    fn locked<T>(
+        &self,
+        key: &[u8],
+        hash: KeyHash,
+        now: Millis,
+        create: bool,
+        change: impl FnOnce(&mut KeyState) -> (T, u64),
+    ) -> Option<T> {
+        let partition = Partition::of(hash);
+        let stats = self.stats(partition);
+        let mut shard = self.map.shards()[partition.0 as usize].write();
+        if let Some((_, state)) = shard.get_mut(hash.0, |(known, _)| **known == *key) {
+            let state = state.get_mut();
+            let held = state.holds_data();
+            let (answer, delta) = change(state);
+            stats.record(delta, held, state.holds_data(), now);
+            return Some(answer);
+        }
+        if !create {
+            return None;
+        }
+        let mut state = KeyState::new();
+        let (answer, delta) = change(&mut state);
+        if delta != 0 {
+            stats.record(delta, false, state.holds_data(), now);
+            let entry = (Blob::new(key), SharedValue::new(state));
+            shard.insert(hash.0, entry, |(known, _)| KeyHash::of(known).0);
+        }
+        Some(answer)
+    }
+
+    fn check_length(&self, what: &'static str, bytes: &[u8]) -> Result<(), CacheError> {
+        let limit = self.limits.max_value_bytes;
+        if bytes.len() <= limit {
+            return Ok(());
+        }
+        Err(CacheError::TooLarge {
+            what,
+            length: bytes.len(),
+            limit,
+            setting: "MAX_VALUE_BYTES",
+        })
+    }
+}
+
+fn expect_kind(state: &KeyState, kind: Kind, at: Stamp) -> Result<(), CacheError> {
+    match state.kind(at.time.millis()) {
+        None => Ok(()),
+        Some(known) if known == kind => Ok(()),
+        Some(_) => Err(CacheError::WrongType),
+    }
+}
+
+fn current_number(state: &KeyState, now: Millis) -> Result<i64, CacheError> {
+    match (state.kind(now), state.scalar(now)) {
+        (None, _) => Ok(0),
+        (Some(Kind::Scalar), View::Number(number)) => Ok(number),
+        (Some(Kind::Scalar), View::Text(text)) => scalar::parse_integer(text).ok_or(CacheError::NotAnInteger),
+        (Some(Kind::Scalar), View::Nothing) => Ok(0),
+        (Some(_), _) => Err(CacheError::WrongType),
+    }
+}

@@ -1,0 +1,196 @@
+//! The connection to NATS: options, credentials, events and subscriptions.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::{Client, ConnectOptions, Event, ServerAddr, Subscriber};
+use tokio::sync::{mpsc, watch};
+
+use super::subjects::Subjects;
+use crate::cache::NodeId;
+
+/// Messages of one subscription that wait to be taken. Beyond it the client drops, which shows as a gap.
+const SUBSCRIPTION_CAPACITY: usize = 16 << 10;
+
+/// Messages that wait to be written to the socket.
+const CLIENT_CAPACITY: usize = 256;
+
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(2);
+
+/// What can go wrong before replication runs.
+#[derive(Debug, thiserror::Error)]
+pub enum NatsError {
+    /// Not an address.
+    #[error("'{address}' is not the address of a NATS server: {reason}")]
+    Address {
+        /// The address without credentials.
+        address: String,
+        /// What the client library says.
+        reason: String,
+    },
+    /// Not a seed.
+    #[error("the user seed is not a valid nkey seed ({0})")]
+    Seed(String),
+    /// The client library refuses to subscribe or to connect.
+    #[error("cannot use the NATS connection: {0}")]
+    Client(String),
+}
+
+/// How this node proves to NATS who it is.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub enum Credentials {
+    /// Not at all, or by user and password in the address.
+    #[default]
+    None,
+    /// User JWT, and the seed that signs the server's nonce.
+    Jwt {
+        /// The JWT.
+        jwt: String,
+        /// The seed.
+        seed: String,
+    },
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Credentials::None => "none",
+            Credentials::Jwt { .. } => "user JWT",
+        })
+    }
+}
+
+/// What happened to the connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ConnectionEvent {
+    Up,
+    Down,
+    MessagesLost,
+}
+
+/// A connection that is being made, and made again for as long as it is kept.
+pub(super) struct Connection {
+    pub client: Client,
+    pub events: mpsc::UnboundedReceiver<ConnectionEvent>,
+    pub up: watch::Receiver<bool>,
+    pub commands: Subscriber,
+    pub beats: Subscriber,
+    pub node: Subscriber,
+    pub replies: Subscriber,
+}
+
+impl Connection {
+    /// Starts to connect and makes the subscriptions. Returns at once; [`ConnectionEvent::Up`] tells the rest.
+    pub async fn open(
+        servers: &[String],
+        credentials: &Credentials,
+        subjects: &Subjects,
+        node: NodeId,
+    ) -> Result<Self, NatsError> {
+        let addresses = servers
+            .iter()
+            .map(|server| parse_address(server))
+            .collect::<Result<Vec<_>, _>>()?;
+        let (sender, events) = mpsc::unbounded_channel();
+        let (is_up, up) = watch::channel(false);
+        let is_up = Arc::new(is_up);
+        let options = options(credentials)?
+            .name(format!("nats-kvcache {node}"))
+            .event_callback(move |event| {
+                let (sender, is_up) = (sender.clone(), is_up.clone());
+                async move { note_event(&event, &sender, &is_up) }
+            });
+        let client = options
+            .connect(addresses)
+            .await
+            .map_err(|error| NatsError::Client(error.to_string()))?;
+        let subscribe = |subject: String| {
+            let client = client.clone();
+            async move {
+                client
+                    .subscribe(subject)
+                    .await
+                    .map_err(|error| NatsError::Client(error.to_string()))
+            }
+        };
+        Ok(Connection {
+            commands: subscribe(subjects.commands().into()).await?,
+            beats: subscribe(subjects.beat()).await?,
+            node: subscribe(subjects.node(node)).await?,
+            replies: subscribe(format!("{}.*", subjects.node(node))).await?,
+            client,
+            events,
+            up,
+        })
+    }
+}
+
+fn options(credentials: &Credentials) -> Result<ConnectOptions, NatsError> {
+    let options = ConnectOptions::new()
+        .no_echo()
+        .retry_on_initial_connect()
+        .ping_interval(PING_INTERVAL)
+        .client_capacity(CLIENT_CAPACITY)
+        .subscription_capacity(SUBSCRIPTION_CAPACITY)
+        .reconnect_delay_callback(|attempt| {
+            Duration::from_millis(50 << attempt.saturating_sub(1).min(8)).min(MAX_RECONNECT_DELAY)
+        });
+    Ok(match credentials {
+        Credentials::None => options,
+        Credentials::Jwt { jwt, seed } => {
+            let key = nkeys::KeyPair::from_seed(seed).map_err(|error| NatsError::Seed(error.to_string()))?;
+            let key = Arc::new(key);
+            options.jwt(jwt.clone(), move |nonce| {
+                let key = key.clone();
+                async move { key.sign(&nonce).map_err(async_nats::AuthError::new) }
+            })
+        }
+    })
+}
+
+fn parse_address(address: &str) -> Result<ServerAddr, NatsError> {
+    ServerAddr::from_str(address).map_err(|error| NatsError::Address {
+        address: without_credentials(address).into(),
+        reason: error.to_string(),
+    })
+}
+
+/// Whether a text is the address of a NATS server.
+pub fn is_address(address: &str) -> bool {
+    !address.is_empty() && parse_address(address).is_ok()
+}
+
+/// An address as it may be shown: what stands before `@` can be a password.
+fn without_credentials(address: &str) -> &str {
+    address.rsplit('@').next().unwrap_or(address)
+}
+
+fn note_event(event: &Event, sender: &mpsc::UnboundedSender<ConnectionEvent>, up: &watch::Sender<bool>) {
+    let happened = match event {
+        Event::Connected => ConnectionEvent::Up,
+        Event::Disconnected | Event::Closed => ConnectionEvent::Down,
+        Event::SlowConsumer(_) => ConnectionEvent::MessagesLost,
+        Event::ServerError(error) => {
+            tracing::warn!(%error, "the NATS server reports an error to the replication connection");
+            return;
+        }
+        Event::ClientError(error) => {
+            tracing::debug!(%error, "replication connection");
+            return;
+        }
+        Event::LameDuckMode | Event::Draining => return,
+    };
+    match happened {
+        ConnectionEvent::Up => tracing::info!("replication connection is up"),
+        ConnectionEvent::Down => tracing::warn!("replication connection is down; serving on, reconciling later"),
+        ConnectionEvent::MessagesLost => tracing::warn!("messages of peers were dropped; reconciling"),
+    }
+    if happened != ConnectionEvent::MessagesLost {
+        up.send_replace(happened == ConnectionEvent::Up);
+    }
+    // The receiver is gone only when replication has stopped.
+    let _ = sender.send(happened);
+}

@@ -1,0 +1,138 @@
+//! Names of the NATS subjects of one lattice and link name.
+
+use crate::cache::NodeId;
+
+/// Queue group of those who answer replay requests.
+pub(super) const REPLAY_GROUP: &str = "replay";
+
+/// Why a text cannot be used as a subject.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("'{subject}' is not a NATS subject to publish on: {reason}")]
+pub struct SubjectError {
+    subject: String,
+    reason: &'static str,
+}
+
+/// The subjects of one cache: nodes that share them share the cache.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Subjects {
+    commands: String,
+    replay: String,
+    root: String,
+}
+
+impl Subjects {
+    /// The subjects of the cache of `link` in `lattice`: below `lattice.{lattice}.kvcache.{link}`.
+    pub fn of(lattice: &str, link: &str) -> Self {
+        let root = format!("lattice.{}.kvcache.{}", escape(lattice), escape(link));
+        Subjects {
+            commands: format!("{root}.commands"),
+            replay: format!("{root}.replay"),
+            root,
+        }
+    }
+
+    /// With the subject of commands replaced. Everything but it moves below it, so that two caches with different
+    /// command subjects have nothing in common.
+    pub fn with_commands(self, subject: &str) -> Result<Self, SubjectError> {
+        check(subject)?;
+        Ok(Subjects {
+            commands: subject.into(),
+            replay: format!("{subject}.replay"),
+            root: subject.into(),
+        })
+    }
+
+    /// With the subject of replay requests replaced.
+    pub fn with_replay(self, subject: &str) -> Result<Self, SubjectError> {
+        check(subject)?;
+        Ok(Subjects {
+            replay: subject.into(),
+            ..self
+        })
+    }
+
+    /// Frames of commands.
+    pub fn commands(&self) -> &str {
+        &self.commands
+    }
+
+    /// Replay requests to any synced peer.
+    pub fn replay(&self) -> &str {
+        &self.replay
+    }
+
+    /// Beats.
+    pub fn beat(&self) -> String {
+        format!("{}.beat", self.root)
+    }
+
+    /// Messages to one node.
+    pub fn node(&self, node: NodeId) -> String {
+        format!("{}.node.{node}", self.root)
+    }
+
+    /// Where the server says that nobody listens for request `request` of `node`.
+    pub fn reply(&self, node: NodeId, request: u64) -> String {
+        format!("{}.{request}", self.node(node))
+    }
+}
+
+/// One token of a subject: letters, digits, `-` and `_` stand for themselves, any other byte as `%XX`.
+fn escape(token: &str) -> String {
+    if token.is_empty() {
+        // No other token escapes to this.
+        return "%".into();
+    }
+    let mut escaped = String::with_capacity(token.len());
+    for byte in token.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => escaped.push(byte.into()),
+            _ => escaped.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    escaped
+}
+
+fn check(subject: &str) -> Result<(), SubjectError> {
+    let reason = if subject.is_empty() {
+        "it is empty"
+    } else if subject.split('.').any(str::is_empty) {
+        "it has an empty token"
+    } else if subject.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        "it contains white space or control characters"
+    } else if subject.split('.').any(|token| token == "*" || token == ">") {
+        "it contains a wildcard"
+    } else {
+        return Ok(());
+    };
+    Err(SubjectError {
+        subject: subject.into(),
+        reason,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_cannot_break_out_of_their_place() {
+        let subjects = Subjects::of("a.b", "de fault>*");
+        assert_eq!(subjects.commands(), "lattice.a%2Eb.kvcache.de%20fault%3E%2A.commands");
+        assert_ne!(Subjects::of("a%2Eb", "l"), Subjects::of("a.b", "l"));
+        assert_ne!(Subjects::of("a", "b"), Subjects::of("a", "c"));
+    }
+
+    #[test]
+    fn overrides_keep_caches_apart() {
+        let moved = Subjects::of("a", "b").with_commands("my.cache").unwrap();
+        assert_eq!(moved.commands(), "my.cache");
+        assert_eq!(moved.replay(), "my.cache.replay");
+        assert_eq!(moved.beat(), "my.cache.beat");
+        assert_eq!(moved.clone().with_replay("my.replays").unwrap().replay(), "my.replays");
+        for bad in ["", "a..b", "a b", "a.*", ">", ".a"] {
+            assert!(Subjects::of("a", "b").with_commands(bad).is_err(), "{bad:?}");
+        }
+    }
+}

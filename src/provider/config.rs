@@ -1,0 +1,451 @@
+//! Configuration: one validated type, from `config_json` of the host data and from the values of links.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde_json::Value;
+
+use super::secret::Secret;
+use crate::cache::{Limits, MAX_NAMESPACE_BYTES};
+
+/// Names of all settings.
+mod name {
+    pub const REPLICATION: &str = "REPLICATION";
+    pub const NATS_URL: &str = "NATS_URL";
+    pub const CLIENT_JWT: &str = "CLIENT_JWT";
+    pub const CLIENT_SEED: &str = "CLIENT_SEED";
+    pub const STATE_REPL_SUBJECT: &str = "STATE_REPL_SUBJECT";
+    pub const REPLAY_REQ_SUBJECT: &str = "REPLAY_REQ_SUBJECT";
+    pub const REPLAY_HEARTBEAT_SECS: &str = "REPLAY_HEARTBEAT_SECS";
+    pub const SYNC_TIMEOUT_SECS: &str = "SYNC_TIMEOUT_SECS";
+    pub const TOMBSTONE_TTL_SECS: &str = "TOMBSTONE_TTL_SECS";
+    pub const MAX_CLOCK_SKEW_SECS: &str = "MAX_CLOCK_SKEW_SECS";
+    pub const MAX_VALUE_BYTES: &str = "MAX_VALUE_BYTES";
+    pub const NAMESPACE: &str = "NAMESPACE";
+
+    /// Settings of the process.
+    pub const PROCESS: [&str; 11] = [
+        REPLICATION,
+        NATS_URL,
+        CLIENT_JWT,
+        CLIENT_SEED,
+        STATE_REPL_SUBJECT,
+        REPLAY_REQ_SUBJECT,
+        REPLAY_HEARTBEAT_SECS,
+        SYNC_TIMEOUT_SECS,
+        TOMBSTONE_TTL_SECS,
+        MAX_CLOCK_SKEW_SECS,
+        MAX_VALUE_BYTES,
+    ];
+}
+
+/// A setting that cannot be used. Says which, where it stands, and what was expected.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// `config_json` is no JSON object.
+    #[error("config_json of the host data: expected a JSON object of settings, {0}")]
+    NotAnObject(String),
+    /// A value has a JSON type that no setting has.
+    #[error("setting {name} in config_json: expected a string, a number or a boolean, found {found}")]
+    JsonType {
+        /// The setting.
+        name: String,
+        /// What stands there.
+        found: &'static str,
+    },
+    /// A value that does not mean anything for this setting. Secrets are not shown.
+    #[error("setting {name} in {origin}: expected {expected}, found {found}")]
+    Value {
+        /// The setting.
+        name: &'static str,
+        /// Where it stands.
+        origin: Origin,
+        /// What it may be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// Settings that do not go together.
+    #[error("{0}")]
+    Together(&'static str),
+}
+
+/// Where a setting comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// `config_json` of the host data.
+    ConfigJson,
+    /// The values of a link.
+    Link,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Origin::ConfigJson => "config_json",
+            Origin::Link => "the link values",
+        })
+    }
+}
+
+/// Settings as they were given, by upper-case name.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct RawSettings(BTreeMap<String, (String, Origin)>);
+
+impl fmt::Debug for RawSettings {
+    /// Names only: values can be secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl RawSettings {
+    /// Reads `config_json`. None, an empty text and `null` mean no settings.
+    pub fn from_json(text: Option<&str>) -> Result<Self, ConfigError> {
+        let text = text.map(str::trim).unwrap_or_default();
+        if text.is_empty() {
+            return Ok(Self::default());
+        }
+        // The text itself is not repeated in errors: it can hold a seed.
+        let object = match serde_json::from_str(text) {
+            Ok(Value::Object(object)) => object,
+            Ok(Value::Null) => return Ok(Self::default()),
+            Ok(other) => return Err(ConfigError::NotAnObject(format!("found {}", json_type(&other)))),
+            Err(error) => {
+                let (line, column) = (error.line(), error.column());
+                return Err(ConfigError::NotAnObject(format!(
+                    "found invalid JSON at line {line} column {column}"
+                )));
+            }
+        };
+        let mut settings = Self::default();
+        for (name, value) in object {
+            let text = match value {
+                Value::String(text) => text,
+                Value::Number(number) => number.to_string(),
+                Value::Bool(on) => if on { "on" } else { "off" }.into(),
+                Value::Null => continue,
+                other if is_known(&name) => {
+                    return Err(ConfigError::JsonType {
+                        name,
+                        found: json_type(&other),
+                    })
+                }
+                // Settings of other software; named below.
+                other => other.to_string(),
+            };
+            settings.insert(&name, text, Origin::ConfigJson);
+        }
+        Ok(settings)
+    }
+
+    /// Reads the values of a link.
+    pub fn from_link<'a>(values: impl IntoIterator<Item = (&'a String, &'a String)>) -> Self {
+        let mut settings = Self::default();
+        for (name, value) in values {
+            settings.insert(name, value.clone(), Origin::Link);
+        }
+        settings
+    }
+
+    fn insert(&mut self, name: &str, value: String, origin: Origin) {
+        // An empty value is what a template leaves of a setting that was not set.
+        if !value.trim().is_empty() {
+            self.0.insert(name.trim().to_ascii_uppercase(), (value, origin));
+        }
+    }
+
+    /// These settings, with those of `other` instead where both have one.
+    pub fn overlaid_with(&self, other: &RawSettings) -> Self {
+        let mut merged = self.clone();
+        merged.0.extend(other.0.clone());
+        merged
+    }
+
+    /// Only the settings of the process, without those of a single link.
+    pub fn of_process(&self) -> Self {
+        let process = |(name, _): &(&String, &(String, Origin))| name::PROCESS.contains(&name.as_str());
+        RawSettings(
+            self.0
+                .iter()
+                .filter(process)
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect(),
+        )
+    }
+
+    /// Whether nothing is set.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Names that no setting has. Values of other tools stand beside ours, so this is worth a warning, not an error.
+    pub fn unknown(&self) -> Vec<&str> {
+        // What wasmcloud's tools put into link values by themselves.
+        let expected = ["CONFIG_B64", "CONFIG_JSON"];
+        self.0
+            .keys()
+            .map(String::as_str)
+            .filter(|name| !is_known(name) && !expected.contains(name))
+            .collect()
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(|(value, _)| value.trim())
+    }
+
+    fn error(&self, name: &'static str, expected: impl Into<String>) -> ConfigError {
+        let (found, origin) = match self.0.get(name) {
+            Some((_, origin)) if is_secret(name) => ("something else (not shown)".into(), *origin),
+            Some((value, origin)) => (format!("'{}'", shorten(value)), *origin),
+            None => ("nothing".into(), Origin::ConfigJson),
+        };
+        ConfigError::Value {
+            name,
+            origin,
+            expected: expected.into(),
+            found,
+        }
+    }
+
+    fn number<T>(&self, name: &'static str, default: T, min: T, max: T) -> Result<T, ConfigError>
+    where
+        T: FromStr + PartialOrd + Copy + fmt::Display,
+    {
+        let Some(text) = self.text(name) else {
+            return Ok(default);
+        };
+        match text.parse() {
+            Ok(number) if number >= min && number <= max => Ok(number),
+            _ => Err(self.error(name, format!("a whole number from {min} to {max}"))),
+        }
+    }
+
+    fn switch(&self, name: &'static str, default: bool) -> Result<bool, ConfigError> {
+        match self.text(name).map(str::to_ascii_lowercase).as_deref() {
+            None => Ok(default),
+            Some("on" | "true" | "yes" | "1") => Ok(true),
+            Some("off" | "false" | "no" | "0") => Ok(false),
+            Some(_) => Err(self.error(name, "on or off")),
+        }
+    }
+}
+
+fn is_known(name: &str) -> bool {
+    let name = name.trim().to_ascii_uppercase();
+    name == name::NAMESPACE || name::PROCESS.contains(&name.as_str())
+}
+
+/// An address can carry a password.
+fn is_secret(name: &str) -> bool {
+    [name::CLIENT_SEED, name::CLIENT_JWT, name::NATS_URL].contains(&name)
+}
+
+fn shorten(value: &str) -> String {
+    const SHOWN: usize = 60;
+    if value.chars().count() <= SHOWN {
+        return value.escape_debug().to_string();
+    }
+    format!("{}...", value.chars().take(SHOWN).collect::<String>().escape_debug())
+}
+
+fn json_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// Settings of the process, validated.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// Whether to replicate at all.
+    pub replication: bool,
+    /// Servers for replication; `None`: the lattice's own.
+    pub nats_url: Option<Vec<String>>,
+    /// User JWT and seed for replication; `None`: the lattice's own with the lattice's own servers, else none.
+    pub credentials: Option<(Secret, Secret)>,
+    /// Subject of commands instead of the derived one.
+    pub commands_subject: Option<String>,
+    /// Subject of replay requests instead of the derived one.
+    pub replay_subject: Option<String>,
+    /// Interval of beats in seconds.
+    pub beat_secs: u64,
+    /// How long links wait for the first replay, in seconds.
+    pub sync_timeout_secs: u64,
+    /// Bounds of the cache.
+    pub limits: Limits,
+}
+
+impl Config {
+    /// Validates the settings of the process.
+    pub fn new(raw: &RawSettings) -> Result<Self, ConfigError> {
+        if let Some((_, Origin::ConfigJson)) = raw.0.get(name::NAMESPACE) {
+            return Err(raw.error(name::NAMESPACE, "it among the values of a link, not of the provider"));
+        }
+        let config = Config {
+            replication: raw.switch(name::REPLICATION, true)?,
+            nats_url: servers(raw)?,
+            credentials: credentials(raw)?,
+            commands_subject: raw.text(name::STATE_REPL_SUBJECT).map(str::to_owned),
+            replay_subject: raw.text(name::REPLAY_REQ_SUBJECT).map(str::to_owned),
+            beat_secs: raw.number(name::REPLAY_HEARTBEAT_SECS, 1, 1, 3_600)?,
+            sync_timeout_secs: raw.number(name::SYNC_TIMEOUT_SECS, 10, 0, 3_600)?,
+            limits: limits(raw)?,
+        };
+        // Checked here, so that a bad subject is reported with its setting and before anything has started.
+        config.subjects(raw, "lattice", "link")?;
+        Ok(config)
+    }
+
+    /// The subjects of a lattice and link name under these settings.
+    #[cfg(feature = "nats")]
+    pub fn subjects(&self, raw: &RawSettings, lattice: &str, link: &str) -> Result<crate::nats::Subjects, ConfigError> {
+        let expected = |name, error: crate::nats::SubjectError| {
+            raw.error(name, format!("a NATS subject without wildcards ({error})"))
+        };
+        let mut subjects = crate::nats::Subjects::of(lattice, link);
+        if let Some(subject) = &self.commands_subject {
+            subjects = subjects
+                .with_commands(subject)
+                .map_err(|error| expected(name::STATE_REPL_SUBJECT, error))?;
+        }
+        if let Some(subject) = &self.replay_subject {
+            subjects = subjects
+                .with_replay(subject)
+                .map_err(|error| expected(name::REPLAY_REQ_SUBJECT, error))?;
+        }
+        if subjects.replay() == subjects.commands() {
+            return Err(ConfigError::Together(
+                "settings STATE_REPL_SUBJECT and REPLAY_REQ_SUBJECT: expected two different subjects",
+            ));
+        }
+        Ok(subjects)
+    }
+
+    /// The namespace a link asks for; empty for the shared keyspace.
+    pub fn namespace(link: &RawSettings) -> Result<String, ConfigError> {
+        let namespace = link.text(name::NAMESPACE).unwrap_or_default();
+        if namespace.len() > MAX_NAMESPACE_BYTES {
+            return Err(link.error(name::NAMESPACE, format!("at most {MAX_NAMESPACE_BYTES} bytes")));
+        }
+        Ok(namespace.into())
+    }
+}
+
+fn servers(raw: &RawSettings) -> Result<Option<Vec<String>>, ConfigError> {
+    let Some(text) = raw.text(name::NATS_URL) else {
+        return Ok(None);
+    };
+    let servers: Vec<String> = text.split(',').map(|server| server.trim().to_owned()).collect();
+    let expected = "one or more addresses of NATS servers, separated by commas (nats://host:port)";
+    if servers.iter().any(|server| !crate::nats::is_address(server)) {
+        return Err(raw.error(name::NATS_URL, expected));
+    }
+    Ok(Some(servers))
+}
+
+fn credentials(raw: &RawSettings) -> Result<Option<(Secret, Secret)>, ConfigError> {
+    match (raw.text(name::CLIENT_JWT), raw.text(name::CLIENT_SEED)) {
+        (None, None) => Ok(None),
+        (Some(jwt), Some(seed)) => match nkeys::KeyPair::from_seed(seed) {
+            Ok(_) => Ok(Some((Secret(jwt.into()), Secret(seed.into())))),
+            Err(error) => Err(raw.error(name::CLIENT_SEED, format!("an nkey user seed, 'SU...' ({error})"))),
+        },
+        (Some(_), None) => Err(ConfigError::Together(
+            "setting CLIENT_SEED: expected with CLIENT_JWT, found nothing",
+        )),
+        (None, Some(_)) => Err(ConfigError::Together(
+            "setting CLIENT_JWT: expected with CLIENT_SEED, found nothing",
+        )),
+    }
+}
+
+fn limits(raw: &RawSettings) -> Result<Limits, ConfigError> {
+    let default = Limits::default();
+    Ok(Limits {
+        max_value_bytes: raw.number(name::MAX_VALUE_BYTES, default.max_value_bytes, 1, 64 << 20)?,
+        max_clock_skew_ms: raw.number(name::MAX_CLOCK_SKEW_SECS, default.max_clock_skew_ms / 1_000, 1, 86_400)? * 1_000,
+        tombstone_ttl_ms: raw.number(
+            name::TOMBSTONE_TTL_SECS,
+            default.tombstone_ttl_ms / 1_000,
+            10,
+            31_536_000,
+        )? * 1_000,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &str) -> Result<Config, ConfigError> {
+        Config::new(&RawSettings::from_json(Some(json))?)
+    }
+
+    #[test]
+    fn nothing_set_means_the_defaults() {
+        for json in ["", "null", "{}", r#"{"NATS_URL": "", "URL": "redis://elsewhere"}"#] {
+            let config = parse(json).unwrap();
+            assert!(config.replication);
+            assert_eq!((config.beat_secs, config.sync_timeout_secs), (1, 10));
+            assert_eq!(config.nats_url, None);
+        }
+    }
+
+    #[test]
+    fn names_are_taken_in_any_case_and_values_in_any_json_type() {
+        let config = parse(r#"{"replication": false, "Replay_Heartbeat_Secs": 5, "SYNC_TIMEOUT_SECS": "3"}"#).unwrap();
+        assert!(!config.replication);
+        assert_eq!((config.beat_secs, config.sync_timeout_secs), (5, 3));
+    }
+
+    #[test]
+    fn errors_name_the_setting_and_what_was_expected() {
+        for (json, parts) in [
+            (r#"[1]"#, &["config_json", "JSON object", "an array"][..]),
+            (r#"{"REPLICATION": "#, &["config_json", "line 1"]),
+            (r#"{"REPLICATION": "maybe"}"#, &["REPLICATION", "on or off", "maybe"]),
+            (r#"{"REPLICATION": []}"#, &["REPLICATION", "an array"]),
+            (
+                r#"{"REPLAY_HEARTBEAT_SECS": "soon"}"#,
+                &["REPLAY_HEARTBEAT_SECS", "1 to 3600", "soon"],
+            ),
+            (
+                r#"{"REPLAY_HEARTBEAT_SECS": 1.5}"#,
+                &["REPLAY_HEARTBEAT_SECS", "whole number"],
+            ),
+            (r#"{"MAX_VALUE_BYTES": 0}"#, &["MAX_VALUE_BYTES", "1 to"]),
+            (r#"{"STATE_REPL_SUBJECT": "a.*"}"#, &["STATE_REPL_SUBJECT", "wildcard"]),
+            (
+                r#"{"STATE_REPL_SUBJECT": "a", "REPLAY_REQ_SUBJECT": "a"}"#,
+                &["REPLAY_REQ_SUBJECT", "different"],
+            ),
+            (r#"{"NATS_URL": "http://[bad"}"#, &["NATS_URL", "addresses"]),
+            (r#"{"NAMESPACE": "n"}"#, &["NAMESPACE", "link"]),
+            (r#"{"CLIENT_JWT": "x"}"#, &["CLIENT_SEED"]),
+        ] {
+            let error = parse(json).unwrap_err().to_string();
+            for part in parts {
+                assert!(error.contains(part), "{json}: '{error}' lacks '{part}'");
+            }
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_repeated() {
+        for json in [
+            r#"{"CLIENT_JWT": "tell-nobody", "CLIENT_SEED": "tell-nobody"}"#,
+            r#"{"NATS_URL": "nats://me:tell-nobody@[bad"}"#,
+            r#"{"CLIENT_SEED": "tell-nobody"#,
+        ] {
+            let error = parse(json).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("tell-nobody"), "{error}");
+        }
+    }
+}

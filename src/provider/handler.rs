@@ -1,0 +1,331 @@
+//! The provider as the host sees it: links, health, shutdown.
+
+use std::convert::Infallible;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use dashmap::DashMap;
+use tokio::sync::Mutex;
+use wasmbus_rpc::core::{HealthCheckRequest, HealthCheckResponse, HostData};
+use wasmbus_rpc::provider::prelude::*;
+use wasmcloud_interface_keyvalue::KeyValueReceiver;
+
+use super::config::{Config, RawSettings};
+use crate::cache::{Cache, Command, Key};
+use crate::nats::{Credentials, Replicator, Settings};
+use crate::replica::SyncState;
+use crate::time;
+
+/// Address the SDK uses when the host data names none.
+const DEFAULT_NATS_URL: &str = "nats://127.0.0.1:4222";
+
+/// The capability provider. Clones share one cache.
+#[derive(Clone, Provider)]
+#[services(KeyValue)]
+pub struct KvCacheProvider {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    cache: Arc<Cache>,
+    lattice: LatticeData,
+    /// Settings of the provider itself, from `config_json`.
+    base: RawSettings,
+    /// Namespace of each linked actor.
+    namespaces: DashMap<String, String>,
+    /// Read on every write, changed hardly ever.
+    replicator: RwLock<Option<Arc<Replicator>>>,
+    /// Held while links change settings of the process.
+    process: Mutex<Process>,
+}
+
+/// What of the host data replication needs.
+struct LatticeData {
+    name: String,
+    link_name: String,
+    host: String,
+    url: String,
+    credentials: Credentials,
+}
+
+/// Settings of the process in force, and who set them.
+struct Process {
+    config: Config,
+    imposed_by: Option<(String, RawSettings)>,
+}
+
+impl ProviderDispatch for KvCacheProvider {}
+
+impl KvCacheProvider {
+    /// A provider for this host data; replication runs when this returns, unless it is switched off or there is no
+    /// lattice.
+    pub async fn start(host_data: &HostData) -> anyhow::Result<Self> {
+        let base = RawSettings::from_json(host_data.config_json.as_deref())?;
+        warn_unknown("config_json", &base);
+        Config::new(&base)?;
+        let imposed = first_imposing_link(host_data, &base);
+        let (settings, imposed_by) = match imposed {
+            Some((actor, settings)) => (base.overlaid_with(&settings), Some((actor, settings))),
+            None => (base.clone(), None),
+        };
+        let config = Config::new(&settings)?;
+        let provider = KvCacheProvider {
+            inner: Arc::new(Inner {
+                cache: Arc::new(Cache::new(time::fresh_node_id(), config.limits)),
+                lattice: LatticeData::new(host_data),
+                base,
+                namespaces: DashMap::new(),
+                replicator: RwLock::new(None),
+                process: Mutex::new(Process {
+                    config: config.clone(),
+                    imposed_by,
+                }),
+            }),
+        };
+        provider.start_replication(&config, &settings).await?;
+        Ok(provider)
+    }
+
+    pub(super) fn cache(&self) -> &Cache {
+        &self.inner.cache
+    }
+
+    /// The key an actor means by `name`: in its link's namespace.
+    pub(super) fn key(&self, ctx: &Context, name: &str) -> RpcResult<Key> {
+        let actor = ctx.actor.as_deref().unwrap_or_default();
+        let key = match self.inner.namespaces.get(actor) {
+            Some(namespace) => Key::new(&namespace, name.as_bytes()),
+            None => Ok(Key::shared(name.as_bytes())),
+        };
+        key.map_err(|error| RpcError::InvalidParameter(error.to_string()))
+    }
+
+    /// Hands a command over to replication; waits only while its queue is full.
+    pub(super) async fn replicate(&self, command: Command) -> RpcResult<()> {
+        let Some(replicator) = self.replicator() else {
+            return Ok(());
+        };
+        if replicator.replicate(command).await {
+            return Ok(());
+        }
+        Err(RpcError::Other(
+            "the provider is shutting down: the write was applied on this host only and not replicated".into(),
+        ))
+    }
+
+    /// Like [`Self::replicate`], where there may have been nothing to do. Returns whether there was.
+    pub(super) async fn replicate_some(&self, command: Option<Command>) -> RpcResult<bool> {
+        match command {
+            Some(command) => self.replicate(command).await.map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    fn replicator(&self) -> Option<Arc<Replicator>> {
+        self.inner
+            .replicator
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    async fn start_replication(&self, config: &Config, raw: &RawSettings) -> anyhow::Result<()> {
+        let replicator = match self.settings(config, raw)? {
+            Some(settings) => Some(Arc::new(Replicator::start(self.inner.cache.clone(), settings).await?)),
+            None => None,
+        };
+        let old = {
+            let mut current = self.inner.replicator.write().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *current, replicator)
+        };
+        if let Some(old) = old {
+            old.stop().await;
+        }
+        Ok(())
+    }
+
+    /// Where and how to replicate; `None` for a plain map.
+    fn settings(&self, config: &Config, raw: &RawSettings) -> anyhow::Result<Option<Settings>> {
+        let lattice = &self.inner.lattice;
+        if !config.replication {
+            tracing::info!("replication is switched off: a plain map on this host");
+            return Ok(None);
+        }
+        if lattice.name.is_empty() && config.commands_subject.is_none() {
+            tracing::info!("the host names no lattice: a plain map on this host");
+            return Ok(None);
+        }
+        let subjects = config.subjects(raw, &lattice.name, &lattice.link_name)?;
+        let own = config.credentials.as_ref();
+        let credentials = match own {
+            Some((jwt, seed)) => Credentials::Jwt {
+                jwt: jwt.0.clone(),
+                seed: seed.0.clone(),
+            },
+            // The lattice's credentials go to no other server than the lattice's.
+            None if config.nats_url.is_none() => lattice.credentials.clone(),
+            None => Credentials::None,
+        };
+        tracing::info!(node = %self.inner.cache.node(), subject = subjects.commands(), "replicating");
+        Ok(Some(Settings {
+            servers: config.nats_url.clone().unwrap_or_else(|| vec![lattice.url.clone()]),
+            credentials,
+            subjects,
+            host: lattice.host.clone(),
+            beat_interval_ms: config.beat_secs * 1_000,
+            sync_limit_ms: config.sync_timeout_secs * 1_000,
+        }))
+    }
+
+    /// Settings of the process may stand in the values of a link, as in the classic provider. The first link that has
+    /// some decides; they are refused where another link has decided otherwise.
+    async fn impose(&self, actor: &str, settings: RawSettings) -> RpcResult<()> {
+        let mut process = self.inner.process.lock().await;
+        if let Some((owner, theirs)) = &process.imposed_by {
+            if owner != actor && *theirs != settings {
+                return Err(RpcError::InvalidParameter(format!(
+                    "the link of actor {actor} sets {settings:?} of the whole provider, but the link of actor {owner} \
+                     already sets {theirs:?} otherwise; set them in config_json, or alike in all links"
+                )));
+            }
+        }
+        let merged = self.inner.base.overlaid_with(&settings);
+        let config = Config::new(&merged).map_err(|error| RpcError::InvalidParameter(error.to_string()))?;
+        if config.limits != process.config.limits {
+            return Err(RpcError::InvalidParameter(
+                "TOMBSTONE_TTL_SECS, MAX_CLOCK_SKEW_SECS and MAX_VALUE_BYTES cannot change while the provider runs; \
+                 set them in config_json"
+                    .into(),
+            ));
+        }
+        if config != process.config {
+            tracing::info!(%actor, settings = ?settings, "the values of a link change how this provider replicates");
+            let started = self.start_replication(&config, &merged).await;
+            started.map_err(|error| RpcError::ProviderInit(format!("{error:#}")))?;
+            process.config = config;
+        }
+        process.imposed_by = Some((actor.into(), settings));
+        Ok(())
+    }
+
+    /// Puts the settings of a link in force. Returns its namespace.
+    async fn accept(&self, actor: &str, values: &RawSettings) -> RpcResult<String> {
+        let namespace = Config::namespace(values).map_err(|error| RpcError::InvalidParameter(error.to_string()))?;
+        let settings = values.of_process();
+        if !settings.is_empty() {
+            self.impose(actor, settings).await?;
+        }
+        Ok(namespace)
+    }
+
+    async fn wait_for_first_sync(&self) {
+        let Some(replicator) = self.replicator() else { return };
+        if replicator.first_sync().await == SyncState::Unsynced {
+            tracing::warn!("no replay within SYNC_TIMEOUT_SECS: serving what this host has; the replay goes on");
+        }
+    }
+
+    fn health(&self) -> HealthCheckResponse {
+        let cache = self.cache();
+        let replicator = self.replicator();
+        let running = replicator.as_ref().is_none_or(|replicator| replicator.is_running());
+        let (sync, peers, counters) = match replicator.map(|replicator| replicator.status()) {
+            Some(status) => (status.sync.to_string(), status.peers.len(), Some(status.counters)),
+            None => ("standalone".into(), 0, None),
+        };
+        let mut message = format!(
+            "node={} keys={} peers={peers} sync={sync} digest={}",
+            cache.node(),
+            cache.keys(),
+            cache.root_digest()
+        );
+        if let Some(counters) = counters {
+            message += &format!(" {counters}");
+        }
+        if !running {
+            message += " error=replication-stopped";
+        }
+        HealthCheckResponse {
+            healthy: running,
+            message: Some(message),
+        }
+    }
+}
+
+impl LatticeData {
+    fn new(host_data: &HostData) -> Self {
+        let (jwt, seed) = (
+            host_data.lattice_rpc_user_jwt.trim(),
+            host_data.lattice_rpc_user_seed.trim(),
+        );
+        LatticeData {
+            name: host_data.lattice_rpc_prefix.clone(),
+            link_name: host_data.link_name.clone(),
+            host: host_data.host_id.clone(),
+            url: match host_data.lattice_rpc_url.as_str() {
+                "" => DEFAULT_NATS_URL.into(),
+                url => url.into(),
+            },
+            credentials: match (jwt, seed) {
+                ("", "") => Credentials::None,
+                (jwt, seed) => Credentials::Jwt {
+                    jwt: jwt.into(),
+                    seed: seed.into(),
+                },
+            },
+        }
+    }
+}
+
+fn warn_unknown(place: &str, settings: &RawSettings) {
+    for name in settings.unknown() {
+        tracing::warn!("setting {name} in {place} is not known to this provider and has no effect");
+    }
+}
+
+/// The first link of the host data that has usable settings of the process, so that replication starts with them.
+/// A link with unusable ones is reported when it is put.
+fn first_imposing_link(host_data: &HostData, base: &RawSettings) -> Option<(String, RawSettings)> {
+    host_data.link_definitions.iter().find_map(|link| {
+        let settings = RawSettings::from_link(&link.values).of_process();
+        let usable = !settings.is_empty() && Config::new(&base.overlaid_with(&settings)).is_ok();
+        usable.then(|| (link.actor_id.clone(), settings))
+    })
+}
+
+#[async_trait]
+impl ProviderHandler for KvCacheProvider {
+    /// May be called again for the same actor; the last values hold. Returns when the first replay is done, so that
+    /// an actor does not find an empty cache.
+    async fn put_link(&self, link: &LinkDefinition) -> RpcResult<bool> {
+        let values = RawSettings::from_link(&link.values);
+        warn_unknown("the link values", &values);
+        let namespace = self.accept(&link.actor_id, &values).await.inspect_err(|error| {
+            tracing::error!(actor = %link.actor_id, "link refused: {error}");
+        })?;
+        if namespace.is_empty() {
+            self.inner.namespaces.remove(&link.actor_id);
+        } else {
+            self.inner.namespaces.insert(link.actor_id.clone(), namespace);
+        }
+        self.wait_for_first_sync().await;
+        Ok(true)
+    }
+
+    /// The data stays, and so does replication: other links use them.
+    async fn delete_link(&self, actor_id: &str) {
+        self.inner.namespaces.remove(actor_id);
+        let mut process = self.inner.process.lock().await;
+        process.imposed_by.take_if(|(owner, _)| owner == actor_id);
+    }
+
+    async fn health_request(&self, _: &HealthCheckRequest) -> RpcResult<HealthCheckResponse> {
+        Ok(self.health())
+    }
+
+    async fn shutdown(&self) -> Result<(), Infallible> {
+        if let Some(replicator) = self.replicator() {
+            replicator.stop().await;
+        }
+        Ok(())
+    }
+}

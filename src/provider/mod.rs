@@ -1,0 +1,13 @@
+//! The wasmbus front end: host data, configuration, links, health, and the operations of `wasmcloud:keyvalue`.
+
+mod config;
+mod handler;
+mod host_data;
+mod keyvalue;
+mod run;
+mod secret;
+
+pub use config::{Config, ConfigError, RawSettings};
+pub use handler::KvCacheProvider;
+pub use host_data::{read_host_data, HostDataError};
+pub use run::run;

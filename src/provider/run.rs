@@ -1,0 +1,83 @@
+//! The process: host data in, provider out.
+
+use std::time::Duration;
+
+use anyhow::{anyhow, Context as _};
+use tokio::signal::unix::{signal, SignalKind};
+use tracing_subscriber::EnvFilter;
+use wasmbus_rpc::core::HostData;
+use wasmbus_rpc::provider::prelude::{provider_run, ProviderHandler};
+
+use super::handler::KvCacheProvider;
+use super::host_data::read_host_data;
+
+/// Partitions swept per step, and the time between steps: all 1,024 in about 13 s.
+const SWEEP_PARTITIONS: usize = 8;
+const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Runs the provider as a host starts it, until the host says shutdown or the process is told to end.
+pub fn run() -> anyhow::Result<()> {
+    let host_data = read_host_data(std::io::stdin().lock())?;
+    init_tracing(&host_data);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(serve(host_data));
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    result
+}
+
+async fn serve(host_data: HostData) -> anyhow::Result<()> {
+    let provider = KvCacheProvider::start(&host_data).await?;
+    tokio::spawn(sweep(provider.clone()));
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let name = Some("nats-kvcache".to_owned());
+    tokio::select! {
+        ended = provider_run(provider.clone(), host_data, name) => ended.map_err(|error| anyhow!("{error}")),
+        _ = terminate.recv() => stop(&provider, "SIGTERM").await,
+        _ = tokio::signal::ctrl_c() => stop(&provider, "SIGINT").await,
+    }
+}
+
+async fn stop(provider: &KvCacheProvider, signal: &str) -> anyhow::Result<()> {
+    tracing::info!("{signal}: sending what is queued, then ending");
+    // Shutdown cannot fail; its error type has no values.
+    let _ = provider.shutdown().await;
+    Ok(())
+}
+
+async fn sweep(provider: KvCacheProvider) {
+    let mut interval = tokio::time::interval(SWEEP_INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        provider.cache().sweep(SWEEP_PARTITIONS, crate::time::wall());
+    }
+}
+
+/// Logs as the SDK would set them up, but from the start, so that what happens before the SDK runs is seen as well.
+fn init_tracing(host_data: &HostData) {
+    let wanted = host_data
+        .log_level
+        .clone()
+        .or_else(|| std::env::var("RUST_LOG").ok())
+        .unwrap_or_default();
+    let filter = EnvFilter::builder()
+        .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
+        .parse(&wanted)
+        .unwrap_or_else(|error| {
+            eprintln!("log level '{wanted}' is not understood ({error}); logging at level info");
+            EnvFilter::new("info")
+        });
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    let result = if host_data.structured_logging {
+        builder.json().try_init()
+    } else {
+        builder
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .try_init()
+    };
+    if let Err(error) = result {
+        eprintln!("cannot set up logging: {error}");
+    }
+}

@@ -1,0 +1,169 @@
+//! Messages larger than the server's `max_payload`: cut into fragments, put together again under a bound of memory.
+
+use std::collections::BTreeMap;
+
+use bytes::{Bytes, BytesMut};
+
+use super::wire::{Fragment, Message, ENVELOPE_BYTES};
+use crate::cache::{Millis, NodeId};
+
+/// Bytes of incomplete messages kept at most; the oldest are dropped beyond it. A dropped frame shows as a gap of
+/// sequence numbers and is repaired like any lost one.
+const MAX_PENDING_BYTES: usize = 128 << 20;
+
+/// How long an incomplete message is kept.
+const PENDING_MS: Millis = 30_000;
+
+/// Cuts a message into fragments of at most `max_message` bytes each. A message that fits is returned as it is.
+pub(super) fn split(node: NodeId, id: u64, message: Bytes, max_message: usize) -> Vec<Bytes> {
+    if message.len() <= max_message {
+        return vec![message];
+    }
+    let piece = max_message.saturating_sub(ENVELOPE_BYTES).max(1);
+    let total = message.len().div_ceil(piece) as u64;
+    let encode = |index: u64| {
+        let start = index as usize * piece;
+        let bytes = message.slice(start..message.len().min(start + piece));
+        Message::Fragment(Fragment {
+            node,
+            id,
+            index,
+            total,
+            bytes,
+        })
+        .encode()
+    };
+    (0..total).map(encode).collect()
+}
+
+struct Pending {
+    total: u64,
+    bytes: usize,
+    last_heard: Millis,
+    pieces: BTreeMap<u64, Bytes>,
+}
+
+/// Puts fragments together again.
+#[derive(Default)]
+pub(super) struct Assembler {
+    pending: BTreeMap<(NodeId, u64), Pending>,
+    bytes: usize,
+}
+
+impl Assembler {
+    /// Takes a fragment; returns the whole message when it was the last one missing.
+    pub fn add(&mut self, fragment: Fragment, now: Millis) -> Option<Bytes> {
+        if fragment.index >= fragment.total || fragment.bytes.is_empty() {
+            return None;
+        }
+        let key = (fragment.node, fragment.id);
+        let pending = self.pending.entry(key).or_insert_with(|| Pending {
+            total: fragment.total,
+            bytes: 0,
+            last_heard: now,
+            pieces: BTreeMap::new(),
+        });
+        if pending.total != fragment.total || pending.pieces.contains_key(&fragment.index) {
+            return None;
+        }
+        pending.last_heard = now;
+        pending.bytes += fragment.bytes.len();
+        self.bytes += fragment.bytes.len();
+        pending.pieces.insert(fragment.index, fragment.bytes);
+        if pending.pieces.len() as u64 == pending.total {
+            return self.forget(key).map(|pending| {
+                let mut message = BytesMut::with_capacity(pending.bytes);
+                pending
+                    .pieces
+                    .values()
+                    .for_each(|piece| message.extend_from_slice(piece));
+                message.freeze()
+            });
+        }
+        self.bound();
+        None
+    }
+
+    /// Drops what has waited too long.
+    pub fn expire(&mut self, now: Millis) {
+        let expired = |pending: &Pending| now.saturating_sub(pending.last_heard) > PENDING_MS;
+        let old: Vec<_> = self
+            .pending
+            .iter()
+            .filter(|(_, pending)| expired(pending))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in old {
+            self.forget(key);
+        }
+    }
+
+    fn bound(&mut self) {
+        while self.bytes > MAX_PENDING_BYTES {
+            let oldest = self
+                .pending
+                .iter()
+                .min_by_key(|(_, pending)| pending.last_heard)
+                .map(|(key, _)| *key);
+            match oldest {
+                Some(key) => self.forget(key),
+                None => return,
+            };
+        }
+    }
+
+    fn forget(&mut self, key: (NodeId, u64)) -> Option<Pending> {
+        let pending = self.pending.remove(&key)?;
+        self.bytes -= pending.bytes;
+        Some(pending)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pieces(message: &Bytes, max: usize) -> Vec<Fragment> {
+        let decode = |bytes| match Message::decode(bytes) {
+            Ok(Message::Fragment(fragment)) => fragment,
+            other => panic!("expected a fragment, got {other:?}"),
+        };
+        split(NodeId(1), 7, message.clone(), max)
+            .into_iter()
+            .map(decode)
+            .collect()
+    }
+
+    #[test]
+    fn any_order_and_repeats_put_the_message_together_once() {
+        let message = Bytes::from((0..100_000u32).map(|n| n as u8).collect::<Vec<_>>());
+        let mut fragments = pieces(&message, 4_096);
+        assert!(fragments.len() > 20);
+        fragments.reverse();
+        let mut assembler = Assembler::default();
+        let whole: Vec<_> = fragments
+            .iter()
+            .flat_map(|fragment| [fragment.clone(), fragment.clone()])
+            .filter_map(|fragment| assembler.add(fragment, 0))
+            .collect();
+        assert_eq!(whole, [message]);
+    }
+
+    #[test]
+    fn no_piece_exceeds_the_limit() {
+        let message = Bytes::from(vec![1; 300_000]);
+        assert!(split(NodeId(u64::MAX), u64::MAX, message, 65_536)
+            .iter()
+            .all(|piece| piece.len() <= 65_536));
+    }
+
+    #[test]
+    fn incomplete_messages_expire() {
+        let fragments = pieces(&Bytes::from(vec![1; 10_000]), 4_096);
+        let mut assembler = Assembler::default();
+        assert_eq!(assembler.add(fragments[0].clone(), 0), None);
+        assembler.expire(PENDING_MS + 1);
+        assert_eq!(assembler.bytes, 0);
+        assert!(assembler.pending.is_empty());
+    }
+}

@@ -1,0 +1,29 @@
+//! The replication protocol as a state machine without IO, clock or randomness of its own.
+//!
+//! Bytes and time go in ([`Replica::handle`], [`Replica::tick`]), bytes and wake-ups come out
+//! ([`Replica::poll_output`], [`Replica::poll_timeout`]). The same object runs under tokio in production and under a
+//! seeded simulator in tests. Reads and local writes never pass through it: they go straight to the cache, and the
+//! commands that a write returns come here as [`Input::Local`].
+
+mod fragments;
+mod machine;
+mod peers;
+mod pull;
+mod serve;
+mod status;
+mod throttle;
+pub mod wire;
+
+pub use machine::{Config, Input, Output, Replica, Target};
+pub use status::{Counters, PeerStatus, Status, SyncState};
+
+use crate::cache::Millis;
+
+/// The time as the shell reads it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Now {
+    /// Milliseconds since the Unix epoch; may jump. Stamps and deadlines of values come from here.
+    pub wall: Millis,
+    /// Milliseconds of a clock that never goes back. Timers come from here.
+    pub mono: Millis,
+}

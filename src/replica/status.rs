@@ -1,0 +1,114 @@
+//! What a node can say about its replication.
+
+use std::fmt;
+
+use crate::cache::{Digest, NodeId};
+
+/// How far this node is with its first replay, and whether it can reach the lattice.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SyncState {
+    /// Waiting for the connection or the first replay.
+    Starting,
+    /// Has the state of the lattice, or is its first node.
+    Synced,
+    /// The first replay took longer than the limit: serves what it has, and goes on trying.
+    Unsynced,
+    /// Was synced; NATS is away. Serves what it has, and reconciles when NATS is back.
+    Disconnected,
+}
+
+impl fmt::Display for SyncState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SyncState::Starting => "starting",
+            SyncState::Synced => "synced",
+            SyncState::Unsynced => "unsynced",
+            SyncState::Disconnected => "disconnected",
+        })
+    }
+}
+
+/// Counted since the start of the process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counters {
+    /// Frames published.
+    pub frames_sent: u64,
+    /// Commands published.
+    pub commands_sent: u64,
+    /// Commands not published because NATS was away; peers fetch them by digest later.
+    pub commands_unsent: u64,
+    /// Frames received.
+    pub frames_received: u64,
+    /// Commands received, in frames and replays.
+    pub commands_received: u64,
+    /// Bytes received in replays.
+    pub replay_bytes_received: u64,
+    /// Commands received in replays.
+    pub replay_commands_received: u64,
+    /// Replays and repairs completed by this node.
+    pub pulls: u64,
+    /// Replay requests answered.
+    pub replays_served: u64,
+    /// Messages that were no valid protocol message.
+    pub malformed: u64,
+    /// Commands refused for impossible stamps or stamps too far in the future.
+    pub refused: u64,
+}
+
+impl fmt::Display for Counters {
+    /// `name=value` pairs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "commands_sent={} commands_unsent={} commands_received={} replay_commands={} replay_bytes={} pulls={} \
+             replays_served={} malformed={} refused={}",
+            self.commands_sent,
+            self.commands_unsent,
+            self.commands_received,
+            self.replay_commands_received,
+            self.replay_bytes_received,
+            self.pulls,
+            self.replays_served,
+            self.malformed,
+            self.refused
+        )
+    }
+}
+
+/// What is known of one peer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeerStatus {
+    /// Its process.
+    pub node: NodeId,
+    /// Its host.
+    pub host: String,
+    /// Its release.
+    pub release: String,
+    /// Keys it held at its last beat.
+    pub keys: u64,
+    /// Its digest at its last beat.
+    pub digest: Digest,
+    /// Whether it answers replays.
+    pub synced: bool,
+}
+
+/// State of replication, for health answers and tests.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Status {
+    /// Progress of the first replay.
+    pub sync: SyncState,
+    /// Live peers.
+    pub peers: Vec<PeerStatus>,
+    /// Counters.
+    pub counters: Counters,
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        Status {
+            sync: SyncState::Starting,
+            peers: Vec::new(),
+            counters: Counters::default(),
+        }
+    }
+}

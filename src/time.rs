@@ -1,0 +1,48 @@
+//! The one file that reads clocks and entropy. Everything below the shell gets them passed in.
+#![allow(clippy::disallowed_methods)]
+
+use std::sync::OnceLock;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use crate::cache::Millis;
+#[cfg(feature = "nats")]
+use crate::cache::NodeId;
+use crate::replica::Now;
+
+/// Milliseconds since the Unix epoch.
+pub fn wall() -> Millis {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as Millis)
+}
+
+/// Both clocks.
+pub fn now() -> Now {
+    Now {
+        wall: wall(),
+        mono: mono(),
+    }
+}
+
+fn origin() -> Instant {
+    static ORIGIN: OnceLock<Instant> = OnceLock::new();
+    *ORIGIN.get_or_init(Instant::now)
+}
+
+/// Milliseconds of a clock that never goes back.
+pub fn mono() -> Millis {
+    origin().elapsed().as_millis() as Millis
+}
+
+/// The instant of a monotonic time, for timers.
+#[cfg(feature = "nats")]
+pub(crate) fn instant(mono: Millis) -> tokio::time::Instant {
+    (origin() + std::time::Duration::from_millis(mono)).into()
+}
+
+/// A fresh identity for this process.
+#[cfg(feature = "nats")]
+pub fn fresh_node_id() -> NodeId {
+    // 0 is the node of "no stamp".
+    NodeId(rand::random::<u64>().max(1))
+}
