@@ -27,7 +27,7 @@ pub struct Case {
 macro_rules! cases {
     ($($module:ident :: $function:ident),* $(,)?) => {
         vec![$($crate::suite::Case {
-            name: stringify!($module::$function),
+            name: concat!(stringify!($module), "::", stringify!($function)),
             run: |kv| Box::pin($module::$function(kv)),
         }),*]
     };
