@@ -127,7 +127,7 @@ mod tests {
         let map = dashmap::DashMap::<Box<[u8]>, (), _>::with_hasher_and_shard_amount(KeyHasherBuilder, PARTITIONS);
         for n in 0..1_000 {
             let key = format!("key{n}").into_bytes();
-            assert_eq!(map.hash_usize(&key[..]) as u64, KeyHash::of(&key).0);
+            assert_eq!(map.hash_usize(&&key[..]) as u64, KeyHash::of(&key).0);
             assert_eq!(map.determine_map(&key[..]), Partition::of(KeyHash::of(&key)).0 as usize);
         }
     }

@@ -1,6 +1,3 @@
-<<<<<<< HEAD
-fn main() {}
-=======
 //! Development tools of nats-kvcache. One subcommand per module; `cargo run -p xtask -- help` lists them.
 
 // These tools talk to the outside; the clock rule of clippy.toml is for the provider's core.
@@ -48,4 +45,3 @@ async fn main() -> ExitCode {
         }
     }
 }
->>>>>>> helper-b
