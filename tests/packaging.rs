@@ -41,7 +41,7 @@ async fn the_archive_carries_the_claims_and_the_binary() -> Result<()> {
     );
 
     let target = format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS);
-    assert_eq!(archive.targets(), [target.clone()]);
+    assert_eq!(archive.targets(), std::slice::from_ref(&target));
     let library = archive.target_bytes(&target).context("library of this machine")?;
     assert!(
         library == std::fs::read(PROVIDER)?,
