@@ -16,45 +16,120 @@ const NODE: NodeId = NodeId(0x0102_0304_0506_0708);
 const OTHER: NodeId = NodeId(0xf1f2_f3f4_f5f6_f7f8);
 
 fn stamp(millis: u64, counter: u64, node: NodeId) -> Stamp {
-    Stamp { time: Time(Time::from_millis(millis).0 + counter), node }
+    Stamp {
+        time: Time(Time::from_millis(millis).0 + counter),
+        node,
+    }
 }
 
 fn command(change: Change) -> Command {
-    Command { key: Bytes::from_static(b"\0key"), change }
+    Command {
+        key: Bytes::from_static(b"\0key"),
+        change,
+    }
 }
 
 fn seen() -> Vec<SeenAdd> {
-    let base = Base { stamp: stamp(1_700_000_000_000, 1, OTHER), void: false, expired: true };
-    let start = Base { stamp: Stamp::default(), void: true, expired: false };
-    vec![SeenAdd { node: NODE, base, sum: -7 }, SeenAdd { node: OTHER, base: start, sum: 1 << 40 }]
+    let base = Base {
+        stamp: stamp(1_700_000_000_000, 1, OTHER),
+        void: false,
+        expired: true,
+    };
+    let start = Base {
+        stamp: Stamp::default(),
+        void: true,
+        expired: false,
+    };
+    vec![
+        SeenAdd {
+            node: NODE,
+            base,
+            sum: -7,
+        },
+        SeenAdd {
+            node: OTHER,
+            base: start,
+            sum: 1 << 40,
+        },
+    ]
 }
 
 fn changes() -> Vec<(&'static str, Change)> {
     let at = stamp(1_700_000_000_123, 7, NODE);
     let id = stamp(1_700_000_000_000, 0, OTHER);
     let value = Bytes::from_static(b"value");
-    let put = |value, expires_at, seen| Change::Put { at, value, expires_at, seen };
+    let put = |value, expires_at, seen| Change::Put {
+        at,
+        value,
+        expires_at,
+        seen,
+    };
     vec![
         ("put", put(Some(value.clone()), None, Vec::new())),
-        ("put_expiring", put(Some(value.clone()), Some(1_700_000_060_123), Vec::new())),
+        (
+            "put_expiring",
+            put(Some(value.clone()), Some(1_700_000_060_123), Vec::new()),
+        ),
         ("put_expired", put(None, Some(1_700_000_000_124), Vec::new())),
         ("put_counter", put(Some(Bytes::from_static(b"0")), None, seen())),
         ("delete", Change::Delete { at, seen: Vec::new() }),
         ("delete_counter", Change::Delete { at, seen: seen() }),
-        ("add", Change::Add { node: NODE, base: Base { stamp: id, void: true, expired: false }, sum: -300, at }),
-        ("list_push", Change::ListPush { id, value: value.clone() }),
+        (
+            "add",
+            Change::Add {
+                node: NODE,
+                base: Base {
+                    stamp: id,
+                    void: true,
+                    expired: false,
+                },
+                sum: -300,
+                at,
+            },
+        ),
+        (
+            "list_push",
+            Change::ListPush {
+                id,
+                value: value.clone(),
+            },
+        ),
         ("list_remove", Change::ListRemove { id, at }),
-        ("set_add", Change::SetAdd { member: value.clone(), at }),
-        ("set_remove", Change::SetRemove { member: Bytes::new(), at }),
+        (
+            "set_add",
+            Change::SetAdd {
+                member: value.clone(),
+                at,
+            },
+        ),
+        (
+            "set_remove",
+            Change::SetRemove {
+                member: Bytes::new(),
+                at,
+            },
+        ),
     ]
 }
 
 fn messages() -> Vec<(String, Message)> {
     let clock = Time::from_millis(1_700_000_000_200);
-    let frame = |commands| Message::Frame(Frame { node: NODE, seq: 300, clock, commands });
-    let mut all: Vec<(String, Message)> =
-        changes().into_iter().map(|(name, change)| (format!("frame_{name}"), frame(vec![command(change)]))).collect();
-    let every = changes().into_iter().map(|(_, change)| command(change)).collect::<Vec<_>>();
+    let frame = |commands| {
+        Message::Frame(Frame {
+            node: NODE,
+            seq: 300,
+            clock,
+            commands,
+        })
+    };
+    let mut all: Vec<(String, Message)> = changes()
+        .into_iter()
+        .map(|(name, change)| (format!("frame_{name}"), frame(vec![command(change)])))
+        .collect();
+    let every = changes()
+        .into_iter()
+        .map(|(_, change)| command(change))
+        .collect::<Vec<_>>();
     let request = ReplayRequest {
         node: NODE,
         request: 9,
@@ -62,7 +137,14 @@ fn messages() -> Vec<(String, Message)> {
         digests: vec![Digest(0), Digest(1), Digest(u64::MAX)],
         settled_ms: 1_000,
     };
-    let end = ReplayEnd { node: OTHER, request: 9, seq: 70_000, messages: 3, next: 1_024, digest: Digest(0xdead_beef) };
+    let end = ReplayEnd {
+        node: OTHER,
+        request: 9,
+        seq: 70_000,
+        messages: 3,
+        next: 1_024,
+        digest: Digest(0xdead_beef),
+    };
     let beat = Beat {
         node: NODE,
         host: "NHOST".into(),
@@ -75,31 +157,59 @@ fn messages() -> Vec<(String, Message)> {
         state: BeatState::Synced,
         interval_ms: 1_000,
     };
-    let fragment = Fragment { node: NODE, id: 4, index: 1, total: 3, bytes: Bytes::from_static(&[0, 255, 1]) };
+    let fragment = Fragment {
+        node: NODE,
+        id: 4,
+        index: 1,
+        total: 3,
+        bytes: Bytes::from_static(&[0, 255, 1]),
+    };
     all.extend([
         ("frame_empty".into(), frame(Vec::new())),
         ("frame_all".into(), frame(every.clone())),
         ("replay_request".into(), Message::ReplayRequest(request)),
         (
             "replay_commands".into(),
-            Message::ReplayCommands(ReplayCommands { node: OTHER, request: 9, clock, commands: every }),
+            Message::ReplayCommands(ReplayCommands {
+                node: OTHER,
+                request: 9,
+                index: 2,
+                clock,
+                commands: every,
+            }),
         ),
         ("replay_end".into(), Message::ReplayEnd(end)),
         ("beat".into(), Message::Beat(beat.clone())),
-        ("beat_starting".into(), Message::Beat(Beat { state: BeatState::Starting, ..beat.clone() })),
-        ("beat_leaving".into(), Message::Beat(Beat { state: BeatState::Leaving, ..beat })),
+        (
+            "beat_starting".into(),
+            Message::Beat(Beat {
+                state: BeatState::Starting,
+                ..beat.clone()
+            }),
+        ),
+        (
+            "beat_leaving".into(),
+            Message::Beat(Beat {
+                state: BeatState::Leaving,
+                ..beat
+            }),
+        ),
         ("fragment".into(), Message::Fragment(fragment)),
     ]);
     all
 }
 
 fn golden(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("v{VERSION}_{name}.hex"))
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(format!("v{VERSION}_{name}.hex"))
 }
 
 fn hex(bytes: &[u8]) -> String {
-    let lines: Vec<String> =
-        bytes.chunks(32).map(|line| line.iter().map(|byte| format!("{byte:02x}")).collect()).collect();
+    let lines: Vec<String> = bytes
+        .chunks(32)
+        .map(|line| line.iter().map(|byte| format!("{byte:02x}")).collect())
+        .collect();
     lines.join("\n") + "\n"
 }
 
@@ -118,8 +228,16 @@ fn every_message_has_its_golden_bytes() {
         }
         let released = std::fs::read_to_string(&path)
             .unwrap_or_else(|error| panic!("{}: {error}; new messages need BLESS=1", path.display()));
-        assert_eq!(hex(&message.encode()), released, "{name}: the bytes of a released message have changed");
-        assert_eq!(Message::decode(unhex(&released)), Ok(message), "{name}: released bytes are no longer understood");
+        assert_eq!(
+            hex(&message.encode()),
+            released,
+            "{name}: the bytes of a released message have changed"
+        );
+        assert_eq!(
+            Message::decode(unhex(&released)),
+            Ok(message),
+            "{name}: released bytes are no longer understood"
+        );
     }
 }
 
@@ -145,17 +263,29 @@ fn fields_a_later_release_appends_are_ignored() {
 
 #[test]
 fn other_versions_and_kinds_are_named() {
-    assert_eq!(Message::decode(Bytes::from_static(&[2, 1, 0x90])), Err(WireError::Version(2)));
-    assert_eq!(Message::decode(Bytes::from_static(&[VERSION, 99, 0x90])), Err(WireError::Kind(99)));
+    assert_eq!(
+        Message::decode(Bytes::from_static(&[2, 1, 0x90])),
+        Err(WireError::Version(2))
+    );
+    assert_eq!(
+        Message::decode(Bytes::from_static(&[VERSION, 99, 0x90])),
+        Err(WireError::Kind(99))
+    );
     assert!(matches!(Message::decode(Bytes::new()), Err(WireError::Malformed(_))));
-    assert!(matches!(Message::decode(Bytes::from_static(&[VERSION])), Err(WireError::Malformed(_))));
+    assert!(matches!(
+        Message::decode(Bytes::from_static(&[VERSION])),
+        Err(WireError::Malformed(_))
+    ));
 }
 
 #[test]
 fn announced_lengths_are_checked_against_what_is_there() {
     // A frame that announces 2^32-1 commands, and a key that announces 2^32-1 bytes.
     let head = [VERSION, 1, 0x94, 1, 1, 1];
-    for tail in [&[0xdd, 255, 255, 255, 255][..], &[0x91, 0x95, 3, 0xc6, 255, 255, 255, 255][..]] {
+    for tail in [
+        &[0xdd, 255, 255, 255, 255][..],
+        &[0x91, 0x95, 3, 0xc6, 255, 255, 255, 255][..],
+    ] {
         let bytes: Vec<u8> = head.iter().chain(tail).copied().collect();
         assert!(matches!(Message::decode(bytes.into()), Err(WireError::Malformed(_))));
     }

@@ -19,7 +19,9 @@ fn seeds() -> std::ops::Range<u64> {
             seed..seed + 1
         }
         Err(_) => {
-            let runs = std::env::var("SIM_RUNS").ok().map(|runs| runs.parse().expect("SIM_RUNS: expected a number"));
+            let runs = std::env::var("SIM_RUNS")
+                .ok()
+                .map(|runs| runs.parse().expect("SIM_RUNS: expected a number"));
             0..runs.unwrap_or(DEFAULT_RUNS)
         }
     }
@@ -43,13 +45,20 @@ fn nodes_end_equal_and_nothing_acknowledged_is_lost() {
     }
     println!("{runs} runs: {total}");
     if runs >= DEFAULT_RUNS {
-        assert!(total.lost > 0 && total.repeated > 0 && total.crashes > 0 && total.cuts > 0, "faults happened: {total}");
+        assert!(
+            total.lost > 0 && total.repeated > 0 && total.crashes > 0 && total.cuts > 0,
+            "faults happened: {total}"
+        );
     }
 }
 
 #[test]
 fn the_same_seed_is_the_same_run() {
     for seed in 0..20 {
-        assert_eq!(World::new(seed, false).run(), World::new(seed, false).run(), "seed {seed}");
+        assert_eq!(
+            World::new(seed, false).run(),
+            World::new(seed, false).run(),
+            "seed {seed}"
+        );
     }
 }

@@ -52,14 +52,7 @@ impl fmt::Display for Outcome {
         write!(
             f,
             "{} writes, {} messages, {} lost, {} repeated, {} crashes, {} cuts, longest healing {} ms, trace {:016x}",
-            self.writes,
-            self.messages,
-            self.lost,
-            self.repeated,
-            self.crashes,
-            self.cuts,
-            self.healing_ms,
-            self.trace
+            self.writes, self.messages, self.lost, self.repeated, self.crashes, self.cuts, self.healing_ms, self.trace
         )
     }
 }
@@ -182,7 +175,10 @@ impl World {
 
     fn clock(&self, node: usize) -> Now {
         let wall = (START + self.now) as i64 + self.nodes[node].skew;
-        Now { wall: wall as Millis, mono: self.now }
+        Now {
+            wall: wall as Millis,
+            mono: self.now,
+        }
     }
 
     /// Runs to the end: trouble, healing, and the check that all is well.
@@ -211,7 +207,10 @@ impl World {
             }
             self.queue.pop();
             self.now = self.now.max(time);
-            let event = self.events.remove(&number).expect("an event for every entry of the queue");
+            let event = self
+                .events
+                .remove(&number)
+                .expect("an event for every entry of the queue");
             match event {
                 Event::Deliver { to, life, input } => self.deliver(to, life, input),
                 Event::Tick { node } => self.tick(node),
@@ -251,7 +250,10 @@ impl World {
         let now = self.clock(node);
         self.nodes[node].replica.tick(now);
         self.perform(node);
-        let wake = self.nodes[node].replica.poll_timeout().clamp(self.now + 1, self.now + 250);
+        let wake = self.nodes[node]
+            .replica
+            .poll_timeout()
+            .clamp(self.now + 1, self.now + 250);
         self.at(wake, Event::Tick { node });
     }
 
@@ -278,7 +280,11 @@ impl World {
             match output {
                 Output::AnswerReplays => self.nodes[node].answers = true,
                 Output::Publish { to, payload } => {
-                    assert!(payload.len() <= self.weather.max_payload, "a message of {} bytes", payload.len());
+                    assert!(
+                        payload.len() <= self.weather.max_payload,
+                        "a message of {} bytes",
+                        payload.len()
+                    );
                     self.publish(node, to, payload);
                 }
             }
@@ -310,7 +316,14 @@ impl World {
             for _ in 0..copies {
                 let arrival = self.now + self.rng.random_range(0..=self.weather.max_delay);
                 let life = self.nodes[to].life;
-                self.at(arrival, Event::Deliver { to, life, input: Input::Message(payload.clone()) });
+                self.at(
+                    arrival,
+                    Event::Deliver {
+                        to,
+                        life,
+                        input: Input::Message(payload.clone()),
+                    },
+                );
             }
         }
     }
@@ -378,8 +391,14 @@ impl World {
     fn random_write(&mut self) -> Write {
         let text = ["a", "b", "a longer text than fits inline"][self.rng.random_range(0..3)].to_owned();
         match self.rng.random_range(0..9) {
-            0 => Write::Set { value: "10".into(), expires: 0 },
-            1 => Write::Set { value: text, expires: self.rng.random_range(1..4) },
+            0 => Write::Set {
+                value: "10".into(),
+                expires: 0,
+            },
+            1 => Write::Set {
+                value: text,
+                expires: self.rng.random_range(1..4),
+            },
             2 => Write::Delete,
             3 | 4 => Write::Increment(self.rng.random_range(-5..10)),
             5 => Write::Push(text),
@@ -395,11 +414,31 @@ impl World {
     }
 
     fn check(&self) {
+        for place in 0..self.nodes.len() {
+            let (cache, status) = (
+                &self.nodes[place].cache,
+                self.nodes[place].replica.status(self.clock(place)),
+            );
+            self.tell(|| {
+                format!(
+                    "node {place} {} {} digest {} peers {}: {}",
+                    cache.node(),
+                    status.sync,
+                    cache.root_digest(),
+                    status.peers.len(),
+                    status.counters
+                )
+            });
+        }
         let first = &self.nodes[0];
         // All clocks have passed every deadline of a shared key by now.
         let later = START + self.now + 600_000;
         for (place, node) in self.nodes.iter().enumerate() {
-            assert_eq!(checked_digest(&node.cache), checked_digest(&first.cache), "digest of node {place}");
+            assert_eq!(
+                checked_digest(&node.cache),
+                checked_digest(&first.cache),
+                "digest of node {place}"
+            );
             assert_eq!(commands(&node.cache), commands(&first.cache), "state of node {place}");
         }
         let survived: i64 = self.nodes.iter().map(|node| node.added).sum();
@@ -408,10 +447,18 @@ impl World {
             Seen::Scalar(text) => std::str::from_utf8(&text).unwrap().parse().unwrap(),
             other => panic!("the counter is {other:?}"),
         };
-        assert!((survived..=self.added).contains(&total), "counter {total}, survivors added {survived} of {}", self.added);
+        assert!(
+            (survived..=self.added).contains(&total),
+            "counter {total}, survivors added {survived} of {}",
+            self.added
+        );
         for (key, value) in self.nodes.iter().flat_map(|node| &node.only_here) {
             let expected = value.clone().map_or(Seen::Nothing, Seen::Scalar);
-            assert_eq!(seen(&first.cache, key, later), expected, "{key:?} of a node that survived");
+            assert_eq!(
+                seen(&first.cache, key, later),
+                expected,
+                "{key:?} of a node that survived"
+            );
         }
     }
 }
