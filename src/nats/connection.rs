@@ -171,7 +171,7 @@ fn without_credentials(address: &str) -> &str {
 fn note_event(event: &Event, sender: &mpsc::UnboundedSender<ConnectionEvent>, up: &watch::Sender<bool>) {
     let happened = match event {
         Event::Connected => ConnectionEvent::Up,
-        Event::Disconnected | Event::Closed => ConnectionEvent::Down,
+        Event::Disconnected => ConnectionEvent::Down,
         Event::SlowConsumer(_) => ConnectionEvent::MessagesLost,
         Event::ServerError(error) => {
             tracing::warn!(%error, "the NATS server reports an error to the replication connection");
@@ -181,7 +181,8 @@ fn note_event(event: &Event, sender: &mpsc::UnboundedSender<ConnectionEvent>, up
             tracing::debug!(%error, "replication connection");
             return;
         }
-        Event::LameDuckMode | Event::Draining => return,
+        // Closed is what this process asked for.
+        Event::LameDuckMode | Event::Draining | Event::Closed => return,
     };
     match happened {
         ConnectionEvent::Up => tracing::info!("replication connection is up"),

@@ -108,6 +108,8 @@ pub struct Replica {
     connected: bool,
     started: Option<Millis>,
     synced: bool,
+    /// When the first replay began.
+    replay_began: Millis,
     max_message: usize,
     seq: u64,
     next_id: u64,
@@ -133,6 +135,7 @@ impl Replica {
             connected: false,
             started: None,
             synced: false,
+            replay_began: 0,
             max_message: 64 << 10,
             seq: 0,
             next_id: 0,
@@ -234,6 +237,7 @@ impl Replica {
         self.max_message = max_payload;
         self.next_beat = now.mono;
         if !self.synced {
+            self.replay_began = now.mono;
             self.pull = Some(Pull::new(Purpose::FirstReplay));
         }
         self.tick(now);
@@ -509,7 +513,12 @@ impl Replica {
 
     fn become_synced(&mut self, now: Now) {
         if !self.synced {
-            tracing::info!(keys = self.cache.keys(), digest = %self.cache.root_digest(), "synced");
+            let took_ms = now.mono - self.replay_began;
+            tracing::info!(
+                "synced keys={} took_ms={took_ms} digest={}",
+                self.cache.keys(),
+                self.cache.root_digest()
+            );
         }
         self.synced = true;
         self.next_beat = now.mono;

@@ -5,6 +5,7 @@
 
 mod dev_lattice;
 mod dev_state;
+mod figures;
 mod kv;
 mod par;
 
@@ -26,6 +27,8 @@ enum Command {
     Par(par::ParCommand),
     /// Start a nats-server and three providers, show replication, end with a summary
     DevLattice(dev_lattice::DevLatticeArguments),
+    /// Measure the figures of the README
+    Figures(figures::FiguresArguments),
     /// Call one operation of a dev lattice that was started with --keep
     Kv(kv::KvArguments),
 }
@@ -34,6 +37,7 @@ enum Command {
 async fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Par(command) => par::run(command).await,
+        Command::Figures(arguments) => figures::run(arguments).await,
         Command::DevLattice(arguments) => dev_lattice::run(arguments).await,
         Command::Kv(arguments) => kv::run(arguments).await,
     };

@@ -1,0 +1,285 @@
+//! `figures`: the numbers of the README, measured on this machine and printed as a table.
+//!
+//! Source nodes run inside this process as a library, so that filling them costs no RPC; the nodes whose start and
+//! memory are measured are real provider processes. All share the cores of this machine with the nats-server.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{ensure, Context, Result};
+use bytes::Bytes;
+use clap::Args;
+use nats_kvcache::cache::{Cache, Key, Limits, NodeId};
+use nats_kvcache::nats::{Credentials, Replicator, Settings, Subjects};
+use nats_kvcache::replica::SyncState;
+use nats_kvcache::time;
+use testkit::{eventually, Lattice, NatsServer, ProviderOptions, ProviderProcess, DEFAULT_LINK_NAME};
+
+const LIMIT: Duration = Duration::from_secs(120);
+const KEY_BYTES: usize = 16;
+const LAG_SAMPLES: usize = 2_000;
+
+/// What to measure.
+#[derive(Args)]
+pub struct FiguresArguments {
+    /// The provider's release binary
+    #[arg(long, default_value = "target/release/nats-kvcache")]
+    bin: PathBuf,
+    /// The provider archive, for its size
+    #[arg(long, default_value = "build/nats-kvcache.par.gz")]
+    par: PathBuf,
+    /// Runs per figure; the median is printed with the smallest and the largest
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+}
+
+/// Measures everything and prints the table.
+pub async fn run(arguments: FiguresArguments) -> Result<()> {
+    ensure!(arguments.runs > 0, "--runs: expected at least 1");
+    ensure!(
+        arguments.bin.is_file(),
+        "--bin: expected a provider binary at {}; `make build` makes it",
+        arguments.bin.display()
+    );
+    let mut rows = Vec::new();
+    let (mut seconds, mut bytes) = (Vec::new(), Vec::new());
+    for _ in 0..arguments.runs {
+        let replay = replay(&arguments, 100_000, 32).await?;
+        seconds.push(replay.seconds);
+        bytes.push(replay.bytes as f64);
+    }
+    rows.push(Row::of(
+        "replay of 100,000 keys (16 B + 32 B) into an empty provider",
+        "s",
+        3,
+        seconds,
+    ));
+    rows.push(Row::of(
+        "bytes of that replay",
+        "MB",
+        2,
+        bytes.iter().map(|bytes| bytes / 1e6).collect(),
+    ));
+    let (mut rate, mut p50, mut p99) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..arguments.runs {
+        let live = live(500_000, 32).await?;
+        rate.push(live.per_second / 1e3);
+        p50.push(live.lag_p50_us);
+        p99.push(live.lag_p99_us);
+    }
+    rows.push(Row::of(
+        "live replication, one writer to two nodes (16 B + 32 B)",
+        "thousand commands/s",
+        0,
+        rate,
+    ));
+    rows.push(Row::of("one-way lag on an idle system, p50", "us", 0, p50));
+    rows.push(Row::of("one-way lag on an idle system, p99", "us", 0, p99));
+    for (value_bytes, name) in [(16, "16 B + 16 B"), (32, "16 B + 32 B")] {
+        let mut per_key = Vec::new();
+        for _ in 0..arguments.runs {
+            per_key.push(replay(&arguments, 1_000_000, value_bytes).await?.resident_per_key);
+        }
+        rows.push(Row::of(
+            &format!("resident memory per key at 1,000,000 keys ({name})"),
+            "B",
+            0,
+            per_key,
+        ));
+    }
+    for (name, path) in [("release binary", &arguments.bin), ("provider archive", &arguments.par)] {
+        if let Ok(file) = std::fs::metadata(path) {
+            rows.push(Row::of(
+                &format!("size of the {name}"),
+                "MB",
+                2,
+                vec![file.len() as f64 / 1e6],
+            ));
+        }
+    }
+    println!("| what | median | smallest | largest | unit |\n| --- | --- | --- | --- | --- |");
+    rows.iter().for_each(|row| println!("{}", row.0));
+    println!("\n{}", machine());
+    Ok(())
+}
+
+struct Row(String);
+
+impl Row {
+    fn of(name: &str, unit: &str, digits: usize, mut samples: Vec<f64>) -> Self {
+        samples.sort_by(f64::total_cmp);
+        let (median, min, max) = (samples[samples.len() / 2], samples[0], samples[samples.len() - 1]);
+        Row(format!(
+            "| {name} | {median:.digits$} | {min:.digits$} | {max:.digits$} | {unit} |"
+        ))
+    }
+}
+
+fn machine() -> String {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1))
+        .unwrap_or("unknown CPU");
+    let cores = std::thread::available_parallelism().map_or(0, |cores| cores.get());
+    format!("{model}, {cores} cores, {}", std::env::consts::OS)
+}
+
+/// A node inside this process.
+struct LibraryNode {
+    cache: Arc<Cache>,
+    replicator: Replicator,
+}
+
+impl LibraryNode {
+    async fn start(cache: Arc<Cache>, lattice: &Lattice) -> Result<Self> {
+        let settings = Settings {
+            servers: vec![lattice.nats_url().into()],
+            credentials: Credentials::None,
+            subjects: Subjects::of(lattice.prefix(), DEFAULT_LINK_NAME),
+            host: "figures".into(),
+            beat_interval_ms: 1_000,
+            sync_limit_ms: 30_000,
+        };
+        let replicator = Replicator::start(cache.clone(), settings).await?;
+        ensure!(
+            replicator.first_sync().await == SyncState::Synced,
+            "a library node does not get in sync"
+        );
+        Ok(LibraryNode { cache, replicator })
+    }
+}
+
+fn key(number: usize) -> Key {
+    Key::shared(format!("{number:0KEY_BYTES$}").as_bytes())
+}
+
+fn filled(keys: usize, value_bytes: usize) -> Arc<Cache> {
+    let cache = Arc::new(Cache::new(time::fresh_node_id(), Limits::default()));
+    let value = Bytes::from(vec![b'v'; value_bytes]);
+    for number in 0..keys {
+        cache
+            .set(&key(number), value.clone(), 0, time::wall())
+            .expect("within all limits");
+    }
+    cache
+}
+
+struct Replay {
+    seconds: f64,
+    bytes: u64,
+    resident_per_key: f64,
+}
+
+/// A provider process joins a node of `keys` keys.
+async fn replay(arguments: &FiguresArguments, keys: usize, value_bytes: usize) -> Result<Replay> {
+    let server = NatsServer::start().await?;
+    let lattice = Lattice::new(server.url());
+    let options = || ProviderOptions::new(&arguments.bin);
+    let empty = start_and_measure(&Lattice::new(server.url()).with_prefix("empty"), options(), 0).await?;
+    let source = LibraryNode::start(filled(keys, value_bytes), &lattice).await?;
+    let joined = start_and_measure(&lattice, options(), keys as u64).await?;
+    source.replicator.stop().await;
+    Ok(Replay {
+        seconds: joined.sync_seconds,
+        bytes: joined.replay_bytes,
+        resident_per_key: (joined.resident - empty.resident) as f64 / keys as f64,
+    })
+}
+
+struct Joined {
+    sync_seconds: f64,
+    replay_bytes: u64,
+    resident: i64,
+}
+
+async fn start_and_measure(lattice: &Lattice, options: ProviderOptions, keys: u64) -> Result<Joined> {
+    let mut provider: ProviderProcess = lattice.start(options).await?;
+    let line = provider.wait_for_log("synced keys=", LIMIT).await?;
+    let status = provider.wait_status(LIMIT, |status| status.keys == keys).await?;
+    let field = |name: &str| -> Result<u64> {
+        let value = line
+            .split_whitespace()
+            .find_map(|word| word.strip_prefix(name))
+            .context("no such field in the log line")?;
+        Ok(value.parse()?)
+    };
+    let health = provider.health().await?.message.unwrap_or_default();
+    let replay_bytes = health
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix("replay_bytes="))
+        .context("health without replay_bytes")?;
+    let joined = Joined {
+        sync_seconds: field("took_ms=")? as f64 / 1e3,
+        replay_bytes: replay_bytes.parse()?,
+        resident: provider.resident_bytes()? as i64,
+    };
+    ensure!(status.keys == keys, "{} keys instead of {keys}", status.keys);
+    provider.kill()?;
+    Ok(joined)
+}
+
+struct Live {
+    per_second: f64,
+    lag_p50_us: f64,
+    lag_p99_us: f64,
+}
+
+/// One writer, two readers.
+async fn live(commands: usize, value_bytes: usize) -> Result<Live> {
+    let server = NatsServer::start().await?;
+    let lattice = Lattice::new(server.url());
+    let mut nodes = Vec::new();
+    for number in 1..=3u64 {
+        let cache = Arc::new(Cache::new(NodeId(number), Limits::default()));
+        nodes.push(LibraryNode::start(cache, &lattice).await?);
+    }
+    let lag = lag(&nodes[0], &nodes[1].cache, value_bytes).await?;
+    let value = Bytes::from(vec![b'v'; value_bytes]);
+    let started = Instant::now();
+    for number in 0..commands {
+        let command = nodes[0].cache.set(&key(number), value.clone(), 0, time::wall())?;
+        ensure!(nodes[0].replicator.replicate(command).await, "replication has stopped");
+    }
+    let caches: Vec<_> = nodes.iter().map(|node| node.cache.clone()).collect();
+    eventually(LIMIT, || async {
+        let equal = caches
+            .iter()
+            .all(|cache| cache.root_digest() == caches[0].root_digest());
+        equal.then_some(()).context("the nodes are not equal")
+    })
+    .await?;
+    let seconds = started.elapsed().as_secs_f64();
+    for node in nodes {
+        node.replicator.stop().await;
+    }
+    let at = |part: f64| lag[((lag.len() - 1) as f64 * part) as usize].as_secs_f64() * 1e6;
+    Ok(Live {
+        per_second: commands as f64 / seconds,
+        lag_p50_us: at(0.5),
+        lag_p99_us: at(0.99),
+    })
+}
+
+/// From before a write on one node until another shows it, sorted.
+async fn lag(writer: &LibraryNode, reader: &Cache, value_bytes: usize) -> Result<Vec<Duration>> {
+    let mut samples = Vec::with_capacity(LAG_SAMPLES);
+    for sample in 0..LAG_SAMPLES {
+        let mut text = format!("{sample:08}");
+        text.extend(std::iter::repeat_n('v', value_bytes - 8));
+        let value = Bytes::from(text);
+        let started = Instant::now();
+        let command = writer.cache.set(&key(0), value.clone(), 0, time::wall())?;
+        writer.replicator.replicate(command).await;
+        while reader.get(&key(0), time::wall())?.as_ref() != Some(&value) {
+            ensure!(started.elapsed() < LIMIT, "a write does not arrive");
+            tokio::task::yield_now().await;
+        }
+        samples.push(started.elapsed());
+        // An idle system: the next write waits for a quiet moment.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    samples.sort();
+    Ok(samples)
+}

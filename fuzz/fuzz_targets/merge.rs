@@ -1,0 +1,20 @@
+//! Any commands that are accepted, each twice: nothing panics, and the digest kept in O(1) stays that of the state.
+#![no_main]
+
+use bytes::Bytes;
+use libfuzzer_sys::fuzz_target;
+use nats_kvcache::cache::{Cache, Limits, NodeId};
+use nats_kvcache::replica::wire::Message;
+
+const NOW: u64 = 1_700_000_000_000;
+
+fuzz_target!(|data: &[u8]| {
+    let bytes = [&[1, 1], data].concat();
+    let Ok(Message::Frame(frame)) = Message::decode(Bytes::from(bytes)) else { return };
+    let forward = Cache::new(NodeId(1), Limits::default());
+    for command in &frame.commands {
+        let _ = forward.apply(command, NOW);
+        let _ = forward.apply(command, NOW);
+        assert_eq!(forward.root_digest(), forward.recomputed_digest());
+    }
+});
