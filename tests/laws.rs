@@ -11,8 +11,16 @@ use support::*;
 /// A step of a history: a client writes at a node, or an old command arrives there, perhaps again.
 #[derive(Clone, Debug)]
 enum Step {
-    Write { node: usize, key: usize, write: Write, pause: Millis },
-    Deliver { node: usize, command: Index },
+    Write {
+        node: usize,
+        key: usize,
+        write: Write,
+        pause: Millis,
+    },
+    Deliver {
+        node: usize,
+        command: Index,
+    },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -35,17 +43,28 @@ fn keys() -> [Key; 2] {
 }
 
 fn play(steps: &[Step]) -> History {
-    let mut history = History { nodes: (1..=3).map(cache).collect(), commands: Vec::new(), now: START };
+    let mut history = History {
+        nodes: (1..=3).map(cache).collect(),
+        commands: Vec::new(),
+        now: START,
+    };
     for step in steps {
         match step {
-            Step::Write { node, key, write, pause } => {
+            Step::Write {
+                node,
+                key,
+                write,
+                pause,
+            } => {
                 history.now += pause;
                 let command = perform(&history.nodes[*node], &keys()[*key], write, history.now);
                 history.commands.extend(command.ok().flatten());
             }
             Step::Deliver { node, command } if !history.commands.is_empty() => {
                 let command = command.get(&history.commands);
-                history.nodes[*node].apply(command, history.now).expect("an honest command");
+                history.nodes[*node]
+                    .apply(command, history.now)
+                    .expect("an honest command");
             }
             Step::Deliver { .. } => {}
         }
@@ -167,13 +186,29 @@ proptest! {
 
 fn without_expiry(step: Step) -> Step {
     match step {
-        Step::Write { node, key, write: Write::Set { value, .. }, pause } => {
-            Step::Write { node, key, write: Write::Set { value, expires: 0 }, pause }
-        }
+        Step::Write {
+            node,
+            key,
+            write: Write::Set { value, .. },
+            pause,
+        } => Step::Write {
+            node,
+            key,
+            write: Write::Set { value, expires: 0 },
+            pause,
+        },
         // Sums that can only grow, so that what is owed is a lower bound.
-        Step::Write { node, key, write: Write::Increment(amount), pause } => {
-            Step::Write { node, key, write: Write::Increment(amount.abs()), pause }
-        }
+        Step::Write {
+            node,
+            key,
+            write: Write::Increment(amount),
+            pause,
+        } => Step::Write {
+            node,
+            key,
+            write: Write::Increment(amount.abs()),
+            pause,
+        },
         other => other,
     }
 }
@@ -184,8 +219,14 @@ fn deletions_are_forgotten_after_their_lifetime_and_the_cache_is_empty_again() {
     for n in 0..1_000 {
         let key = Key::shared(format!("k{n}").as_bytes());
         let write = match n % 4 {
-            0 => Write::Set { value: "v".into(), expires: 0 },
-            1 => Write::Set { value: "v".into(), expires: 5 },
+            0 => Write::Set {
+                value: "v".into(),
+                expires: 0,
+            },
+            1 => Write::Set {
+                value: "v".into(),
+                expires: 5,
+            },
             2 => Write::Push("v".into()),
             _ => Write::Add("v".into()),
         };
@@ -200,7 +241,11 @@ fn deletions_are_forgotten_after_their_lifetime_and_the_cache_is_empty_again() {
     }
     let day = 24 * 60 * 60 * 1_000;
     node.sweep(1_024, START + 10_000);
-    assert_eq!((node.keys(), node.entries()), (0, 1_000), "tombstones stay for their lifetime");
+    assert_eq!(
+        (node.keys(), node.entries()),
+        (0, 1_000),
+        "tombstones stay for their lifetime"
+    );
     node.sweep(1_024, START + 2 * day);
     assert_eq!((node.keys(), node.entries()), (0, 0));
     assert_eq!(checked_digest(&node).0, 0);

@@ -90,7 +90,10 @@ impl Model {
                     },
                     Some(_) => return wrong(),
                 };
-                match old.checked_add((*amount).into()).and_then(|sum| i32::try_from(sum).ok()) {
+                match old
+                    .checked_add((*amount).into())
+                    .and_then(|sum| i32::try_from(sum).ok())
+                {
                     Some(sum) => {
                         self.keys.insert(*key, Value::Scalar(sum.to_string(), deadline));
                         Ok(sum.to_string())
@@ -113,7 +116,13 @@ impl Model {
                 None => Ok("[]".into()),
                 Some(Value::List(items)) => {
                     let length = items.len() as i64;
-                    let place = |index: i32| if index < 0 { length + i64::from(index) } else { index.into() };
+                    let place = |index: i32| {
+                        if index < 0 {
+                            length + i64::from(index)
+                        } else {
+                            index.into()
+                        }
+                    };
                     let chosen: Vec<&String> = items
                         .iter()
                         .enumerate()
@@ -160,12 +169,17 @@ impl Model {
             }
             Op::Members(key) => self.set_at(*key).map(|members| format!("{members:?}")),
             Op::Union(keys) | Op::Intersection(keys) => {
-                let sets = keys.iter().map(|key| self.set_at(*key)).collect::<Result<Vec<_>, _>>()?;
+                let sets = keys
+                    .iter()
+                    .map(|key| self.set_at(*key))
+                    .collect::<Result<Vec<_>, _>>()?;
                 let combined = sets.into_iter().reduce(|a, b| match op {
                     Op::Union(_) => &a | &b,
                     _ => &a & &b,
                 });
-                combined.map(|members| format!("{members:?}")).ok_or_else(|| "at least one set name".into())
+                combined
+                    .map(|members| format!("{members:?}"))
+                    .ok_or_else(|| "at least one set name".into())
             }
             Op::Wait(pause) => {
                 self.now += pause;
@@ -211,7 +225,9 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 fn show(all: Vec<Bytes>) -> Vec<String> {
-    all.into_iter().map(|bytes| String::from_utf8(bytes.into()).unwrap()).collect()
+    all.into_iter()
+        .map(|bytes| String::from_utf8(bytes.into()).unwrap())
+        .collect()
 }
 
 fn short(error: CacheError) -> String {
@@ -297,9 +313,18 @@ fn set_answers_are_sorted() {
 
 #[test]
 fn large_arguments_are_refused_and_name_the_setting() {
-    let limits = nats_kvcache::cache::Limits { max_value_bytes: 100, ..Default::default() };
+    let limits = nats_kvcache::cache::Limits {
+        max_value_bytes: 100,
+        ..Default::default()
+    };
     let node = nats_kvcache::cache::Cache::new(nats_kvcache::cache::NodeId(1), limits);
-    let error = node.set(&Key::shared(b"k"), vec![b'x'; 101].into(), 0, START).unwrap_err().to_string();
-    assert!(error.contains("MAX_VALUE_BYTES") && error.contains("101") && error.contains("100"), "{error}");
+    let error = node
+        .set(&Key::shared(b"k"), vec![b'x'; 101].into(), 0, START)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("MAX_VALUE_BYTES") && error.contains("101") && error.contains("100"),
+        "{error}"
+    );
     assert!(!node.contains(&Key::shared(b"k"), START));
 }

@@ -26,7 +26,10 @@ fn start() -> Horizon {
 }
 
 fn fragment(change: &Change) -> State {
-    let mut state = State { horizon: start(), ..State::default() };
+    let mut state = State {
+        horizon: start(),
+        ..State::default()
+    };
     match change {
         Change::Put { at, value, seen, .. } => {
             state.horizon = (*at, false);
@@ -60,7 +63,8 @@ fn normalise(mut s: State) -> State {
         s.items.retain(|id, (_, removed)| newest(*id, *removed) > stamp);
         s.members.retain(|_, (at, _)| *at > stamp);
         let horizon = s.horizon;
-        s.adds.retain(|(_, base), (last, _)| base_horizon(base) >= horizon || *last > stamp);
+        s.adds
+            .retain(|(_, base), (last, _)| base_horizon(base) >= horizon || *last > stamp);
         if void {
             s.value = None;
         }
@@ -110,13 +114,22 @@ fn join(a: State, b: State) -> State {
 
 /// The state after all commands.
 pub fn join_all<'a>(commands: impl IntoIterator<Item = &'a Command>) -> State {
-    let empty = State { horizon: start(), ..State::default() };
-    commands.into_iter().fold(empty, |state, command| join(state, fragment(&command.change)))
+    let empty = State {
+        horizon: start(),
+        ..State::default()
+    };
+    commands
+        .into_iter()
+        .fold(empty, |state, command| join(state, fragment(&command.change)))
 }
 
 fn added(s: &State) -> Option<i64> {
     let (stamp, void) = s.horizon;
-    let current = Base { stamp, void, expired: false };
+    let current = Base {
+        stamp,
+        void,
+        expired: false,
+    };
     s.adds.iter().fold(None, |total, ((node, base), (last, sum))| {
         if *base == current {
             Some(total.unwrap_or(0) + sum)
@@ -131,9 +144,18 @@ fn added(s: &State) -> Option<i64> {
 /// What a reader sees of the state.
 pub fn seen(s: &State) -> Seen {
     let stamp = s.horizon.0;
-    let items: Vec<Bytes> =
-        s.items.iter().filter(|(id, (_, removed))| **id > stamp && removed.is_none()).map(|(_, (v, _))| v.clone()).collect();
-    let members: Vec<Bytes> = s.members.iter().filter(|(_, (_, there))| *there).map(|(m, _)| m.clone()).collect();
+    let items: Vec<Bytes> = s
+        .items
+        .iter()
+        .filter(|(id, (_, removed))| **id > stamp && removed.is_none())
+        .map(|(_, (v, _))| v.clone())
+        .collect();
+    let members: Vec<Bytes> = s
+        .members
+        .iter()
+        .filter(|(_, (_, there))| *there)
+        .map(|(m, _)| m.clone())
+        .collect();
     if !items.is_empty() {
         return Seen::List(items);
     }
@@ -159,7 +181,10 @@ fn integer(text: &[u8]) -> Option<i64> {
 
 /// The value of the newest reset plus all increments stamped after it; `None` where that is no number.
 pub fn owed(commands: &[Command], key: &Key) -> Option<i64> {
-    let of_key: Vec<&Command> = commands.iter().filter(|command| command.key == *key.as_bytes()).collect();
+    let of_key: Vec<&Command> = commands
+        .iter()
+        .filter(|command| command.key == *key.as_bytes())
+        .collect();
     let state = join_all(of_key.iter().copied());
     let start = match &state.value {
         Some(text) => integer(text)?,

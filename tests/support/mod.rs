@@ -21,7 +21,12 @@ pub enum Write {
 }
 
 fn small_text() -> impl Strategy<Value = String> {
-    prop_oneof![Just("a".to_owned()), Just("b".into()), Just(String::new()), Just("value of more than 23 bytes".into())]
+    prop_oneof![
+        Just("a".to_owned()),
+        Just("b".into()),
+        Just(String::new()),
+        Just("value of more than 23 bytes".into())
+    ]
 }
 
 fn scalar() -> impl Strategy<Value = String> {
@@ -47,7 +52,9 @@ pub fn perform(cache: &Cache, key: &Key, write: &Write, now: Millis) -> Result<O
         Write::Set { value, expires } => cache.set(key, bytes(value), *expires, now).map(Some),
         Write::Delete => Ok(cache.delete(key, now)),
         Write::Increment(amount) => cache.increment(key, *amount, now).map(|(_, command)| Some(command)),
-        Write::Push(value) => cache.list_push(key, bytes(value), now).map(|(_, command)| Some(command)),
+        Write::Push(value) => cache
+            .list_push(key, bytes(value), now)
+            .map(|(_, command)| Some(command)),
         Write::Remove(value) => cache.list_remove(key, value.as_bytes(), now),
         Write::Add(member) => cache.set_add(key, bytes(member), now),
         Write::Drop(member) => cache.set_remove(key, bytes(member), now),
@@ -78,7 +85,11 @@ pub fn seen(cache: &Cache, key: &Key, now: Millis) -> Seen {
             _ => Seen::Nothing,
         }
     };
-    assert_eq!(exists, seen != Seen::Nothing, "contains and reads disagree about {seen:?}");
+    assert_eq!(
+        exists,
+        seen != Seen::Nothing,
+        "contains and reads disagree about {seen:?}"
+    );
     seen
 }
 
@@ -101,6 +112,10 @@ pub fn apply_all<'a>(cache: &Cache, commands: impl IntoIterator<Item = &'a Comma
 /// Root digest, after checking it against the one computed from scratch.
 pub fn checked_digest(cache: &Cache) -> Digest {
     let digest = cache.root_digest();
-    assert_eq!(digest, cache.recomputed_digest(), "digest kept in O(1) differs from the state's");
+    assert_eq!(
+        digest,
+        cache.recomputed_digest(),
+        "digest kept in O(1) differs from the state's"
+    );
     digest
 }
