@@ -16,7 +16,7 @@ use super::wire::{
     ENVELOPE_BYTES,
 };
 use super::Now;
-use crate::cache::{Cache, Command, Digest, Millis, NodeId, Partition, Time};
+use crate::cache::{Cache, Command, Digest, Millis, NodeId, Partition, Time, PARTITIONS};
 
 /// Frames may arrive a little after the beat that announces them; only then are they missing.
 const GAP_GRACE_MS: Millis = 300;
@@ -419,13 +419,17 @@ impl Replica {
         self.counters.replay_bytes_received += length;
         self.counters.replay_commands_received += replay.commands.len() as u64;
         self.apply(now, &replay.commands, replay.clock);
-        if let Some(pull) = &mut self.pull {
-            pull.commands(replay.request, now.mono);
+        if let Some(progress) = self
+            .pull
+            .as_mut()
+            .map(|pull| pull.commands(replay.request, replay.index, now.mono))
+        {
+            self.pull_progress(now, progress);
         }
     }
 
     fn replay_end(&mut self, now: Now, end: ReplayEnd) {
-        if let Some(progress) = self.pull.as_mut().map(|pull| pull.end(&end)) {
+        if let Some(progress) = self.pull.as_mut().map(|pull| pull.end(end)) {
             self.pull_progress(now, progress);
         }
     }
@@ -453,7 +457,9 @@ impl Replica {
     fn next_range(&mut self, now: Now) -> Option<(Purpose, u64, super::pull::Range)> {
         let request = self.next_id + 1;
         let pull = self.pull.as_mut()?;
-        let range = pull.next_request(request, now.mono)?;
+        // The fragments of a larger request could reach different peers of the replay group.
+        let most = (self.max_message.saturating_sub(ENVELOPE_BYTES) / 8).clamp(1, PARTITIONS) as u16;
+        let range = pull.next_request(request, most, now.mono)?;
         self.next_id = request;
         Some((pull.purpose, request, range))
     }

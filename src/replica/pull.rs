@@ -1,7 +1,7 @@
 //! The asking side of a replay: range after range with a small window, so that the responder keeps no state and one
 //! that dies is replaced by any other for the next range.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::wire::ReplayEnd;
 use crate::cache::{Millis, NodeId, PARTITIONS};
@@ -44,8 +44,19 @@ pub(super) struct Range {
 
 struct Lane {
     range: Range,
-    received: u64,
+    /// Which parts of the answer have arrived.
+    received: BTreeSet<u64>,
+    /// The end, which may overtake them.
+    end: Option<ReplayEnd>,
     deadline: Millis,
+}
+
+impl Lane {
+    fn complete(&self) -> bool {
+        self.end
+            .as_ref()
+            .is_some_and(|end| self.received.range(..end.messages).count() as u64 == end.messages)
+    }
 }
 
 /// What became of a pull after an event.
@@ -84,39 +95,66 @@ impl Pull {
         }
     }
 
-    /// The next range to ask for, if the window has room. The caller sends it as `request`.
-    pub fn next_request(&mut self, request: u64, now: Millis) -> Option<Range> {
+    /// The next range to ask for, of `most` partitions at most, if the window has room. The caller sends it as
+    /// `request`.
+    pub fn next_request(&mut self, request: u64, most: u16, now: Millis) -> Option<Range> {
         if self.lanes.len() >= WINDOW {
             return None;
         }
-        let range = self.todo.pop_front()?;
+        let mut range = self.todo.pop_front()?;
+        if range.to - range.from > most {
+            self.todo.push_front(Range {
+                from: range.from + most,
+                ..range
+            });
+            range.to = range.from + most;
+        }
         self.lanes.insert(
             request,
             Lane {
                 range,
-                received: 0,
+                received: BTreeSet::new(),
+                end: None,
                 deadline: now + PATIENCE_MS,
             },
         );
         Some(range)
     }
 
-    /// A message of commands has arrived.
-    pub fn commands(&mut self, request: u64, now: Millis) {
-        if let Some(lane) = self.lanes.get_mut(&request) {
-            lane.received += 1;
-            lane.deadline = now + PATIENCE_MS;
-            self.answered = true;
-        }
+    /// Part `index` of an answer has arrived.
+    pub fn commands(&mut self, request: u64, index: u64, now: Millis) -> Progress {
+        let Some(lane) = self.lanes.get_mut(&request) else {
+            return Progress::Running;
+        };
+        lane.received.insert(index);
+        lane.deadline = now + PATIENCE_MS;
+        self.answered = true;
+        self.close(request)
     }
 
     /// The end of an answer has arrived.
-    pub fn end(&mut self, end: &ReplayEnd) -> Progress {
-        let Some(Lane { range, received, .. }) = self.lanes.remove(&end.request) else {
+    pub fn end(&mut self, end: ReplayEnd) -> Progress {
+        let request = end.request;
+        let Some(lane) = self.lanes.get_mut(&request) else {
             return Progress::Running;
         };
+        lane.end = Some(end);
         self.answered = true;
-        if received < end.messages || end.next <= range.from {
+        self.close(request)
+    }
+
+    /// Closes a request when its whole answer is here. What is missing is waited for, then asked for again.
+    fn close(&mut self, request: u64) -> Progress {
+        if !self.lanes.get(&request).is_some_and(Lane::complete) {
+            return Progress::Running;
+        }
+        let Some(Lane {
+            range, end: Some(end), ..
+        }) = self.lanes.remove(&request)
+        else {
+            return Progress::Running;
+        };
+        if end.next <= range.from {
             return self.failed(range);
         }
         self.seqs

@@ -63,8 +63,9 @@ impl Answer<'_> {
         if let Some(chunk) = chunk {
             self.sent += chunk.len();
             let clock = self.cache.clock().latest();
+            let index = self.messages.len() as u64;
             self.messages
-                .push(chunk.into_replay(self.cache.node(), self.request, clock));
+                .push(chunk.into_replay(self.cache.node(), self.request, index, clock));
         }
     }
 }

@@ -67,6 +67,8 @@ pub struct ReplayCommands {
     pub node: NodeId,
     /// Which request is answered.
     pub request: u64,
+    /// Number of this part, from 0.
+    pub index: u64,
     /// The responder's hybrid clock.
     pub clock: Time,
     /// The commands.
@@ -297,18 +299,18 @@ impl Chunk {
 
     /// The commands as a [`Frame`].
     pub fn into_frame(self, node: NodeId, seq: u64, clock: Time) -> Bytes {
-        self.into_message(1, [node.0, seq, clock.0])
+        self.into_message(1, &[node.0, seq, clock.0])
     }
 
     /// The commands as [`ReplayCommands`].
-    pub fn into_replay(self, node: NodeId, request: u64, clock: Time) -> Bytes {
-        self.into_message(3, [node.0, request, clock.0])
+    pub fn into_replay(self, node: NodeId, request: u64, index: u64, clock: Time) -> Bytes {
+        self.into_message(3, &[node.0, request, index, clock.0])
     }
 
-    fn into_message(self, kind: u8, head: [u64; 3]) -> Bytes {
-        let mut message = Encoder::message(kind, 4);
+    fn into_message(self, kind: u8, head: &[u64]) -> Bytes {
+        let mut message = Encoder::message(kind, head.len() as u32 + 1);
         message.0.reserve(self.len() + ENVELOPE_BYTES);
-        head.into_iter().for_each(|field| message.uint(field));
+        head.iter().for_each(|field| message.uint(*field));
         message.array(self.count);
         message.0.extend_from_slice(&self.encoder.0);
         message.0.into()
@@ -374,7 +376,7 @@ impl Message {
         match self {
             Message::Frame(frame) => one_chunk(&frame.commands).into_frame(frame.node, frame.seq, frame.clock),
             Message::ReplayCommands(replay) => {
-                one_chunk(&replay.commands).into_replay(replay.node, replay.request, replay.clock)
+                one_chunk(&replay.commands).into_replay(replay.node, replay.request, replay.index, replay.clock)
             }
             Message::ReplayRequest(request) => {
                 let mut encoder = Encoder::message(2, 5);
@@ -681,10 +683,11 @@ impl Decoder<'_> {
     }
 
     fn replay_commands(&mut self) -> Result<ReplayCommands, WireError> {
-        self.array(4, "replay commands")?;
+        self.array(5, "replay commands")?;
         Ok(ReplayCommands {
             node: self.node()?,
             request: self.uint("request")?,
+            index: self.uint("index")?,
             clock: self.time("clock")?,
             commands: self.commands()?,
         })

@@ -30,7 +30,7 @@ pub struct Create {
     #[arg(long, default_value = env!("CARGO_PKG_VERSION"))]
     version: String,
     /// Grows with every build that is to be started: hosts cache archives by provider key and revision
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(i32).range(0..))]
+    #[arg(long, default_value_t = 0, allow_hyphen_values = true, value_parser = clap::value_parser!(i32).range(0..))]
     revision: i32,
     /// Target the binary was built for
     #[arg(long, value_name = "ARCH-OS", default_value_t = native_target())]

@@ -144,7 +144,13 @@ impl KeyRole {
 
     /// The cause is left out of the error on purpose: what was given may be a mistyped seed.
     fn key_from_seed(self, seed: &str, origin: &str) -> Result<KeyPair> {
-        let key = KeyPair::from_seed(seed.trim()).map_err(|_| self.expectation(origin, "not a valid seed"))?;
+        let seed = seed.trim();
+        let key = KeyPair::from_seed(seed).map_err(|_| self.expectation(origin, "not a valid seed"))?;
+        // nkeys does not compare the checksum, and a mistyped seed would silently be another key: written out again,
+        // the key has the right one.
+        if key.seed().map_or(true, |written| written != seed) {
+            return Err(self.expectation(origin, "a seed whose checksum is wrong"));
+        }
         if key.key_pair_type() != self.kind() {
             return Err(self.expectation(origin, "a seed of another kind"));
         }
@@ -233,7 +239,8 @@ mod tests {
     fn an_unusable_seed_is_named_but_not_shown() {
         let folder = tempfile::tempdir().unwrap();
         let service = KeyPair::new_service().seed().unwrap();
-        for bad in ["SAANOTASEEDATALL", service.as_str()] {
+        let mistyped = "SAAJLQZDZO57THPTIIEELEY7FJYOJZQWQD7FF4J67TUYTSCOXTF7R4Y3AA";
+        for bad in ["SAANOTASEEDATALL", service.as_str(), mistyped] {
             let keys = KeyStore {
                 issuer: Some(bad.to_string()),
                 ..key_store(folder.path())

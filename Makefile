@@ -1,0 +1,96 @@
+# `make` lists the targets. Everything can be overridden: make par REVISION=7 VENDOR=acme
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+NAME     ?= NATS replicated key-value cache
+VENDOR   ?= nats-kvcache
+VERSION  ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+# Hosts cache archives by provider key and revision: a build that is to be started needs a revision of its own.
+REVISION ?= $(shell git rev-list --count HEAD 2>/dev/null || echo 0)
+OCI_REF  ?= localhost:5000/nats-kvcache:$(VERSION)
+# Plain http; xtask does so by itself with a registry on this machine, wash has to be told.
+INSECURE ?= $(filter localhost:% 127.0.0.1:%,$(OCI_REF))
+
+LATTICE_PREFIX ?= default
+LINK_NAME      ?= default
+CTL_HOST       ?= 127.0.0.1
+CTL_PORT       ?= 4222
+# A file with the provider's configuration, see the table in README.md.
+CONFIG_JSON    ?=
+
+BINARY := target/release/nats-kvcache
+PAR    := build/nats-kvcache.par.gz
+TARGET := $(shell echo "$$(uname -m)-$$(uname -s)" | sed 's/Linux/linux/; s/Darwin/macos/; s/^arm64/aarch64/')
+XTASK  := cargo run --locked --release -p xtask --
+# Only the wash of this generation (0.2x) makes archives for a contract; later ones have other flags or no `par` at all.
+HAS_WASH := wash par create --help 2>/dev/null | grep -e --capid >/dev/null
+
+.PHONY: help build test run par inspect push start clean lint fmt doc
+
+help: ## List the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-8s  %s\n", $$1, $$2 }'
+
+build: ## Build the provider (target/release/nats-kvcache)
+	cargo build --release --locked
+
+test: ## Install the servers that tests need, run all tests, count the skipped ones
+	@scripts/run-tests.sh
+
+run: build ## Show a dev lattice of three nodes replicating (KEEP=1 leaves it running)
+	@scripts/install-tools.sh nats-server
+	$(XTASK) dev-lattice $(if $(KEEP),--keep)
+
+par: build ## Write the provider archive build/nats-kvcache.par.gz (NAME, VENDOR, VERSION, REVISION)
+	@mkdir -p build
+	@if $(HAS_WASH); then set -x; \
+	  wash par create --capid wasmcloud:keyvalue --name "$(NAME)" --vendor "$(VENDOR)" --version "$(VERSION)" \
+	    --revision "$(REVISION)" --arch "$(TARGET)" --binary $(BINARY) --destination $(PAR) --compress; \
+	else set -x; \
+	  $(XTASK) par create --name "$(NAME)" --vendor "$(VENDOR)" --version "$(VERSION)" --revision "$(REVISION)" \
+	    --bin $(BINARY) --out $(PAR); \
+	fi
+
+$(PAR):
+	@$(MAKE) --no-print-directory par
+
+inspect: $(PAR) ## Check the archive and show its claims
+	@$(XTASK) par inspect $(PAR)
+
+push: $(PAR) ## Send the archive to OCI_REF (default localhost:5000/nats-kvcache:VERSION)
+	@if $(HAS_WASH); then set -x; \
+	  wash reg push "$(OCI_REF)" $(PAR) $(if $(INSECURE),--insecure); \
+	else set -x; \
+	  $(XTASK) par push --file $(PAR) --ref "$(OCI_REF)" $(if $(INSECURE),--insecure); \
+	fi
+
+START := wash ctl start provider $(OCI_REF) --lattice-prefix $(LATTICE_PREFIX) --link-name $(LINK_NAME) \
+  --ctl-host $(CTL_HOST) --ctl-port $(CTL_PORT) --timeout-ms 30000 $(if $(CONFIG_JSON),--config-json $(CONFIG_JSON))
+
+start: ## Start OCI_REF on a host of a dev lattice with wash (LATTICE_PREFIX, LINK_NAME, CTL_HOST, CTL_PORT, CONFIG_JSON)
+	@echo '$(strip $(START))'
+	@if wash ctl start provider --help >/dev/null 2>&1; then \
+	  $(START); \
+	else \
+	  echo; \
+	  echo 'wash of the 0.2x generation is not on PATH, so nothing was started. Take the binary of wash-cli 0.21.1 from'; \
+	  echo 'the releases of github.com/wasmCloud/wash (cargo install no longer builds it), put it on PATH, start a host'; \
+	  echo 'that may fetch from your registry, e.g. WASMCLOUD_OCI_ALLOWED_INSECURE=localhost:5000 wash up, and run'; \
+	  echo 'make start again, or the line above on a machine that has wash.'; \
+	  exit 1; \
+	fi
+
+lint: ## Formatting and clippy, warnings are errors
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+fmt: ## Format the sources
+	cargo fmt --all
+
+doc: ## Build the API documentation, warnings are errors
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --workspace
+
+clean: ## Remove what was built (the servers in .tools/ stay)
+	cargo clean
+	rm -rf build
