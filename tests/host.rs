@@ -287,9 +287,8 @@ async fn settings_in_the_values_of_a_link_count_as_in_the_classic_provider() {
     let Some(rpc) = testkit::nats_server_or_skip(name).await else {
         return;
     };
-    let access = "authorization { user: kv, password: not_to_be_shown }";
-    let replication = NatsServer::builder().config(access).monitoring().start().await.unwrap();
-    let url = format!("nats://kv:not_to_be_shown@127.0.0.1:{}", replication.port());
+    let replication = NatsServer::builder().monitoring().start().await.unwrap();
+    let url = replication.url();
     let lattice = Lattice::new(rpc.url());
     let actor = Actor::new();
     // Once in the host data, once in a link that comes later.
@@ -339,12 +338,34 @@ async fn settings_in_the_values_of_a_link_count_as_in_the_classic_provider() {
     })
     .await
     .unwrap();
-    for provider in [&first, &second] {
-        assert!(
-            !provider.log().text().contains("not_to_be_shown"),
-            "a password in the log:\n{}",
-            provider.log().text()
-        );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn user_and_password_in_the_address_are_used_and_not_shown() {
+    let name = "user_and_password_in_the_address_are_used_and_not_shown";
+    let Some(rpc) = testkit::nats_server_or_skip(name).await else {
+        return;
+    };
+    let access = "authorization { user: kv, password: not_to_be_shown }";
+    let replication = NatsServer::builder().config(access).start().await.unwrap();
+    let url = format!("nats://kv:not_to_be_shown@127.0.0.1:{}", replication.port());
+    let options = || {
+        ProviderOptions::new(BINARY)
+            .config(json!({ "NATS_URL": url }))
+            .log_level("debug")
+    };
+    let lattice = Lattice::new(rpc.url());
+    let [mut first, mut second] = [
+        lattice.start(options()).await.unwrap(),
+        lattice.start(options()).await.unwrap(),
+    ];
+    for provider in [&mut first, &mut second] {
+        let seen = provider
+            .wait_status(LIMIT, |status| status.peers == 1 && status.sync == SyncState::Synced)
+            .await;
+        seen.unwrap();
+        let log = provider.log().text();
+        assert!(!log.contains("not_to_be_shown"), "a password in the log:\n{log}");
     }
 }
 
