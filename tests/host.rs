@@ -282,6 +282,94 @@ async fn two_nodes_of_a_lattice_with_user_jwt_replicate() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn settings_in_the_values_of_a_link_count_as_in_the_classic_provider() {
+    let name = "settings_in_the_values_of_a_link_count_as_in_the_classic_provider";
+    let Some(rpc) = testkit::nats_server_or_skip(name).await else {
+        return;
+    };
+    let replication = NatsServer::builder().monitoring().start().await.unwrap();
+    let url = replication.url();
+    let lattice = Lattice::new(rpc.url());
+    let actor = Actor::new();
+    // Once in the host data, once in a link that comes later.
+    let options = ProviderOptions::new(BINARY).link_with(&actor, &[("NATS_URL", &url)]);
+    let mut first = lattice.start_ready(options, LIMIT).await.unwrap();
+    let mut second = lattice.start_ready(ProviderOptions::new(BINARY), LIMIT).await.unwrap();
+    second.put_link(&actor, &[("nats_url", &url)]).await.unwrap();
+    second.wait_linked(&actor, LIMIT).await.unwrap();
+    for provider in [&mut first, &mut second] {
+        provider
+            .wait_status(LIMIT, |status| status.peers == 1 && status.sync == SyncState::Synced)
+            .await
+            .unwrap();
+    }
+    assert_eq!(replication.monitor("/varz").await.unwrap()["connections"], 2);
+    second
+        .keyvalue(&actor)
+        .await
+        .unwrap()
+        .set("key", "value")
+        .await
+        .unwrap();
+    let reader = first.keyvalue(&actor).await.unwrap();
+    eventually(LIMIT, || async {
+        anyhow::ensure!(reader.get("key").await?.as_deref() == Some("value"), "not replicated");
+        Ok(())
+    })
+    .await
+    .unwrap();
+
+    // Removing one link of several, even the one with the settings, must not end replication.
+    let other = Actor::new();
+    second.put_link(&other, &[]).await.unwrap();
+    second.wait_linked(&other, LIMIT).await.unwrap();
+    second.delete_link(&actor).await.unwrap();
+    second.wait_unlinked(&actor, LIMIT).await.unwrap();
+    second
+        .keyvalue(&other)
+        .await
+        .unwrap()
+        .set("key", "other")
+        .await
+        .unwrap();
+    eventually(LIMIT, || async {
+        anyhow::ensure!(reader.get("key").await?.as_deref() == Some("other"), "not replicated");
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn user_and_password_in_the_address_are_used_and_not_shown() {
+    let name = "user_and_password_in_the_address_are_used_and_not_shown";
+    let Some(rpc) = testkit::nats_server_or_skip(name).await else {
+        return;
+    };
+    let access = "authorization { user: kv, password: not_to_be_shown }";
+    let replication = NatsServer::builder().config(access).start().await.unwrap();
+    let url = format!("nats://kv:not_to_be_shown@127.0.0.1:{}", replication.port());
+    let options = || {
+        ProviderOptions::new(BINARY)
+            .config(json!({ "NATS_URL": url }))
+            .log_level("debug")
+    };
+    let lattice = Lattice::new(rpc.url());
+    let [mut first, mut second] = [
+        lattice.start(options()).await.unwrap(),
+        lattice.start(options()).await.unwrap(),
+    ];
+    for provider in [&mut first, &mut second] {
+        let seen = provider
+            .wait_status(LIMIT, |status| status.peers == 1 && status.sync == SyncState::Synced)
+            .await;
+        seen.unwrap();
+        let log = provider.log().text();
+        assert!(!log.contains("not_to_be_shown"), "a password in the log:\n{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn unusable_host_data_ends_the_process_with_a_message() {
     let lattice = Lattice::new("nats://127.0.0.1:1");
     let seed = lattice.cluster_seed().unwrap();

@@ -6,7 +6,7 @@ use anyhow::ensure;
 use serde_json::json;
 use testkit::{eventually, NatsServer, SyncState};
 
-use crate::cluster::{Cluster, LIMIT};
+use crate::cluster::{Cluster, Node, LIMIT};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn writes_while_the_replication_server_is_away_are_repaired() {
@@ -89,12 +89,14 @@ async fn a_node_that_was_frozen_catches_up() {
     };
     let mut cluster = Cluster::start(&server, 3).await;
     cluster.kv(2).increment("count", 1).await.unwrap();
+    cluster.kv(2).set("deleted meanwhile", "x").await.unwrap();
     cluster.converge().await;
     cluster.nodes[2].provider.pause().unwrap();
     let awake = [cluster.kv(0).clone(), cluster.kv(1).clone()];
     let workload = testkit::Workload::new(1_500);
     workload.write(&awake).await.unwrap();
     awake[0].increment("count", 1).await.unwrap();
+    assert!(awake[1].del("deleted meanwhile").await.unwrap());
     // The others notice that it is gone before it comes back.
     cluster.nodes[0]
         .provider
@@ -105,6 +107,7 @@ async fn a_node_that_was_frozen_catches_up() {
     cluster.wait_peers().await;
     cluster.converge().await;
     cluster.expect_text("count", Some("2")).await;
+    cluster.expect_text("deleted meanwhile", None).await;
     cluster.verify(&workload, 29).await;
 }
 
@@ -165,6 +168,84 @@ async fn a_node_that_is_shut_down_right_after_writes_loses_nothing() {
         .unwrap();
     cluster.join(1).await;
     assert_eq!(cluster.converge().await.keys, 500);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replication_server_may_come_later_than_the_nodes() {
+    let name = "a_replication_server_may_come_later_than_the_nodes";
+    let Some(rpc) = testkit::nats_server_or_skip(name).await else {
+        return;
+    };
+    let mut replication = NatsServer::start().await.unwrap();
+    replication.kill().unwrap();
+    let settings = json!({ "NATS_URL": replication.url(), "SYNC_TIMEOUT_SECS": 1 });
+    let mut cluster = Cluster::new(&rpc).with_settings(settings);
+    for number in 0..2 {
+        let mut provider = cluster
+            .lattice
+            .start(cluster.options().link(&cluster.actor))
+            .await
+            .unwrap();
+        // The link waits for the first sync, but not for ever.
+        provider.wait_healthy(LIMIT).await.unwrap();
+        provider.wait_linked(&cluster.actor, LIMIT).await.unwrap();
+        let kv = provider.keyvalue(&cluster.actor).await.unwrap();
+        kv.increment("count", 1 + number).await.unwrap();
+        let status = provider.status().await.unwrap();
+        let without_server = [SyncState::Disconnected, SyncState::Unsynced];
+        assert!(without_server.contains(&status.sync), "{status}");
+        cluster.nodes.push(Node { provider, kv });
+    }
+    replication.restart().await.unwrap();
+    cluster.wait_peers().await;
+    cluster.converge().await;
+    cluster.expect_text("count", Some("3")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_ends_in_order_while_the_replication_server_is_away_or_hangs() {
+    let name = "a_node_ends_in_order_while_the_replication_server_is_away_or_hangs";
+    let Some(rpc) = testkit::nats_server_or_skip(name).await else {
+        return;
+    };
+    for hangs in [false, true] {
+        let mut replication = NatsServer::start().await.unwrap();
+        let mut cluster = Cluster::new(&rpc).with_settings(json!({ "NATS_URL": replication.url() }));
+        cluster.join(1).await;
+        if hangs {
+            replication.pause().unwrap();
+        } else {
+            replication.kill().unwrap();
+        }
+        cluster.kv(0).set("key", "value").await.unwrap();
+        let end = cluster.nodes[0].provider.shutdown().await.unwrap();
+        assert!(end.success(), "server hangs: {hangs}: {end}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_gets_a_sigterm_right_after_writes_loses_nothing() {
+    let name = "a_node_that_gets_a_sigterm_right_after_writes_loses_nothing";
+    let Some(server) = testkit::nats_server_or_skip(name).await else {
+        return;
+    };
+    let mut cluster = Cluster::start(&server, 2).await;
+    let mut leaving = cluster.nodes.remove(0);
+    let writes = (0..200).map(|number| {
+        let kv = leaving.kv.clone();
+        async move { kv.list_add("list", &number.to_string()).await }
+    });
+    futures::future::try_join_all(writes).await.unwrap();
+    leaving.provider.terminate().unwrap();
+    let end = leaving.provider.exit_status(LIMIT).await.unwrap();
+    assert!(end.success(), "{end}");
+    eventually(LIMIT, || async {
+        let length = cluster.kv(0).list("list").await?.len();
+        ensure!(length == 200, "{length} of 200 items have arrived");
+        Ok(())
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

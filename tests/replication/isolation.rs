@@ -57,6 +57,41 @@ async fn lattices_and_link_names_never_mix() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn subjects_of_ones_own_make_a_group_of_its_own() {
+    let name = "subjects_of_ones_own_make_a_group_of_its_own";
+    let Some(server) = NatsServer::builder().monitoring().start_or_skip(name).await else {
+        return;
+    };
+    let unique = Lattice::new(server.url()).prefix().to_owned();
+    let (commands, replay) = (format!("{unique}.changes"), format!("{unique}.replays"));
+    let mut usual = Cluster::new(&server);
+    usual.join(2).await;
+    let settings = json!({ "STATE_REPL_SUBJECT": commands, "REPLAY_REQ_SUBJECT": replay });
+    let mut own = Cluster {
+        lattice: usual.lattice.clone(),
+        ..Cluster::new(&server).with_settings(settings)
+    };
+    own.join(2).await;
+    usual.kv(0).set("key", "usual").await.unwrap();
+    own.kv(0).set("key", "own").await.unwrap();
+    own.kv(1).set("only here", "x").await.unwrap();
+    own.join(1).await;
+    for (cluster, keys, value) in [(&usual, 1, "usual"), (&own, 2, "own")] {
+        let status = cluster.converge().await;
+        assert_eq!(
+            (status.keys, status.peers),
+            (keys, cluster.nodes.len() as u64 - 1),
+            "{value}"
+        );
+        cluster.expect_text("key", Some(value)).await;
+    }
+    let subjects = server.subscriptions().await.unwrap();
+    for subject in [commands, replay] {
+        assert!(subjects.contains(&subject), "{subject} is not among {subjects:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn standalone_is_a_plain_map_without_replication() {
     let name = "standalone_is_a_plain_map_without_replication";
     let Some(server) = NatsServer::builder().monitoring().start_or_skip(name).await else {

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{bail, Context, Result};
 use base64::engine::general_purpose::STANDARD;
@@ -36,6 +36,8 @@ pub const DEFAULT_LINK_NAME: &str = "default";
 pub const TEST_HOST_ID: &str = "_TEST_";
 
 const CONTROL_LIMIT: Duration = Duration::from_secs(10);
+/// Between two health requests while a state is waited for.
+const STATUS_PAUSE: Duration = Duration::from_millis(20);
 const LOG_LINES_OF_A_FAILURE: usize = 30;
 
 /// A lattice: a prefix on a NATS server and the cluster key whose holders may invoke.
@@ -429,33 +431,24 @@ impl ProviderProcess {
 
     /// Waits until the health message satisfies `wanted`; gives up at once when the process has ended.
     pub async fn wait_status(&mut self, limit: Duration, wanted: impl Fn(&Status) -> bool) -> Result<Status> {
-        if let Some(status) = self.process.try_status()? {
-            bail!(
-                "the provider has ended with {status}; its log:\n{}",
-                self.log.tail(LOG_LINES_OF_A_FAILURE)
-            );
-        }
-        let reached = {
-            // Split borrows: the condition reads `self` while nothing waits on the process.
-            let provider = &*self;
-            let wanted = &wanted;
-            eventually(limit, || async move {
-                let status = provider.status().await?;
-                if !wanted(&status) {
-                    bail!("the provider says: {status}");
-                }
-                Ok(status)
-            })
-            .await
-        };
-        match (reached, self.process.try_status()?) {
-            (Err(_), Some(status)) => {
-                bail!(
-                    "the provider has ended with {status}; its log:\n{}",
-                    self.log.tail(LOG_LINES_OF_A_FAILURE)
-                )
+        let deadline = Instant::now() + limit;
+        loop {
+            let reason = match self.status().await {
+                Ok(status) if wanted(&status) => return Ok(status),
+                Ok(status) => format!("the provider says: {status}"),
+                Err(error) => format!("{error:#}"),
+            };
+            let tail = || self.log.tail(LOG_LINES_OF_A_FAILURE);
+            if let Some(status) = self.process.try_status()? {
+                bail!("the provider has ended with {status}; its log ends with:\n{}", tail());
             }
-            (reached, _) => reached,
+            if Instant::now() >= deadline {
+                bail!(
+                    "not within {limit:?}: {reason}; the log of the provider ends with:\n{}",
+                    tail()
+                );
+            }
+            tokio::time::sleep(STATUS_PAUSE).await;
         }
     }
 

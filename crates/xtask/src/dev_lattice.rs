@@ -89,14 +89,6 @@ impl DevLattice {
             let options = ProviderOptions::new(&binary).link(&actor).log_level(log_level);
             nodes.push(Node::start(name, &lattice, options, &actor).await?);
         }
-        for node in &mut nodes {
-            let all = NAMES.len() as u64 - 1;
-            let others = node
-                .provider
-                .wait_status(READY_LIMIT, |status| status.peers == all)
-                .await;
-            others.with_context(|| format!("host {} does not see the two others", node.name))?;
-        }
         println!("  every host sees the two others");
         Ok(Self {
             server,
@@ -127,7 +119,16 @@ impl DevLattice {
         };
         println!("  C: kill process {}", c.provider.pid());
         c.provider.kill()?;
+        let killed = Instant::now();
         c_is_away(&a.kv, &b.kv).await?;
+        for node in [a, b] {
+            let noticed = node.provider.wait_status(READY_LIMIT, |status| status.peers == 1).await;
+            noticed.with_context(|| format!("host {} does not notice that C is gone", node.name))?;
+        }
+        println!(
+            "  A and B have noticed after {:.1} s that C is gone",
+            killed.elapsed().as_secs_f64()
+        );
 
         heading("Host C starts again, empty, and is replayed what it needs");
         self.restart("C").await?;
@@ -152,6 +153,19 @@ impl DevLattice {
             "  3 hosts, {} keys each, digest {} on all of them: all equal",
             status.keys, status.digest
         );
+        Ok(())
+    }
+
+    async fn wait_peers(&mut self) -> Result<()> {
+        let others = NAMES.len() as u64 - 1;
+        for node in &mut self.nodes {
+            let seen = node
+                .provider
+                .wait_status(READY_LIMIT, |status| status.peers == others)
+                .await;
+            seen.with_context(|| format!("host {} does not see exactly the two others", node.name))?;
+        }
+        println!("  every host sees the two others");
         Ok(())
     }
 
@@ -200,11 +214,17 @@ impl DevLattice {
         let options = dead.provider.options().clone();
         drop(dead);
         let node = Node::start(name, &self.lattice, options, &self.actor).await?;
-        for line in node.provider.log().matching("replay").into_iter().take(3) {
-            println!("  {name} logs: {}", line.trim());
+        for line in node
+            .provider
+            .log()
+            .matching("nats_kvcache::replica")
+            .into_iter()
+            .take(3)
+        {
+            println!("  {name} logs: {}", message_of(&line));
         }
         self.nodes.insert(position, node);
-        Ok(())
+        self.wait_peers().await
     }
 
     /// Every answer on every host, waiting for messages that are under way.
@@ -347,6 +367,11 @@ async fn c_is_away(a: &KeyValue<KeyValueClient>, b: &KeyValue<KeyValueClient>) -
     ensure!(b.del("note").await?, "there was a note");
     println!("  B: delete note");
     Ok(())
+}
+
+/// A line of the log without its time, level and module.
+fn message_of(line: &str) -> &str {
+    line.split_once("machine: ").map_or(line, |(_, message)| message).trim()
 }
 
 /// Answers "get KEY", "list KEY" and "set KEY".
