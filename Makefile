@@ -23,11 +23,11 @@ CONFIG_JSON    ?=
 BINARY := target/release/nats-kvcache
 PAR    := build/nats-kvcache.par.gz
 TARGET := $(shell echo "$$(uname -m)-$$(uname -s)" | sed 's/Linux/linux/; s/Darwin/macos/; s/^arm64/aarch64/')
-XTASK  := cargo run --locked --release -p xtask --
+XTASK  := cargo run --locked --quiet -p xtask --
 # Only the wash of this generation (0.2x) makes archives for a contract; later ones have other flags or no `par` at all.
 HAS_WASH := wash par create --help 2>/dev/null | grep -e --capid >/dev/null
 
-.PHONY: help build test run par inspect push start clean lint fmt doc
+.PHONY: help build test run par inspect push start figures clean lint fmt doc
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-8s  %s\n", $$1, $$2 }'
@@ -41,6 +41,9 @@ test: ## Install the servers that tests need, run all tests, count the skipped o
 run: build ## Show a dev lattice of three nodes replicating (KEEP=1 leaves it running)
 	@scripts/install-tools.sh nats-server
 	$(XTASK) dev-lattice $(if $(KEEP),--keep)
+
+figures: par ## Measure the figures of the README (about 10 minutes)
+	cargo run --locked --release -p xtask -- figures
 
 par: build ## Write the provider archive build/nats-kvcache.par.gz (NAME, VENDOR, VERSION, REVISION)
 	@mkdir -p build

@@ -71,7 +71,8 @@ impl List {
     /// Drops what a reset at `horizon` covers. Returns the change of the digest.
     pub fn drop_covered(&mut self, key: KeyHash, horizon: Stamp) -> u64 {
         let mut delta = 0u64;
-        while let Some(item) = self.items.pop_front_if(|item| item.id <= horizon) {
+        let covered = self.items.partition_point(|item| item.id <= horizon);
+        for item in self.items.drain(..covered) {
             delta = delta.wrapping_sub(hash::of_item(key, item.id, Stamp::default()));
         }
         self.removed.retain(|id, at| {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Event, ServerAddr, Subscriber};
+use percent_encoding::percent_decode_str;
 use tokio::sync::{mpsc, watch};
 
 use super::subjects::Subjects;
@@ -97,7 +98,7 @@ impl Connection {
         let (sender, events) = mpsc::unbounded_channel();
         let (is_up, up) = watch::channel(false);
         let is_up = Arc::new(is_up);
-        let options = options(credentials)?
+        let options = options(credentials, &addresses)?
             .name(format!("nats-kvcache {node}"))
             .event_callback(move |event| {
                 let (sender, is_up) = (sender.clone(), is_up.clone());
@@ -128,7 +129,7 @@ impl Connection {
     }
 }
 
-fn options(credentials: &Credentials) -> Result<ConnectOptions, NatsError> {
+fn options(credentials: &Credentials, addresses: &[ServerAddr]) -> Result<ConnectOptions, NatsError> {
     let options = ConnectOptions::new()
         .no_echo()
         .retry_on_initial_connect()
@@ -139,7 +140,10 @@ fn options(credentials: &Credentials) -> Result<ConnectOptions, NatsError> {
             Duration::from_millis(50 << attempt.saturating_sub(1).min(8)).min(MAX_RECONNECT_DELAY)
         });
     Ok(match credentials {
-        Credentials::None => options,
+        Credentials::None => match addresses.iter().find(|address| address.has_user_pass()) {
+            Some(address) => with_user_of(options, address),
+            None => options,
+        },
         Credentials::Jwt { jwt, seed } => {
             let key = nkeys::KeyPair::from_seed(seed).map_err(|error| NatsError::Seed(error.to_string()))?;
             let key = Arc::new(key);
@@ -149,6 +153,16 @@ fn options(credentials: &Credentials) -> Result<ConnectOptions, NatsError> {
             })
         }
     })
+}
+
+/// The client library does not read the user of an address: `user:password@`, or `token@` alone.
+fn with_user_of(options: ConnectOptions, address: &ServerAddr) -> ConnectOptions {
+    let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let user = decode(address.username().unwrap_or_default());
+    match address.password() {
+        Some(password) => options.user_and_password(user, decode(password)),
+        None => options.token(user),
+    }
 }
 
 fn parse_address(address: &str) -> Result<ServerAddr, NatsError> {

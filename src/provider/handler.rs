@@ -311,9 +311,9 @@ impl ProviderHandler for KvCacheProvider {
         Ok(true)
     }
 
-    /// The data stays, and so does replication: other links use them.
+    /// The data stays, and so does replication: other links use them. The namespace stays as well until a new link
+    /// says otherwise, so that a call under way does not end in another keyspace.
     async fn delete_link(&self, actor_id: &str) {
-        self.inner.namespaces.remove(actor_id);
         let mut process = self.inner.process.lock().await;
         process.imposed_by.take_if(|(owner, _)| owner == actor_id);
     }

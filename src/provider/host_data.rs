@@ -81,7 +81,8 @@ fn check(host_data: &HostData) -> Result<(), HostDataError> {
         host_data.lattice_rpc_user_jwt.trim(),
         host_data.lattice_rpc_user_seed.trim(),
     );
-    if !(jwt.is_empty() && seed.is_empty()) && !is_seed(seed) {
+    let has_user = !jwt.is_empty() || !seed.is_empty();
+    if has_user && !is_seed(seed) {
         return field(
             "lattice_rpc_user_seed",
             "an nkey user seed ('SU...') beside lattice_rpc_user_jwt",
