@@ -4,9 +4,7 @@
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use crate::cache::Millis;
-#[cfg(feature = "nats")]
-use crate::cache::NodeId;
+use crate::cache::{Millis, NodeId};
 use crate::replica::Now;
 
 /// Milliseconds since the Unix epoch.
@@ -35,13 +33,11 @@ pub fn mono() -> Millis {
 }
 
 /// The instant of a monotonic time, for timers.
-#[cfg(feature = "nats")]
 pub(crate) fn instant(mono: Millis) -> tokio::time::Instant {
     (origin() + std::time::Duration::from_millis(mono)).into()
 }
 
 /// A fresh identity for this process.
-#[cfg(feature = "nats")]
 pub fn fresh_node_id() -> NodeId {
     // 0 is the node of "no stamp".
     NodeId(rand::random::<u64>().max(1))

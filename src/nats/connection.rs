@@ -178,7 +178,7 @@ pub fn is_address(address: &str) -> bool {
 }
 
 /// An address as it may be shown: what stands before `@` can be a password.
-fn without_credentials(address: &str) -> &str {
+pub fn without_credentials(address: &str) -> &str {
     address.rsplit('@').next().unwrap_or(address)
 }
 

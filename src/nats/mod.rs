@@ -8,6 +8,6 @@ mod queue;
 mod replicator;
 mod subjects;
 
-pub use connection::{is_address, Credentials, NatsError};
+pub use connection::{is_address, without_credentials, Credentials, NatsError};
 pub use replicator::{Replicator, Settings};
 pub use subjects::{SubjectError, Subjects};

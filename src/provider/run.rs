@@ -30,8 +30,11 @@ async fn serve(host_data: HostData) -> anyhow::Result<()> {
     tokio::spawn(sweep(provider.clone()));
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let name = Some("nats-kvcache".to_owned());
+    let lattice = crate::nats::without_credentials(&host_data.lattice_rpc_url).to_owned();
     tokio::select! {
-        ended = provider_run(provider.clone(), host_data, name) => ended.map_err(|error| anyhow!("{error}")),
+        ended = provider_run(provider.clone(), host_data, name) => {
+            ended.map_err(|error| anyhow!("connection to the lattice at '{lattice}' (lattice_rpc_url of the host data): {error}"))
+        }
         _ = terminate.recv() => stop(&provider, "SIGTERM").await,
         _ = tokio::signal::ctrl_c() => stop(&provider, "SIGINT").await,
     }
