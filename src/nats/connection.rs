@@ -104,6 +104,7 @@ impl Connection {
                 let (sender, is_up) = (sender.clone(), is_up.clone());
                 async move { note_event(&event, &sender, &is_up) }
             });
+        let addresses = addresses.into_iter().map(without_user).collect::<Result<Vec<_>, _>>()?;
         let client = options
             .connect(addresses)
             .await
@@ -163,6 +164,20 @@ fn with_user_of(options: ConnectOptions, address: &ServerAddr) -> ConnectOptions
         Some(password) => options.user_and_password(user, decode(password)),
         None => options.token(user),
     }
+}
+
+/// The client library writes addresses to its debug log as they are.
+fn without_user(address: ServerAddr) -> Result<ServerAddr, NatsError> {
+    let mut url = address.into_inner();
+    let host = url.host_str().unwrap_or_default().to_owned();
+    let failed = |reason: &dyn fmt::Display| NatsError::Address {
+        address: host.clone(),
+        reason: reason.to_string(),
+    };
+    if url.set_username("").and_then(|()| url.set_password(None)).is_err() {
+        return Err(failed(&"it has no place for a user"));
+    }
+    ServerAddr::from_url(url).map_err(|error| failed(&error))
 }
 
 fn parse_address(address: &str) -> Result<ServerAddr, NatsError> {
