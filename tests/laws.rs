@@ -283,3 +283,39 @@ fn counters_start_from_zero_after_the_deadline_on_all_nodes_alike() {
     }
     assert_eq!(checked_digest(&a), checked_digest(&b));
 }
+
+#[test]
+fn an_addition_of_a_member_that_is_there_outlives_an_older_removal() {
+    let (a, b) = (cache(1), cache(2));
+    let key = Key::shared(b"k");
+    let (_, first) = a.set_add(&key, "m".into(), START).unwrap();
+    b.apply(&first, START).unwrap();
+    let (_, removal) = b.set_remove(&key, "m".into(), START + 10).unwrap();
+    let (new, again) = a.set_add(&key, "m".into(), START + 20).unwrap();
+    assert!(!new, "it was there");
+    apply_all(&a, &removal, START + 20);
+    apply_all(&b, [&again], START + 20);
+    for node in [&a, &b] {
+        assert_eq!(seen(node, &key, START + 20), Seen::Set(vec!["m".into()]));
+    }
+}
+
+#[test]
+fn a_deletion_holds_against_an_older_write_that_is_still_on_its_way() {
+    let (a, b) = (cache(1), cache(2));
+    let (key, set) = (Key::shared(b"k"), Key::shared(b"s"));
+    let write = a.set(&key, "v".into(), 0, START).unwrap();
+    let (_, one) = a.set_add(&set, "one".into(), START).unwrap();
+    let (_, two) = a.set_add(&set, "two".into(), START).unwrap();
+    b.apply(&two, START).unwrap();
+    let (there, deletion) = b.delete(&key, START + 10);
+    let (removed, removal) = b.set_remove(&set, "one".into(), START + 10).unwrap();
+    assert!(!there && !removed, "nothing to be seen yet");
+    apply_all(&b, [&write, &one], START + 10);
+    apply_all(&a, removal.iter().chain([&deletion]), START + 10);
+    for node in [&a, &b] {
+        assert_eq!(seen(node, &key, START + 10), Seen::Nothing);
+        assert_eq!(seen(node, &set, START + 10), Seen::Set(vec!["two".into()]));
+    }
+    assert_eq!(checked_digest(&a), checked_digest(&b));
+}

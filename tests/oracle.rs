@@ -263,7 +263,7 @@ proptest! {
                     None => "none".into(),
                 }),
                 Op::Contains(k) => Ok(node.contains(&key(k), now).to_string()),
-                Op::Delete(k) => Ok(node.delete(&key(k), now).is_some().to_string()),
+                Op::Delete(k) => Ok(node.delete(&key(k), now).0.to_string()),
                 Op::Set(k, text, expires) => node.set(&key(k), bytes(text), *expires, now).map(|_| "ok".into()),
                 Op::Increment(k, amount) => node.increment(&key(k), *amount, now).map(|(sum, _)| sum.to_string()),
                 Op::Push(k, item) => node.list_push(&key(k), bytes(item), now).map(|(length, _)| length.to_string()),
@@ -273,8 +273,8 @@ proptest! {
                 Op::Remove(k, item) => {
                     node.list_remove(&key(k), item.as_bytes(), now).map(|command| command.is_some().to_string())
                 }
-                Op::Add(k, member) => node.set_add(&key(k), bytes(member), now).map(|c| c.is_some().to_string()),
-                Op::Drop(k, member) => node.set_remove(&key(k), bytes(member), now).map(|c| c.is_some().to_string()),
+                Op::Add(k, member) => node.set_add(&key(k), bytes(member), now).map(|(changed, _)| changed.to_string()),
+                Op::Drop(k, member) => node.set_remove(&key(k), bytes(member), now).map(|(changed, _)| changed.to_string()),
                 Op::Members(k) => node.set_members(&key(k), now).map(braces),
                 Op::Union(keys) => node.set_union(&all(keys), now).map(braces),
                 Op::Intersection(keys) => node.set_intersection(&all(keys), now).map(braces),

@@ -95,6 +95,9 @@ impl List {
             }
             keep
         });
+        // What is forgotten decides nothing any more, on no node.
+        let last = self.items.back().map_or(Stamp::default(), |item| item.id);
+        self.newest = self.removed.values().copied().fold(last, Stamp::max);
         delta
     }
 

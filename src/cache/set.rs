@@ -62,7 +62,17 @@ impl Set {
 
     /// Forgets removals before `floor`. Returns the change of the digest.
     pub fn collect(&mut self, key: KeyHash, floor: Time) -> u64 {
-        self.drop_where(key, |membership| !membership.present && membership.at.time < floor)
+        let delta = self.drop_where(key, |membership| !membership.present && membership.at.time < floor);
+        // What is forgotten decides nothing any more, on no node.
+        if delta != 0 {
+            self.newest = self
+                .members
+                .values()
+                .map(|membership| membership.at)
+                .max()
+                .unwrap_or_default();
+        }
+        delta
     }
 
     fn drop_where(&mut self, key: KeyHash, gone: impl Fn(&Membership) -> bool) -> u64 {

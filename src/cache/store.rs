@@ -188,15 +188,15 @@ impl Cache {
         .map(|((), command)| command.expect("a set always writes"))
     }
 
-    /// Deletes a key of any type (Redis DEL). `None` if there was nothing to delete.
-    pub fn delete(&self, key: &Key, now: Millis) -> Option<Command> {
+    /// Deletes a key of any type (Redis DEL). Returns whether there was something to delete. The deletion is written in
+    /// any case: a value stamped before it may be on its way here.
+    pub fn delete(&self, key: &Key, now: Millis) -> (bool, Command) {
         let deleted = self.write(key, now, |state, at| {
-            let change = state
-                .kind(at.time.millis())
-                .map(|_| Change::Delete { at, seen: state.seen() });
-            Ok(((), change))
+            let there = state.kind(at.time.millis()).is_some();
+            Ok((there, Some(Change::Delete { at, seen: state.seen() })))
         });
-        deleted.ok().and_then(|((), command)| command)
+        let (there, command) = deleted.expect("a delete refuses nothing");
+        (there, command.expect("a delete always writes"))
     }
 
     /// Adds to a counter and returns its new value (Redis INCRBY, within i32).
@@ -241,26 +241,30 @@ impl Cache {
         .map(|((), command)| command)
     }
 
-    /// Adds a member to a set (Redis SADD). `None` if it was in there.
-    pub fn set_add(&self, key: &Key, member: Bytes, now: Millis) -> Result<Option<Command>, CacheError> {
+    /// Adds a member to a set (Redis SADD). Returns whether it was new. The addition is written in any case: it is
+    /// newer than a removal that may be on its way here.
+    pub fn set_add(&self, key: &Key, member: Bytes, now: Millis) -> Result<(bool, Command), CacheError> {
         self.check_length("set name", key.as_bytes())?;
         self.check_length("value", &member)?;
         self.write(key, now, |state, at| {
             expect_kind(state, Kind::Set, at)?;
             let known = state.set().is_some_and(|set| set.contains(&member));
-            Ok(((), (!known).then_some(Change::SetAdd { member, at })))
+            Ok((!known, Some(Change::SetAdd { member, at })))
         })
-        .map(|((), command)| command)
+        .map(|(new, command)| (new, command.expect("an addition always writes")))
     }
 
-    /// Removes a member from a set (Redis SREM). `None` if it was not in there.
-    pub fn set_remove(&self, key: &Key, member: Bytes, now: Millis) -> Result<Option<Command>, CacheError> {
+    /// Removes a member from a set (Redis SREM). Returns whether it was in there. The removal is written wherever there
+    /// is a set: an addition stamped before it may be on its way here.
+    pub fn set_remove(&self, key: &Key, member: Bytes, now: Millis) -> Result<(bool, Option<Command>), CacheError> {
+        self.check_length("value", &member)?;
         self.write(key, now, |state, at| {
             expect_kind(state, Kind::Set, at)?;
             let known = state.set().is_some_and(|set| set.contains(&member));
-            Ok(((), known.then_some(Change::SetRemove { member, at })))
+            // A mark on a key that is no set here could void a concurrent writer's scalar or list.
+            let is_set = state.kind(at.time.millis()) == Some(Kind::Set);
+            Ok((known, is_set.then_some(Change::SetRemove { member, at })))
         })
-        .map(|((), command)| command)
     }
 
     // --- replication
@@ -305,7 +309,7 @@ impl Cache {
         self.partitions.iter().map(PartitionStats::digest).sum()
     }
 
-    /// When a partition last changed, in milliseconds of the hybrid clock.
+    /// When a partition last changed, as the caller's wall clock said.
     pub fn changed_at(&self, partition: Partition) -> Millis {
         self.stats(partition).changed_at()
     }

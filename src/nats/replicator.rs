@@ -7,12 +7,13 @@ use async_nats::{Client, StatusCode, Subscriber};
 use bytes::Bytes;
 use futures::StreamExt;
 use tokio::sync::{mpsc, oneshot, watch, Mutex};
+use tokio::task::JoinHandle;
 
 use super::connection::{Connection, ConnectionEvent, Credentials, NatsError};
 use super::queue::{Queue, Queued};
 use super::subjects::{Subjects, REPLAY_GROUP};
 use crate::cache::{Cache, Command, Millis, NodeId};
-use crate::replica::{Config, Input, Output, Replica, Status, SyncState, Target};
+use crate::replica::{Config, Input, Numbers, Output, Replica, Status, SyncState, Target};
 use crate::time;
 
 /// Commands taken from the queue at once.
@@ -45,12 +46,13 @@ pub struct Settings {
 pub struct Replicator {
     queue: Queue,
     status: watch::Receiver<Status>,
-    stop: Mutex<Option<(oneshot::Sender<()>, tokio::task::JoinHandle<()>)>>,
+    stop: Mutex<Option<(oneshot::Sender<()>, JoinHandle<Numbers>)>>,
 }
 
 impl Replicator {
     /// Starts replication of `cache`. Returns when the connection is being made; a server that is away is waited for.
-    pub async fn start(cache: Arc<Cache>, settings: Settings) -> Result<Self, NatsError> {
+    /// `numbers` are those with which an earlier replicator of the same cache stopped.
+    pub async fn start(cache: Arc<Cache>, settings: Settings, numbers: Numbers) -> Result<Self, NatsError> {
         let node = cache.node();
         let connection = Connection::open(&settings.servers, &settings.credentials, &settings.subjects, node).await?;
         let config = Config {
@@ -64,7 +66,7 @@ impl Replicator {
         let (stop, stopped) = oneshot::channel();
         let driver = Driver {
             node,
-            replica: Replica::new(cache, config),
+            replica: Replica::new(cache, config, numbers),
             subjects: settings.subjects,
             client: connection.client.clone(),
             up: connection.up.clone(),
@@ -105,14 +107,18 @@ impl Replicator {
         sync
     }
 
-    /// Sends what is queued, says goodbye to the peers and ends. Further calls do nothing.
-    pub async fn stop(&self) {
+    /// Sends what is queued, says goodbye to the peers and ends. Returns the numbers used; further calls do nothing.
+    pub async fn stop(&self) -> Numbers {
         let Some((stop, task)) = self.stop.lock().await.take() else {
-            return;
+            return Numbers::default();
         };
         let _ = stop.send(());
-        if tokio::time::timeout(STOP_LIMIT, task).await.is_err() {
-            tracing::warn!("replication did not end within {} s", STOP_LIMIT.as_secs());
+        match tokio::time::timeout(STOP_LIMIT, task).await {
+            Ok(numbers) => numbers.unwrap_or_default(),
+            Err(_) => {
+                tracing::warn!("replication did not end within {} s", STOP_LIMIT.as_secs());
+                Numbers::default()
+            }
         }
     }
 }
@@ -135,7 +141,7 @@ impl Driver {
         mut connection: Connection,
         mut commands: mpsc::UnboundedReceiver<Queued>,
         mut stopped: oneshot::Receiver<()>,
-    ) {
+    ) -> Numbers {
         let mut batch = Vec::with_capacity(BATCH);
         loop {
             self.publish_status();
@@ -160,6 +166,7 @@ impl Driver {
         if let Err(error) = self.client.flush().await {
             tracing::warn!(%error, "the last commands may not have left");
         }
+        self.replica.numbers()
     }
 
     async fn connection_event(&mut self, event: ConnectionEvent) {

@@ -12,7 +12,7 @@ use wasmcloud_interface_keyvalue::KeyValueReceiver;
 use super::config::{Config, RawSettings};
 use crate::cache::{Cache, Command, Key};
 use crate::nats::{Credentials, Replicator, Settings};
-use crate::replica::SyncState;
+use crate::replica::{Numbers, SyncState};
 use crate::time;
 
 /// Address the SDK uses when the host data names none.
@@ -99,17 +99,24 @@ impl KvCacheProvider {
         key.map_err(|error| RpcError::InvalidParameter(error.to_string()))
     }
 
-    /// Hands a command over to replication; waits only while its queue is full.
+    /// Hands a command over to replication; waits only while its queue is full, or while a link changes how this
+    /// provider replicates.
     pub(super) async fn replicate(&self, command: Command) -> RpcResult<()> {
         let Some(replicator) = self.replicator() else {
             return Ok(());
         };
-        if replicator.replicate(command).await {
+        if replicator.replicate(command.clone()).await {
             return Ok(());
         }
-        Err(RpcError::Other(
-            "the provider is shutting down: the write was applied on this host only and not replicated".into(),
-        ))
+        // It has stopped. Either another one takes over once its settings are in force, or this is the end.
+        let _settled = self.inner.process.lock().await;
+        match self.replicator() {
+            None => Ok(()),
+            Some(replicator) if replicator.replicate(command).await => Ok(()),
+            Some(_) => Err(RpcError::Other(
+                "the provider is shutting down: the write was applied on this host only and not replicated".into(),
+            )),
+        }
     }
 
     /// Like [`Self::replicate`], where there may have been nothing to do. Returns whether there was.
@@ -128,18 +135,20 @@ impl KvCacheProvider {
             .clone()
     }
 
+    /// Ends replication under the old settings, if any, then starts it under these.
     async fn start_replication(&self, config: &Config, raw: &RawSettings) -> anyhow::Result<()> {
-        let replicator = match self.settings(config, raw)? {
-            Some(settings) => Some(Arc::new(Replicator::start(self.inner.cache.clone(), settings).await?)),
+        let settings = self.settings(config, raw)?;
+        let numbers = match self.replicator() {
+            Some(old) => old.stop().await,
+            None => Numbers::default(),
+        };
+        let replicator = match settings {
+            Some(settings) => Some(Arc::new(
+                Replicator::start(self.inner.cache.clone(), settings, numbers).await?,
+            )),
             None => None,
         };
-        let old = {
-            let mut current = self.inner.replicator.write().unwrap_or_else(PoisonError::into_inner);
-            std::mem::replace(&mut *current, replicator)
-        };
-        if let Some(old) = old {
-            old.stop().await;
-        }
+        *self.inner.replicator.write().unwrap_or_else(PoisonError::into_inner) = replicator;
         Ok(())
     }
 
@@ -205,6 +214,19 @@ impl KvCacheProvider {
         }
         process.imposed_by = Some((actor.into(), settings));
         Ok(())
+    }
+
+    /// Takes links that cannot be accepted out of the host data. The SDK would print such a link with all its values,
+    /// secrets included.
+    pub(super) async fn refuse_unusable_links(&self, host_data: &mut HostData) {
+        let mut usable = Vec::new();
+        for link in std::mem::take(&mut host_data.link_definitions) {
+            match self.accept(&link.actor_id, &RawSettings::from_link(&link.values)).await {
+                Ok(_) => usable.push(link),
+                Err(error) => tracing::error!(actor = %link.actor_id, "link of the host data refused: {error}"),
+            }
+        }
+        host_data.link_definitions = usable;
     }
 
     /// Puts the settings of a link in force. Returns its namespace.

@@ -37,8 +37,9 @@ impl KvCacheProvider {
     }
 
     async fn delete<TS: ToString + ?Sized + Sync>(&self, ctx: &Context, name: &TS) -> RpcResult<bool> {
-        let command = self.cache().delete(&self.named(ctx, name)?, time::wall());
-        self.replicate_some(command).await
+        let (deleted, command) = self.cache().delete(&self.named(ctx, name)?, time::wall());
+        self.replicate(command).await?;
+        Ok(deleted)
     }
 }
 
@@ -121,15 +122,17 @@ impl KeyValue for KvCacheProvider {
     async fn set_add(&self, ctx: &Context, arg: &SetAddRequest) -> RpcResult<u32> {
         let key = self.key(ctx, &arg.set_name)?;
         let member = Bytes::copy_from_slice(arg.value.as_bytes());
-        let command = self.cache().set_add(&key, member, time::wall()).map_err(refused)?;
-        self.replicate_some(command).await.map(u32::from)
+        let (new, command) = self.cache().set_add(&key, member, time::wall()).map_err(refused)?;
+        self.replicate(command).await?;
+        Ok(new.into())
     }
 
     async fn set_del(&self, ctx: &Context, arg: &SetDelRequest) -> RpcResult<u32> {
         let key = self.key(ctx, &arg.set_name)?;
         let member = Bytes::copy_from_slice(arg.value.as_bytes());
-        let command = self.cache().set_remove(&key, member, time::wall()).map_err(refused)?;
-        self.replicate_some(command).await.map(u32::from)
+        let (removed, command) = self.cache().set_remove(&key, member, time::wall()).map_err(refused)?;
+        self.replicate_some(command).await?;
+        Ok(removed.into())
     }
 
     async fn set_intersection(&self, ctx: &Context, arg: &StringList) -> RpcResult<StringList> {

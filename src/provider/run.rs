@@ -25,8 +25,9 @@ pub fn run() -> anyhow::Result<()> {
     result
 }
 
-async fn serve(host_data: HostData) -> anyhow::Result<()> {
+async fn serve(mut host_data: HostData) -> anyhow::Result<()> {
     let provider = KvCacheProvider::start(&host_data).await?;
+    provider.refuse_unusable_links(&mut host_data).await;
     tokio::spawn(sweep(provider.clone()));
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let name = Some("nats-kvcache".to_owned());

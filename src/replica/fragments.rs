@@ -11,6 +11,9 @@ use crate::cache::{Millis, NodeId};
 /// sequence numbers and is repaired like any lost one.
 const MAX_PENDING_BYTES: usize = 128 << 20;
 
+/// What a piece costs in memory beside its bytes. Counted, so that tiny pieces cannot add up unseen.
+const PIECE_BYTES: usize = 256;
+
 /// How long an incomplete message is kept.
 const PENDING_MS: Millis = 30_000;
 
@@ -67,12 +70,13 @@ impl Assembler {
             return None;
         }
         pending.last_heard = now;
-        pending.bytes += fragment.bytes.len();
-        self.bytes += fragment.bytes.len();
+        let cost = fragment.bytes.len() + PIECE_BYTES;
+        pending.bytes += cost;
+        self.bytes += cost;
         pending.pieces.insert(fragment.index, fragment.bytes);
         if pending.pieces.len() as u64 == pending.total {
             return self.forget(key).map(|pending| {
-                let mut message = BytesMut::with_capacity(pending.bytes);
+                let mut message = BytesMut::with_capacity(pending.bytes - PIECE_BYTES * pending.pieces.len());
                 pending
                     .pieces
                     .values()

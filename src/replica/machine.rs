@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::fragments::{self, Assembler};
-use super::peers::Peers;
+use super::peers::{Peer, Peers};
 use super::pull::{Progress, Pull, Purpose};
 use super::serve;
 use super::status::{Counters, Status, SyncState};
@@ -25,6 +25,10 @@ const GAP_GRACE_MS: Millis = 300;
 /// beats alone.
 const PEERS_PER_SLOWDOWN: u64 = 32;
 
+/// While one of two nodes has forgotten older deletions than the other, their digests differ for no reason. A difference
+/// that stays for this many beat intervals is looked at all the same.
+const FLOOR_PATIENCE: u64 = 30;
+
 /// Larger frames do not travel faster, but delay what comes after them.
 const MAX_FRAME_BYTES: usize = 256 << 10;
 
@@ -39,6 +43,16 @@ pub struct Config {
     pub beat_interval_ms: Millis,
     /// After how many milliseconds without a finished first replay the node says that it is not synced.
     pub sync_limit_ms: Millis,
+}
+
+/// The numbers a replica has used. One that takes over for another of the same process goes on after them, so that no
+/// frame or request number is used twice under one node id.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Numbers {
+    /// Newest frame.
+    pub seq: u64,
+    /// Newest request or fragmented message.
+    pub id: u64,
 }
 
 /// What the shell tells the replica.
@@ -126,8 +140,8 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// A replica of `cache` that has not been connected yet.
-    pub fn new(cache: Arc<Cache>, config: Config) -> Self {
+    /// A replica of `cache` that has not been connected yet. `numbers` are those of a replica it takes over from.
+    pub fn new(cache: Arc<Cache>, config: Config, numbers: Numbers) -> Self {
         Replica {
             cache,
             config,
@@ -137,8 +151,8 @@ impl Replica {
             synced: false,
             replay_began: 0,
             max_message: 64 << 10,
-            seq: 0,
-            next_id: 0,
+            seq: numbers.seq,
+            next_id: numbers.id,
             next_beat: 0,
             peers: Peers::default(),
             pull: None,
@@ -148,6 +162,14 @@ impl Replica {
             counters: Counters::default(),
             malformed_log: Throttle::default(),
             refused_log: Throttle::default(),
+        }
+    }
+
+    /// The numbers used so far.
+    pub fn numbers(&self) -> Numbers {
+        Numbers {
+            seq: self.seq,
+            id: self.next_id,
         }
     }
 
@@ -196,17 +218,24 @@ impl Replica {
         self.outputs.pop_front()
     }
 
-    /// When [`Replica::tick`] has to be called, in milliseconds of the monotonic clock.
+    /// When [`Replica::tick`] has to be called, in milliseconds of the monotonic clock. After a tick it lies ahead.
     pub fn poll_timeout(&self) -> Millis {
-        let gaps = self
-            .peers
-            .iter()
-            .filter_map(|(_, peer)| peer.gap_since)
-            .map(|since| since + GAP_GRACE_MS)
-            .min();
-        let pull = self.pull.as_ref().and_then(Pull::deadline);
-        // A gap is looked at only when no pull is under way.
-        let wake = if self.pull.is_some() { pull } else { gaps };
+        if !self.connected {
+            return Millis::MAX;
+        }
+        let gaps = || {
+            self.peers
+                .iter()
+                .filter_map(|(_, peer)| peer.gap_since)
+                .map(|since| since + GAP_GRACE_MS)
+                .min()
+        };
+        // A gap is looked at only when the first replay is done and no pull is under way.
+        let wake = match &self.pull {
+            Some(pull) => pull.deadline(),
+            None if self.synced => gaps(),
+            None => None,
+        };
         wake.map_or(self.next_beat, |wake| wake.min(self.next_beat))
     }
 
@@ -395,6 +424,10 @@ impl Replica {
         }
         self.observe(now, beat.clock);
         self.follow_floor(now, beat.floor);
+        if !self.peers.knows(beat.node) {
+            // A newcomer learns who is there without waiting for the next turn.
+            self.next_beat = now.mono;
+        }
         self.peers
             .beat(beat, self.cache.root_digest(), self.cache.floor(), now.mono);
         self.repair(now);
@@ -486,7 +519,7 @@ impl Replica {
                 tracing::info!("no peer answers replays: first node of the lattice");
                 self.become_synced(now);
             }
-            Purpose::Gap(_) | Purpose::Difference(_) => self.pull_failed(pull.purpose),
+            Purpose::Gap(_) | Purpose::Orphan(_) | Purpose::Difference(_) => self.pull_failed(pull.purpose),
         }
     }
 
@@ -507,6 +540,10 @@ impl Replica {
         match pull.purpose {
             Purpose::FirstReplay => self.become_synced(now),
             Purpose::Gap(node) => tracing::info!(peer = %node, "repaired after missing frames"),
+            Purpose::Orphan(node) => {
+                self.orphaned = false;
+                tracing::info!(peer = %node, "repaired after a peer went with frames missing here");
+            }
             Purpose::Difference(node) => tracing::debug!(peer = %node, "compared partitions at rest"),
         }
     }
@@ -539,38 +576,44 @@ impl Replica {
         if !self.connected || !self.synced || self.pull.is_some() {
             return;
         }
-        let gap = |since: Option<Millis>| since.is_some_and(|since| now.mono >= since + GAP_GRACE_MS);
-        let differs =
-            |since: Option<Millis>| since.is_some_and(|since| now.mono >= since + self.config.beat_interval_ms);
-        let missing = self
-            .peers
-            .iter()
-            .find(|(_, peer)| gap(peer.gap_since))
-            .map(|(node, _)| Purpose::Gap(node));
-        let orphan = || {
-            self.orphaned
-                .then(|| {
-                    self.peers
-                        .iter()
-                        .find(|(_, peer)| peer.synced())
-                        .map(|(node, _)| Purpose::Gap(node))
-                })
-                .flatten()
-        };
-        let difference = || {
-            let due = now.mono >= self.next_comparison;
-            self.peers
-                .iter()
-                .find(|(_, peer)| due && differs(peer.differs_since))
-                .map(|(node, _)| Purpose::Difference(node))
-        };
-        let Some(purpose) = missing.or_else(orphan).or_else(difference) else {
-            return;
-        };
-        match purpose {
-            Purpose::Gap(_) => self.orphaned = false,
-            _ => self.next_comparison = now.mono + 2 * self.config.beat_interval_ms,
+        let found = self.gap(now).or_else(|| self.orphan()).or_else(|| self.difference(now));
+        let Some(purpose) = found else { return };
+        if matches!(purpose, Purpose::Difference(_)) {
+            self.next_comparison = now.mono + 2 * self.config.beat_interval_ms;
         }
         self.pull = Some(Pull::new(purpose));
+    }
+
+    fn gap(&self, now: Now) -> Option<Purpose> {
+        let missing = |since: Option<Millis>| since.is_some_and(|since| now.mono >= since + GAP_GRACE_MS);
+        self.peers
+            .iter()
+            .find(|(_, peer)| missing(peer.gap_since))
+            .map(|(node, _)| Purpose::Gap(node))
+    }
+
+    fn orphan(&self) -> Option<Purpose> {
+        let mut synced = self.peers.iter().filter(|(_, peer)| peer.synced());
+        synced
+            .next()
+            .filter(|_| self.orphaned)
+            .map(|(node, _)| Purpose::Orphan(node))
+    }
+
+    fn difference(&self, now: Now) -> Option<Purpose> {
+        let interval = self.config.beat_interval_ms;
+        let stays = |peer: &Peer| {
+            let patience = if peer.floor_agrees {
+                interval
+            } else {
+                interval * FLOOR_PATIENCE
+            };
+            peer.differs_since.is_some_and(|since| now.mono >= since + patience)
+        };
+        let mut different = self.peers.iter().filter(|(_, peer)| stays(peer));
+        different
+            .next()
+            .filter(|_| now.mono >= self.next_comparison)
+            .map(|(node, _)| Purpose::Difference(node))
     }
 }

@@ -14,7 +14,7 @@ mod status;
 mod throttle;
 pub mod wire;
 
-pub use machine::{Config, Input, Output, Replica, Target};
+pub use machine::{Config, Input, Numbers, Output, Replica, Target};
 pub use status::{Counters, PeerStatus, Status, SyncState};
 
 use crate::cache::Millis;

@@ -16,7 +16,10 @@ const MAX_AHEAD: usize = 4_096;
 const MISSED_BEATS: u64 = 5;
 
 /// Longest beat interval that is believed.
-const MAX_INTERVAL_MS: Millis = 60_000;
+const MAX_INTERVAL_MS: Millis = 3_600_000;
+
+/// Interval assumed of a peer that has sent frames but no beat yet.
+const UNKNOWN_INTERVAL_MS: Millis = 12_000;
 
 /// Which frames of one peer have arrived.
 #[derive(Default, Debug)]
@@ -70,6 +73,8 @@ pub(super) struct Peer {
     pub gap_since: Option<Millis>,
     /// Since when its digest differs although no frame is missing.
     pub differs_since: Option<Millis>,
+    /// Whether it has forgotten deletions up to the same time as this node.
+    pub floor_agrees: bool,
     /// The connection was lost: nothing about this peer is certain until its digest is equal or it was pulled from.
     pub doubtful: bool,
     last_heard: Millis,
@@ -83,9 +88,10 @@ impl Peer {
             frames: SeqTracker::default(),
             gap_since: None,
             differs_since: None,
+            floor_agrees: false,
             doubtful: false,
             last_heard: now,
-            interval: MAX_INTERVAL_MS / MISSED_BEATS,
+            interval: UNKNOWN_INTERVAL_MS,
             beat: None,
         }
     }
@@ -139,6 +145,10 @@ impl Peers {
         Some(peer)
     }
 
+    pub fn knows(&self, node: NodeId) -> bool {
+        self.0.get(&node).is_some_and(|peer| peer.beat.is_some())
+    }
+
     pub fn get_mut(&mut self, node: NodeId) -> Option<&mut Peer> {
         self.0.get_mut(&node)
     }
@@ -152,13 +162,9 @@ impl Peers {
         } else {
             peer.frames.announced(beat.seq);
             peer.update_gap(peer.incomplete(), now);
-            // While one of two nodes has forgotten older deletions than the other, digests differ for no reason.
-            let comparable = beat.floor == floor && !peer.incomplete() && beat.state == BeatState::Synced;
-            peer.differs_since = if comparable {
-                peer.differs_since.or(Some(now))
-            } else {
-                None
-            };
+            let comparable = !peer.incomplete() && beat.state == BeatState::Synced;
+            peer.differs_since = comparable.then(|| peer.differs_since.unwrap_or(now));
+            peer.floor_agrees = beat.floor == floor;
         }
         peer.beat = Some(beat);
     }

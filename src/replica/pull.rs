@@ -22,6 +22,8 @@ pub(super) enum Purpose {
     FirstReplay,
     /// Frames of a peer are missing.
     Gap(NodeId),
+    /// Frames of a peer that is gone are missing; this one may have them.
+    Orphan(NodeId),
     /// Digests differ although no frame is missing; only partitions at rest are compared.
     Difference(NodeId),
 }
@@ -30,7 +32,7 @@ impl Purpose {
     pub fn peer(self) -> Option<NodeId> {
         match self {
             Purpose::FirstReplay => None,
-            Purpose::Gap(node) | Purpose::Difference(node) => Some(node),
+            Purpose::Gap(node) | Purpose::Orphan(node) | Purpose::Difference(node) => Some(node),
         }
     }
 }

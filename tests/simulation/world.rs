@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nats_kvcache::cache::{Cache, Key, Limits, Millis, NodeId};
-use nats_kvcache::replica::{Config, Input, Now, Output, Replica, Target};
+use nats_kvcache::replica::{Config, Input, Now, Numbers, Output, Replica, Target};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -77,6 +77,7 @@ struct Node {
     replica: Replica,
     connected: bool,
     answers: bool,
+    started: bool,
     /// Number of its process start; messages to an earlier one are not delivered.
     life: u64,
     skew: i64,
@@ -150,10 +151,11 @@ impl World {
             sync_limit_ms: 10_000,
         };
         Node {
-            replica: Replica::new(cache.clone(), config),
+            replica: Replica::new(cache.clone(), config, Numbers::default()),
             cache,
             connected: false,
             answers: false,
+            started: false,
             life: self.lives,
             skew: self.rng.random_range(-120_000..120_000),
             added: 0,
@@ -244,7 +246,8 @@ impl World {
     }
 
     fn tick(&mut self, node: usize) {
-        if !self.nodes[node].connected && self.now < 3_000 && self.nodes[node].replica.poll_timeout() == 0 {
+        // The first tick of a process is its start.
+        if !std::mem::replace(&mut self.nodes[node].started, true) {
             self.connect(node);
         }
         let now = self.clock(node);
@@ -336,7 +339,10 @@ impl World {
             3 => {
                 self.tell(|| format!("node {node} crashes and starts again"));
                 self.outcome.crashes += 1;
-                self.nodes[node] = self.fresh_node();
+                self.nodes[node] = Node {
+                    started: true,
+                    ..self.fresh_node()
+                };
                 self.connect(node);
             }
             4 => self.input(node, Input::MessagesLost),
@@ -380,7 +386,7 @@ impl World {
         let cache = self.nodes[node].cache.clone();
         if self.rng.random_bool(0.3) {
             self.nodes[node].only_here.insert(key.clone(), None);
-            return cache.delete(&key, now);
+            return Some(cache.delete(&key, now).1);
         }
         let length = if self.rng.random_bool(0.1) { 5_000 } else { 8 };
         let value = Bytes::from(vec![b'x'; length]);

@@ -50,14 +50,14 @@ pub fn perform(cache: &Cache, key: &Key, write: &Write, now: Millis) -> Result<O
     let bytes = |text: &String| Bytes::from(text.clone());
     match write {
         Write::Set { value, expires } => cache.set(key, bytes(value), *expires, now).map(Some),
-        Write::Delete => Ok(cache.delete(key, now)),
+        Write::Delete => Ok(Some(cache.delete(key, now).1)),
         Write::Increment(amount) => cache.increment(key, *amount, now).map(|(_, command)| Some(command)),
         Write::Push(value) => cache
             .list_push(key, bytes(value), now)
             .map(|(_, command)| Some(command)),
         Write::Remove(value) => cache.list_remove(key, value.as_bytes(), now),
-        Write::Add(member) => cache.set_add(key, bytes(member), now),
-        Write::Drop(member) => cache.set_remove(key, bytes(member), now),
+        Write::Add(member) => cache.set_add(key, bytes(member), now).map(|(_, command)| Some(command)),
+        Write::Drop(member) => cache.set_remove(key, bytes(member), now).map(|(_, command)| command),
     }
 }
 

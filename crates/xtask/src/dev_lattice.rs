@@ -89,13 +89,14 @@ impl DevLattice {
             let options = ProviderOptions::new(&binary).link(&actor).log_level(log_level);
             nodes.push(Node::start(name, &lattice, options, &actor).await?);
         }
-        println!("  every host sees the two others");
-        Ok(Self {
+        let mut dev_lattice = Self {
             server,
             lattice,
             actor,
             nodes,
-        })
+        };
+        dev_lattice.wait_peers().await?;
+        Ok(dev_lattice)
     }
 
     /// The story: live replication, a crash, writes meanwhile, replay.

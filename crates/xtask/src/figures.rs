@@ -12,7 +12,7 @@ use bytes::Bytes;
 use clap::Args;
 use nats_kvcache::cache::{Cache, Key, Limits, NodeId};
 use nats_kvcache::nats::{Credentials, Replicator, Settings, Subjects};
-use nats_kvcache::replica::SyncState;
+use nats_kvcache::replica::{Numbers, SyncState};
 use nats_kvcache::time;
 use testkit::{eventually, Lattice, NatsServer, ProviderOptions, ProviderProcess, DEFAULT_LINK_NAME};
 
@@ -142,7 +142,7 @@ impl LibraryNode {
             beat_interval_ms: 1_000,
             sync_limit_ms: 30_000,
         };
-        let replicator = Replicator::start(cache.clone(), settings).await?;
+        let replicator = Replicator::start(cache.clone(), settings, Numbers::default()).await?;
         ensure!(
             replicator.first_sync().await == SyncState::Synced,
             "a library node does not get in sync"

@@ -138,7 +138,10 @@ impl Decoder<'_> {
         let length = self.length("seen")?;
         let mut seen = Vec::with_capacity(length.min(self.rest.len() / MIN_COMMAND_BYTES));
         for _ in 0..length {
-            self.array(5, "seen entry")?;
+            // Nothing can be skipped inside a message, so the number of fields is fixed.
+            if self.length("seen entry")? != 5 {
+                return Err(WireError::Malformed("number of fields of a seen entry"));
+            }
             seen.push(SeenAdd {
                 node: self.node()?,
                 base: self.base()?,
