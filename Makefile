@@ -42,7 +42,7 @@ run: build ## Show a dev lattice of three nodes replicating (KEEP=1 leaves it ru
 	@scripts/install-tools.sh nats-server
 	$(XTASK) dev-lattice $(if $(KEEP),--keep)
 
-figures: par ## Measure the figures of the README (about 10 minutes)
+figures: par ## Measure the figures of the README (builds first, then about a minute)
 	cargo run --locked --release -p xtask -- figures
 
 par: build ## Write the provider archive build/nats-kvcache.par.gz (NAME, VENDOR, VERSION, REVISION)
