@@ -163,10 +163,22 @@ impl Driver {
             self.local(&mut batch).await;
         }
         self.input(Input::Leaving).await;
-        if let Err(error) = self.client.flush().await {
-            tracing::warn!(%error, "the last commands may not have left");
-        }
+        self.flush().await;
         self.replica.numbers()
+    }
+
+    /// Waits until everything is written to the socket, unless the server is away.
+    async fn flush(&self) {
+        let mut up = self.up.clone();
+        if !*up.borrow() {
+            return;
+        }
+        tokio::select! {
+            flushed = self.client.flush() => if let Err(error) = flushed {
+                tracing::warn!(%error, "the last commands may not have left");
+            },
+            _ = up.wait_for(|up| !up) => {}
+        }
     }
 
     async fn connection_event(&mut self, event: ConnectionEvent) {

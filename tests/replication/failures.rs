@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use serde_json::json;
-use testkit::{eventually, NatsServer, SyncState};
+use testkit::{eventually, Actor, Lattice, NatsServer, ProviderOptions, SyncState};
 
-use crate::cluster::{Cluster, Node, LIMIT};
+use crate::cluster::{Cluster, Node, BINARY, LIMIT};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn writes_while_the_replication_server_is_away_are_repaired() {
@@ -221,6 +221,32 @@ async fn a_node_ends_in_order_while_the_replication_server_is_away_or_hangs() {
         let end = cluster.nodes[0].provider.shutdown().await.unwrap();
         assert!(end.success(), "server hangs: {hangs}: {end}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_replication_server_never_came_serves_and_ends_at_once() {
+    let name = "a_node_whose_replication_server_never_came_serves_and_ends_at_once";
+    let Some(rpc) = testkit::nats_server_or_skip(name).await else {
+        return;
+    };
+    let lattice = Lattice::new(rpc.url());
+    let actor = Actor::new();
+    let settings = json!({ "NATS_URL": "nats://127.0.0.1:1", "SYNC_TIMEOUT_SECS": 1 });
+    let options = ProviderOptions::new(BINARY).link(&actor).config(settings);
+    let mut provider = lattice.start(options).await.unwrap();
+    provider
+        .wait_status(LIMIT, |status| status.sync == SyncState::Unsynced)
+        .await
+        .unwrap();
+    let kv = provider.keyvalue(&actor).await.unwrap();
+    kv.set("key", "value").await.unwrap();
+    assert_eq!(kv.get("key").await.unwrap().as_deref(), Some("value"));
+    assert!(provider.shutdown().await.unwrap().success());
+    let log = provider.log().text();
+    assert!(
+        !log.contains("did not end within"),
+        "it waited for a server that is not there:\n{log}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
