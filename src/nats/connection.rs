@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,13 +11,17 @@ use percent_encoding::percent_decode_str;
 use tokio::sync::{mpsc, watch};
 
 use super::subjects::Subjects;
-use crate::cache::NodeId;
+use crate::cache::{Millis, NodeId};
+use crate::time;
 
 /// Messages of one subscription that wait to be taken. Beyond it the client drops, which shows as a gap.
 const SUBSCRIPTION_CAPACITY: usize = 16 << 10;
 
 /// Messages that wait to be written to the socket.
 const CLIENT_CAPACITY: usize = 256;
+
+/// Between two warnings about a server that stays away.
+const WARNING_INTERVAL_MS: Millis = 30_000;
 
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(2);
@@ -97,12 +102,12 @@ impl Connection {
             .collect::<Result<Vec<_>, _>>()?;
         let (sender, events) = mpsc::unbounded_channel();
         let (is_up, up) = watch::channel(false);
-        let is_up = Arc::new(is_up);
+        let shared = Arc::new((is_up, AtomicU64::new(0)));
         let options = options(credentials, &addresses)?
             .name(format!("nats-kvcache {node}"))
             .event_callback(move |event| {
-                let (sender, is_up) = (sender.clone(), is_up.clone());
-                async move { note_event(&event, &sender, &is_up) }
+                let (sender, shared) = (sender.clone(), shared.clone());
+                async move { note_event(&event, &sender, &shared.0, &shared.1) }
             });
         let addresses = addresses.into_iter().map(without_user).collect::<Result<Vec<_>, _>>()?;
         let client = options
@@ -197,7 +202,12 @@ pub fn without_credentials(address: &str) -> &str {
     address.rsplit('@').next().unwrap_or(address)
 }
 
-fn note_event(event: &Event, sender: &mpsc::UnboundedSender<ConnectionEvent>, up: &watch::Sender<bool>) {
+fn note_event(
+    event: &Event,
+    sender: &mpsc::UnboundedSender<ConnectionEvent>,
+    up: &watch::Sender<bool>,
+    quiet_until: &AtomicU64,
+) {
     let happened = match event {
         Event::Connected => ConnectionEvent::Up,
         Event::Disconnected => ConnectionEvent::Down,
@@ -207,7 +217,12 @@ fn note_event(event: &Event, sender: &mpsc::UnboundedSender<ConnectionEvent>, up
             return;
         }
         Event::ClientError(error) => {
-            tracing::debug!(%error, "replication connection");
+            // One line now and then for a server that stays away.
+            let now = time::mono();
+            if now >= quiet_until.load(Ordering::Relaxed) {
+                quiet_until.store(now + WARNING_INTERVAL_MS, Ordering::Relaxed);
+                tracing::warn!(%error, "the replication connection does not work; going on to try");
+            }
             return;
         }
         // Closed is what this process asked for.

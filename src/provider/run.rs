@@ -66,7 +66,7 @@ fn init_tracing(host_data: &HostData) {
         .unwrap_or_default();
     let filter = EnvFilter::builder()
         .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
-        .parse(&wanted)
+        .parse(directives(&wanted))
         .unwrap_or_else(|error| {
             eprintln!("log level '{wanted}' is not understood ({error}); logging at level info");
             EnvFilter::new("info")
@@ -83,5 +83,33 @@ fn init_tracing(host_data: &HostData) {
     };
     if let Err(error) = result {
         eprintln!("cannot set up logging: {error}");
+    }
+}
+
+/// The directives for a wanted log level. What the client libraries say at level info, this provider says once and in
+/// its own words.
+fn directives(wanted: &str) -> String {
+    match wanted.to_ascii_lowercase().as_str() {
+        "" => "info,async_nats=warn".into(),
+        level @ ("info" | "warn" | "error") => format!("{level},async_nats=warn"),
+        _ => wanted.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::directives;
+
+    #[test]
+    fn plain_levels_quieten_the_client_library_and_others_are_taken_as_they_are() {
+        for (wanted, expected) in [
+            ("", "info,async_nats=warn"),
+            ("INFO", "info,async_nats=warn"),
+            ("warn", "warn,async_nats=warn"),
+            ("debug", "debug"),
+            ("info,async_nats=trace", "info,async_nats=trace"),
+        ] {
+            assert_eq!(directives(wanted), expected, "{wanted:?}");
+        }
     }
 }
