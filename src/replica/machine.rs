@@ -21,6 +21,9 @@ use crate::cache::{Cache, Command, Digest, Millis, NodeId, Partition, Time, PART
 /// Frames may arrive a little after the beat that announces them; only then are they missing.
 const GAP_GRACE_MS: Millis = 300;
 
+/// Newcomers are answered by a beat, but never more often than this.
+const WELCOME_MS: Millis = 100;
+
 /// A beat goes out this many times slower for each further block of peers, so that a large lattice is not busy with
 /// beats alone.
 const PEERS_PER_SLOWDOWN: u64 = 32;
@@ -128,6 +131,7 @@ pub struct Replica {
     seq: u64,
     next_id: u64,
     next_beat: Millis,
+    last_beat: Millis,
     peers: Peers,
     pull: Option<Pull>,
     /// Something of a peer that is gone is missing here: compare with any other.
@@ -154,6 +158,7 @@ impl Replica {
             seq: numbers.seq,
             next_id: numbers.id,
             next_beat: 0,
+            last_beat: 0,
             peers: Peers::default(),
             pull: None,
             orphaned: false,
@@ -329,6 +334,7 @@ impl Replica {
 
     fn beat(&mut self, now: Now, state: BeatState) {
         let interval_ms = self.config.beat_interval_ms * (1 + self.peers.len() as u64 / PEERS_PER_SLOWDOWN);
+        self.last_beat = now.mono;
         self.next_beat = now.mono + interval_ms;
         let beat = Beat {
             node: self.cache.node(),
@@ -426,7 +432,7 @@ impl Replica {
         self.follow_floor(now, beat.floor);
         if !self.peers.knows(beat.node) {
             // A newcomer learns who is there without waiting for the next turn.
-            self.next_beat = now.mono;
+            self.next_beat = self.next_beat.min(self.last_beat + WELCOME_MS);
         }
         self.peers
             .beat(beat, self.cache.root_digest(), self.cache.floor(), now.mono);
