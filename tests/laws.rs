@@ -3,74 +3,10 @@
 mod model;
 mod support;
 
-use nats_kvcache::cache::{Cache, Command, Key, Millis};
+use nats_kvcache::cache::{Cache, Change, Command, Key, Limits, Millis, NodeId, Time};
 use proptest::prelude::*;
 use proptest::sample::{Index, Selector};
 use support::*;
-
-/// A step of a history: a client writes at a node, or an old command arrives there, perhaps again.
-#[derive(Clone, Debug)]
-enum Step {
-    Write {
-        node: usize,
-        key: usize,
-        write: Write,
-        pause: Millis,
-    },
-    Deliver {
-        node: usize,
-        command: Index,
-    },
-}
-
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let step = prop_oneof![
-        3 => (0usize..3, 0usize..2, write(), prop_oneof![4 => 0u64..50, 1 => 500u64..2_500])
-            .prop_map(|(node, key, write, pause)| Step::Write { node, key, write, pause }),
-        2 => (0usize..3, any::<Index>()).prop_map(|(node, command)| Step::Deliver { node, command }),
-    ];
-    prop::collection::vec(step, 1..40)
-}
-
-struct History {
-    nodes: Vec<Cache>,
-    commands: Vec<Command>,
-    now: Millis,
-}
-
-fn keys() -> [Key; 2] {
-    [Key::shared(b"first"), Key::shared(b"second key, longer than 23 bytes")]
-}
-
-fn play(steps: &[Step]) -> History {
-    let mut history = History {
-        nodes: (1..=3).map(cache).collect(),
-        commands: Vec::new(),
-        now: START,
-    };
-    for step in steps {
-        match step {
-            Step::Write {
-                node,
-                key,
-                write,
-                pause,
-            } => {
-                history.now += pause;
-                let command = perform(&history.nodes[*node], &keys()[*key], write, history.now);
-                history.commands.extend(command.ok().flatten());
-            }
-            Step::Deliver { node, command } if !history.commands.is_empty() => {
-                let command = command.get(&history.commands);
-                history.nodes[*node]
-                    .apply(command, history.now)
-                    .expect("an honest command");
-            }
-            Step::Deliver { .. } => {}
-        }
-    }
-    history
-}
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
@@ -117,6 +53,33 @@ proptest! {
         prop_assert_eq!(checked_digest(&a), checked_digest(&nodes[0]));
         prop_assert_eq!(checked_digest(&b), checked_digest(&nodes[0]));
         prop_assert_eq!(commands(&a), commands(&nodes[0]));
+    }
+
+    #[test]
+    fn superseded_commands_need_not_be_sent(steps in steps(), selector in any::<Selector>()) {
+        let History { nodes, commands: all, now } = play(&steps);
+        // States written out hold commands that no client makes: resets that lost their value to a list or set.
+        let mut all: Vec<Command> = all.into_iter().chain(commands(&nodes[0])).collect();
+        let mut shuffled = Vec::new();
+        while !all.is_empty() {
+            let index = *selector.select(&(0..all.len()).collect::<Vec<_>>());
+            shuffled.push(all.swap_remove(index));
+        }
+        let needed = |command: &&Command| !shuffled.iter().any(|newer| newer.supersedes(command));
+        let (whole, short) = (cache(10), cache(11));
+        apply_all(&whole, &shuffled, now);
+        apply_all(&short, shuffled.iter().filter(needed), now);
+        prop_assert_eq!(checked_digest(&short), checked_digest(&whole));
+        prop_assert_eq!(commands(&short), commands(&whole));
+        prop_assert_eq!(short.keys(), whole.keys());
+        // One command for each slot is left, but for repetitions of the same.
+        let mut left: Vec<&Command> = shuffled.iter().filter(needed).collect();
+        while let Some(command) = left.pop() {
+            let same_slot = |other: &&&Command| other.key == command.key && other.slot() == command.slot();
+            for other in left.iter().filter(same_slot) {
+                prop_assert_eq!(other.newest(), command.newest());
+            }
+        }
     }
 
     #[test]
@@ -249,6 +212,203 @@ fn deletions_are_forgotten_after_their_lifetime_and_the_cache_is_empty_again() {
     node.sweep(1_024, START + 2 * day);
     assert_eq!((node.keys(), node.entries()), (0, 0));
     assert_eq!(checked_digest(&node).0, 0);
+}
+
+#[test]
+fn what_one_node_has_forgotten_does_not_come_back_from_one_that_is_swept_later() {
+    let (a, b) = (cache(1), cache(2));
+    let write = |key: &str, write: Write, now: Millis| {
+        let key = Key::shared(key.as_bytes());
+        if let Some(command) = perform(&a, &key, &write, now).unwrap() {
+            b.apply(&command, now).unwrap();
+        }
+    };
+    for text in ["gone", "stays"] {
+        write("list", Write::Push(text.into()), START);
+        write("set", Write::Add(text.into()), START);
+    }
+    write("list", Write::Remove("gone".into()), START + 1);
+    write("set", Write::Drop("gone".into()), START + 1);
+    write("counter", Write::Delete, START);
+    write("counter", Write::Increment(1), START + 1);
+    write("counter", Write::Delete, START + 2);
+    let later = START + 2 * 24 * 60 * 60 * 1_000;
+    a.sweep(1_024, later);
+    b.raise_floor(a.floor());
+    b.clock().observe(a.clock().latest());
+    let forgotten = checked_digest(&a);
+    apply_all(&a, &commands(&b), later);
+    assert_eq!(checked_digest(&a), forgotten, "marks came back");
+    b.sweep(1_024, later);
+    assert_eq!(checked_digest(&b), forgotten);
+    assert_eq!(commands(&a), commands(&b));
+}
+
+/// What one client after the other does to one counter, each at a node that has all that was done before.
+#[derive(Clone, Debug)]
+enum Turn {
+    Write { node: usize, write: Write },
+    Sweep { node: usize },
+    Wait { part: u64 },
+}
+
+const TTL_MS: Millis = 2_400;
+
+fn turns() -> impl Strategy<Value = Vec<Turn>> {
+    let write = prop_oneof![
+        6 => (-9i32..10).prop_map(Write::Increment),
+        3 => Just(Write::Delete),
+        1 => (-50i64..50, 0u32..4).prop_map(|(n, expires)| Write::Set { value: n.to_string(), expires }),
+    ];
+    let turn = prop_oneof![
+        4 => (0usize..3, write).prop_map(|(node, write)| Turn::Write { node, write }),
+        3 => (0usize..3).prop_map(|node| Turn::Sweep { node }),
+        2 => (1u64..30).prop_map(|part| Turn::Wait { part }),
+    ];
+    prop::collection::vec(turn, 1..40)
+}
+
+fn forgetful(node: u64) -> Cache {
+    let limits = Limits {
+        tombstone_ttl_ms: TTL_MS,
+        ..Limits::default()
+    };
+    Cache::new(NodeId(node), limits)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_counter_shows_what_one_server_would_whoever_has_forgotten_what(turns in turns()) {
+        let nodes: Vec<Cache> = (1..=3).map(forgetful).collect();
+        let key = Key::shared(b"counter");
+        let mut now = START;
+        let (mut expected, mut deadline) = (None::<i64>, Millis::MAX);
+        for turn in &turns {
+            now += 1;
+            match turn {
+                Turn::Wait { part } => now += part * TTL_MS / 20,
+                Turn::Sweep { node } => drop(nodes[*node].sweep(1_024, now)),
+                Turn::Write { node, write } => {
+                    if now >= deadline {
+                        (expected, deadline) = (None, Millis::MAX);
+                    }
+                    match write {
+                        Write::Increment(amount) => expected = Some(expected.unwrap_or(0) + i64::from(*amount)),
+                        Write::Set { value, expires } => {
+                            expected = value.parse().ok();
+                            deadline = if *expires == 0 { Millis::MAX } else { now + u64::from(*expires) * 1_000 };
+                        }
+                        _ => (expected, deadline) = (None, Millis::MAX),
+                    }
+                    let command = perform(&nodes[*node], &key, write, now).unwrap().unwrap();
+                    for other in &nodes {
+                        apply_all(other, [&command], now);
+                    }
+                }
+            }
+            let shown = expected.filter(|_| now < deadline);
+            let shown = shown.map_or(Seen::Nothing, |number| Seen::Scalar(number.to_string().into()));
+            for node in &nodes {
+                prop_assert_eq!(&seen(node, &key, now), &shown);
+                checked_digest(node);
+            }
+        }
+        // Swept, and having told each other what they hold, they are equal, and so is one that comes new.
+        let shown = seen(&nodes[0], &key, now);
+        let new = forgetful(4);
+        new.sweep(1_024, now);
+        for from in &nodes {
+            from.sweep(1_024, now);
+            for to in nodes.iter().chain([&new]) {
+                apply_all(to, &commands(from), now);
+            }
+        }
+        for node in nodes.iter().chain([&new]) {
+            node.sweep(1_024, now);
+            prop_assert_eq!(seen(node, &key, now), shown.clone());
+            prop_assert_eq!(checked_digest(node), checked_digest(&nodes[0]));
+            prop_assert_eq!(commands(node), commands(&nodes[0]));
+            prop_assert!(node.entries() <= 1);
+        }
+    }
+}
+
+#[test]
+fn a_counter_that_begins_anew_is_not_taken_for_the_forgotten_one() {
+    let (a, b) = (cache(1), cache(2));
+    let key = Key::shared(b"counter");
+    let add = |amount, now| a.increment(&key, amount, now).unwrap();
+    apply_all(&b, [&add(5, START).1, &a.delete(&key, START + 1).1], START + 1);
+    let later = START + 2 * 24 * 60 * 60 * 1_000;
+    a.sweep(1_024, later);
+    assert_eq!((a.entries(), b.entries()), (0, 1), "only one of them has forgotten");
+    let (seven, first) = add(7, later);
+    let (nine, second) = add(2, later + 1);
+    assert_eq!((seven, nine), (7, 9));
+    assert_eq!(first.slot(), second.slot(), "one entry is added to");
+    apply_all(&b, [&second], later);
+    assert_eq!(seen(&b, &key, later), Seen::Scalar("9".into()));
+    // The other one, which still remembers the deletion, adds on something that all can count.
+    let (ten, third) = b.increment(&key, 1, later + 2).unwrap();
+    assert_eq!(ten, 10);
+    apply_all(&a, [&third], later + 2);
+    assert_eq!(seen(&a, &key, later + 2), Seen::Scalar("10".into()));
+    // A deletion ends that counter as well.
+    apply_all(&a, [&b.delete(&key, later + 3).1], later + 3);
+    apply_all(&a, [&first, &third], later + 3);
+    assert_eq!(seen(&a, &key, later + 3), Seen::Nothing);
+}
+
+#[test]
+fn a_counter_that_stands_on_a_forgotten_deletion_reaches_a_newcomer() {
+    let old = cache(1);
+    let (scalar, counter) = (Key::shared(b"scalar"), Key::shared(b"counter"));
+    for key in [&scalar, &counter] {
+        old.set(key, "100".into(), if *key == scalar { 1 } else { 0 }, START)
+            .unwrap();
+    }
+    old.delete(&counter, START + 1);
+    for key in [&scalar, &counter] {
+        old.increment(key, 3, START + 5_000).unwrap();
+    }
+    let later = START + 2 * 24 * 60 * 60 * 1_000;
+    let new = cache(2);
+    for node in [&old, &new] {
+        node.sweep(1_024, later);
+    }
+    let held = commands(&old);
+    assert!(
+        held.iter().any(|c| matches!(c.change, Change::Delete { .. })),
+        "{held:?}"
+    );
+    apply_all(&new, held.iter().rev(), later);
+    for key in [&scalar, &counter] {
+        assert_eq!(seen(&new, key, later), Seen::Scalar("3".into()));
+    }
+    assert_eq!(checked_digest(&new), checked_digest(&old));
+    // A deletion that nothing builds upon is dropped by the next sweep, and not handed out until then.
+    let (_, lone) = cache(3).delete(&Key::shared(b"lone"), START);
+    apply_all(&new, [&lone], later);
+    assert_eq!((new.entries(), commands(&new)), (3, held));
+    new.sweep(1_024, later);
+    assert_eq!(checked_digest(&new), checked_digest(&old));
+}
+
+#[test]
+fn an_entry_waits_for_its_reset_until_that_can_only_have_been_forgotten() {
+    let (author, node) = (cache(1), cache(2));
+    let key = Key::shared(b"counter");
+    let (_, deletion) = author.delete(&key, START);
+    let (_, addition) = author.increment(&key, 3, START + 10).unwrap();
+    apply_all(&node, [&addition], START + 10);
+    assert_eq!(seen(&node, &key, START + 10), Seen::Nothing);
+    node.raise_floor(Time::from_millis(START + 5));
+    assert_eq!(seen(&node, &key, START + 10), Seen::Scalar("3".into()));
+    apply_all(&node, [&deletion], START + 10);
+    assert_eq!(seen(&node, &key, START + 10), Seen::Scalar("3".into()));
+    assert_eq!(checked_digest(&node), checked_digest(&author));
 }
 
 #[test]

@@ -15,6 +15,27 @@ pub struct Base {
     pub expired: bool,
 }
 
+impl Base {
+    /// A base that no reset made, for an entry whose first addition is stamped `first`. A node that can have forgotten
+    /// what it once added to a key begins anew on such a base, so that the entry is never taken for the forgotten one.
+    /// No node has the id 0, and a node makes no two additions at one time.
+    pub(super) fn fresh(first: Time) -> Base {
+        Base {
+            stamp: Stamp {
+                time: Time(first.0 - 1),
+                node: NodeId(0),
+            },
+            void: true,
+            expired: false,
+        }
+    }
+
+    /// Whether no reset made this base: neither is one to come, nor was the key never reset.
+    pub(super) fn is_fresh(self) -> bool {
+        self.void && self.stamp.node == NodeId(0) && self.stamp.time > Time(0)
+    }
+}
+
 /// What the author of a reset had seen of one counter entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SeenAdd {
@@ -98,6 +119,19 @@ pub struct Command {
     pub change: Change,
 }
 
+/// What of its key a command is about. Commands of one key with equal slots write the same component.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Slot {
+    /// The newest reset.
+    Reset,
+    /// The counter entry of a node on a base.
+    Add(NodeId, Base),
+    /// The list item with this id.
+    Item(Stamp),
+    /// This member of the set.
+    Member(Bytes),
+}
+
 /// Why a command of a peer cannot be merged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum CommandError {
@@ -126,6 +160,31 @@ impl Command {
         }
     }
 
+    /// What of its key the command is about: of two commands with equal slots, the newer one says all that the older
+    /// one says.
+    pub fn slot(&self) -> Slot {
+        match &self.change {
+            Change::Put { .. } | Change::Delete { .. } => Slot::Reset,
+            Change::Add { node, base, .. } => Slot::Add(*node, *base),
+            Change::ListPush { id, .. } | Change::ListRemove { id, .. } => Slot::Item(*id),
+            Change::SetAdd { member, .. } | Change::SetRemove { member, .. } => Slot::Member(member.clone()),
+        }
+    }
+
+    /// Whether applying this command alone ends in the same state as applying `older` as well, whatever else is
+    /// applied before, between or after. (Unless both are stamped before the floor: a removal then leaves no trace of
+    /// its own, but a trace of what it removes.)
+    pub fn supersedes(&self, older: &Command) -> bool {
+        let newer = match (&self.change, &older.change) {
+            // Items never change, so only a removal says more than a push.
+            (Change::ListPush { .. }, _) => false,
+            // Of equal stamps: a reset that lost its value to elements of another type.
+            (Change::Delete { at, .. }, Change::Put { at: before, .. }) => at >= before,
+            _ => self.newest() > older.newest(),
+        };
+        newer && self.key == older.key && self.slot() == older.slot()
+    }
+
     /// Checks what merging relies on: stamps not after `latest`, and causes before their effects.
     pub fn check(&self, latest: Time) -> Result<(), CommandError> {
         let newest = self.newest();
@@ -144,14 +203,8 @@ impl Command {
         }
     }
 
-    /// Whether the command only says that something is gone.
-    pub(super) fn is_removal(&self) -> bool {
-        matches!(
-            self.change,
-            Change::Delete { .. }
-                | Change::ListRemove { .. }
-                | Change::SetRemove { .. }
-                | Change::Put { value: None, .. }
-        )
+    /// Whether the command only says that an element is gone.
+    pub(super) fn removes_an_element(&self) -> bool {
+        matches!(self.change, Change::ListRemove { .. } | Change::SetRemove { .. })
     }
 }

@@ -39,6 +39,11 @@ impl KeyHash {
     pub fn of(key: &[u8]) -> Self {
         KeyHash(xxh3_64(key))
     }
+
+    /// This hash with the bits of the partition first: keys in this order are grouped by partition.
+    pub(super) fn path(self) -> u64 {
+        self.0.rotate_left(7)
+    }
 }
 
 /// Hash of one component of a key's state over identity and stamp (not over the value).
@@ -59,6 +64,17 @@ fn component(key: KeyHash, kind: u64, identity: [u64; 3], stamp: Stamp) -> u64 {
     xxh3_64(&bytes)
 }
 
+/// Hash of what a component is about, within its key: its kind and identity, never its newest stamp. Not 0, which is
+/// the reset.
+fn element(kind: u64, identity: [u64; 3]) -> u64 {
+    let words = [kind, identity[0], identity[1], identity[2]];
+    let mut bytes = [0u8; 32];
+    for (chunk, word) in bytes.chunks_exact_mut(8).zip(words) {
+        chunk.copy_from_slice(&word.to_le_bytes());
+    }
+    xxh3_64(&bytes).max(1)
+}
+
 /// The newest reset of a key; 0 where there was none.
 pub(super) fn of_reset(key: KeyHash, horizon: Horizon) -> u64 {
     if horizon == Horizon::START {
@@ -69,8 +85,20 @@ pub(super) fn of_reset(key: KeyHash, horizon: Horizon) -> u64 {
 
 /// One counter entry.
 pub(super) fn of_add(key: KeyHash, node: NodeId, base: Base, last: Stamp) -> u64 {
-    let flags = u64::from(base.void) << 8 | u64::from(base.expired) << 9;
-    component(key, 2 | flags, [base.stamp.time.0, base.stamp.node.0, node.0], last)
+    component(key, kind_of_add(base), identity_of_add(node, base), last)
+}
+
+/// Place of a counter entry within its key.
+pub(super) fn element_of_add(node: NodeId, base: Base) -> u64 {
+    element(kind_of_add(base), identity_of_add(node, base))
+}
+
+fn kind_of_add(base: Base) -> u64 {
+    2 | u64::from(base.void) << 8 | u64::from(base.expired) << 9
+}
+
+fn identity_of_add(node: NodeId, base: Base) -> [u64; 3] {
+    [base.stamp.time.0, base.stamp.node.0, node.0]
 }
 
 /// One list item; `removed` is the zero stamp while the item is there.
@@ -78,9 +106,19 @@ pub(super) fn of_item(key: KeyHash, id: Stamp, removed: Stamp) -> u64 {
     component(key, 3, [id.time.0, id.node.0, 0], removed)
 }
 
+/// Place of a list item, there or removed, within its key.
+pub(super) fn element_of_item(id: Stamp) -> u64 {
+    element(3, [id.time.0, id.node.0, 0])
+}
+
 /// One set member.
 pub(super) fn of_member(key: KeyHash, member: &[u8], at: Stamp, present: bool) -> u64 {
     component(key, 4 | u64::from(present) << 8, [xxh3_64(member), 0, 0], at)
+}
+
+/// Place of a set member, there or not, within its key.
+pub(super) fn element_of_member(member: &[u8]) -> u64 {
+    element(4, [xxh3_64(member), 0, 0])
 }
 
 /// Makes DashMap hash keys exactly as [`KeyHash::of`] does.

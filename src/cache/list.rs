@@ -68,6 +68,15 @@ impl List {
         }
     }
 
+    /// Drops an item without a mark that it was there. Returns the change of the digest.
+    pub fn drop_item(&mut self, key: KeyHash, id: Stamp) -> u64 {
+        let Ok(place) = self.items.binary_search_by_key(&id, |item| item.id) else {
+            return 0;
+        };
+        self.items.remove(place);
+        hash::of_item(key, id, Stamp::default()).wrapping_neg()
+    }
+
     /// Drops what a reset at `horizon` covers. Returns the change of the digest.
     pub fn drop_covered(&mut self, key: KeyHash, horizon: Stamp) -> u64 {
         let mut delta = 0u64;
@@ -96,9 +105,30 @@ impl List {
             keep
         });
         // What is forgotten decides nothing any more, on no node.
+        self.renew_newest();
+        delta
+    }
+
+    /// Drops items and removals without a trace, as though they had never arrived; `doomed` gets the id and the stamp
+    /// of the removal (zero while the item is there). Returns the change of the digest.
+    pub fn forget(&mut self, key: KeyHash, mut doomed: impl FnMut(Stamp, Stamp) -> bool) -> u64 {
+        let mut delta = 0u64;
+        let mut drop = |id, at| {
+            let drop = doomed(id, at);
+            if drop {
+                delta = delta.wrapping_sub(hash::of_item(key, id, at));
+            }
+            drop
+        };
+        self.items.retain(|item| !drop(item.id, Stamp::default()));
+        self.removed.retain(|&id, &mut at| !drop(id, at));
+        self.renew_newest();
+        delta
+    }
+
+    fn renew_newest(&mut self) {
         let last = self.items.back().map_or(Stamp::default(), |item| item.id);
         self.newest = self.removed.values().copied().fold(last, Stamp::max);
-        delta
     }
 
     pub fn is_blank(&self) -> bool {

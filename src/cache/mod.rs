@@ -8,7 +8,9 @@
 
 mod blob;
 mod command;
+mod component;
 mod error;
+mod fold;
 mod hash;
 mod key;
 mod list;
@@ -18,7 +20,8 @@ mod set;
 mod stamp;
 mod state;
 
-pub use command::{Base, Change, Command, CommandError, SeenAdd};
+pub use command::{Base, Change, Command, CommandError, SeenAdd, Slot};
+pub use component::{Component, Position, Span};
 pub use error::CacheError;
 pub use hash::{KeyHash, Partition, PARTITIONS};
 pub use key::{Key, KeyError, MAX_NAMESPACE_BYTES};

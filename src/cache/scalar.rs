@@ -35,6 +35,44 @@ pub(super) struct Scalar {
     pub adds: Vec<AddEntry>,
 }
 
+/// When a key is looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Moment {
+    pub now: Millis,
+    /// Deletions stamped before this time are forgotten.
+    pub floor: Time,
+}
+
+/// How a reader counts entries at one time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Reading {
+    /// The base on which entries count fully.
+    pub current: Base,
+    /// Entries on older bases count if they were added to after this.
+    pub after: Stamp,
+    /// The value's deadline has passed.
+    pub expired: bool,
+    /// Resets stamped before this time do not arrive any more.
+    pub floor: Time,
+}
+
+impl Reading {
+    /// Whether all that was ever added on `base` counts.
+    pub fn in_full(self, base: Base) -> bool {
+        base == self.current || base.stamp > self.after && self.stands_alone(base)
+    }
+
+    /// Of a base newer than the horizon: no reset made it, or one that is forgotten.
+    fn stands_alone(self, base: Base) -> bool {
+        base.is_fresh() || base.stamp.time < self.floor
+    }
+
+    /// Whether additions on `base` that are newer than the last reset or deadline count.
+    fn in_part(self, base: Base) -> bool {
+        base < self.current || base.stamp > self.current.stamp && self.stands_alone(base)
+    }
+}
+
 /// What a reader sees of a scalar.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum View<'a> {
@@ -49,11 +87,29 @@ impl Scalar {
         self.expires_at.is_some_and(|deadline| now >= deadline)
     }
 
-    /// The value at `now` under `horizon`, which is the reset that wrote `self.value`.
-    pub fn view(&self, horizon: Horizon, now: Millis) -> View<'_> {
-        let expired = self.expired(now);
-        let value = if expired { None } else { self.value.as_deref() };
-        let Some(added) = self.added(horizon, expired) else {
+    /// How a reader counts entries under `horizon`, which is the reset that wrote `self.value`.
+    pub fn reading(&self, horizon: Horizon, moment: Moment) -> Reading {
+        let expired = self.expired(moment.now);
+        let after = match self.expires_at.filter(|_| expired) {
+            Some(deadline) => Stamp {
+                time: Time::from_millis(deadline),
+                node: NodeId(0),
+            },
+            None => horizon.stamp,
+        };
+        Reading {
+            current: horizon.base(expired),
+            after,
+            expired,
+            floor: moment.floor,
+        }
+    }
+
+    /// The value under `horizon`, which is the reset that wrote `self.value`.
+    pub fn view(&self, horizon: Horizon, moment: Moment) -> View<'_> {
+        let reading = self.reading(horizon, moment);
+        let value = if reading.expired { None } else { self.value.as_deref() };
+        let Some(added) = self.added(reading) else {
             return value.map_or(View::Nothing, View::Text);
         };
         match value {
@@ -66,42 +122,43 @@ impl Scalar {
         }
     }
 
-    /// Sum of the entries that count, or `None` if none does. An entry on the current horizon counts fully; one on an
-    /// older horizon that was added to afterwards counts less what the reset had seen of it (observed reset).
-    fn added(&self, horizon: Horizon, expired: bool) -> Option<i128> {
-        let current = horizon.base(expired);
-        let after = match self.expires_at.filter(|_| expired) {
-            Some(deadline) => Stamp {
-                time: Time::from_millis(deadline),
-                node: NodeId(0),
-            },
-            None => horizon.stamp,
-        };
-        self.adds.iter().fold(None, |total, entry| {
-            let counted = if entry.base == current {
-                i128::from(entry.sum)
-            } else if entry.base < current && entry.last > after {
-                i128::from(entry.sum) - i128::from(self.seen_sum(entry))
-            } else {
-                return total;
-            };
-            Some(total.unwrap_or(0) + counted)
-        })
+    /// Sum of the entries that count, or `None` if none does.
+    pub fn added(&self, reading: Reading) -> Option<i128> {
+        self.adds
+            .iter()
+            .filter_map(|entry| self.counted(entry, reading))
+            .reduce(|total, counted| total + counted)
     }
 
-    fn seen_sum(&self, entry: &AddEntry) -> i64 {
-        let same = |seen: &&SeenAdd| seen.node == entry.node && seen.base == entry.base;
+    /// How much of an entry counts, if it does. One on the current horizon counts fully, and so does one on a newer base
+    /// that waits for no reset; one on an older base that was added to after the horizon counts less what the reset had
+    /// seen of it (observed reset).
+    pub fn counted(&self, entry: &AddEntry, reading: Reading) -> Option<i128> {
+        if reading.in_full(entry.base) {
+            Some(entry.sum.into())
+        } else if reading.in_part(entry.base) && entry.last > reading.after {
+            Some(i128::from(entry.sum) - i128::from(self.seen_sum(entry.node, entry.base)))
+        } else {
+            None
+        }
+    }
+
+    /// What the reset had seen of an entry.
+    pub fn seen_sum(&self, node: NodeId, base: Base) -> i64 {
+        let same = |seen: &&SeenAdd| seen.node == node && seen.base == base;
         self.seen.iter().find(same).map_or(0, |seen| seen.sum)
     }
 
-    fn find(&self, node: NodeId, base: Base) -> Result<usize, usize> {
+    pub fn find(&self, node: NodeId, base: Base) -> Result<usize, usize> {
         self.adds
             .binary_search_by(|entry| (entry.node, entry.base).cmp(&(node, base)))
     }
 
-    /// What `node` has added on `base` so far.
-    pub fn sum_of(&self, node: NodeId, base: Base) -> i64 {
-        self.find(node, base).map_or(0, |place| self.adds[place].sum)
+    /// The newest of the entries of `node` that count in full.
+    pub fn entry_of(&self, node: NodeId, reading: Reading) -> Option<&AddEntry> {
+        // Sorted by base within a node.
+        let own = self.adds.iter().rev().filter(|entry| entry.node == node);
+        own.into_iter().find(|entry| reading.in_full(entry.base))
     }
 
     /// Merges an entry by newest stamp. Returns the change of the digest.
@@ -122,13 +179,18 @@ impl Scalar {
 
     /// Drops the entries that `horizon` covers. Returns the change of the digest.
     pub fn drop_covered(&mut self, key: KeyHash, horizon: Horizon) -> u64 {
+        self.drop_where(key, |entry| !entry.survives(horizon))
+    }
+
+    /// Drops entries. Returns the change of the digest.
+    pub fn drop_where(&mut self, key: KeyHash, mut gone: impl FnMut(&AddEntry) -> bool) -> u64 {
         let mut delta = 0u64;
         self.adds.retain(|entry| {
-            let keep = entry.survives(horizon);
-            if !keep {
+            let drop = gone(entry);
+            if drop {
                 delta = delta.wrapping_sub(hash::of_add(key, entry.node, entry.base, entry.last));
             }
-            keep
+            !drop
         });
         delta
     }

@@ -43,6 +43,18 @@ impl Set {
         delta
     }
 
+    /// Drops a member that was added before `at`, without a mark that it was there. Returns the change of the digest.
+    pub fn drop_member(&mut self, key: KeyHash, member: &[u8], at: Stamp) -> u64 {
+        match self.members.get(member).copied() {
+            Some(known) if known.present && known.at < at => {
+                self.members.remove(member);
+                self.present -= 1;
+                hash::of_member(key, member, known.at, true).wrapping_neg()
+            }
+            _ => 0,
+        }
+    }
+
     pub fn contains(&self, member: &[u8]) -> bool {
         self.members.get(member).is_some_and(|membership| membership.present)
     }
@@ -57,29 +69,36 @@ impl Set {
 
     /// Drops what a reset at `horizon` covers. Returns the change of the digest.
     pub fn drop_covered(&mut self, key: KeyHash, horizon: Stamp) -> u64 {
-        self.drop_where(key, |membership| membership.at <= horizon)
+        self.drop_where(key, |_, membership| membership.at <= horizon)
     }
 
     /// Forgets removals before `floor`. Returns the change of the digest.
     pub fn collect(&mut self, key: KeyHash, floor: Time) -> u64 {
-        let delta = self.drop_where(key, |membership| !membership.present && membership.at.time < floor);
+        let delta = self.drop_where(key, |_, membership| !membership.present && membership.at.time < floor);
         // What is forgotten decides nothing any more, on no node.
         if delta != 0 {
-            self.newest = self
-                .members
-                .values()
-                .map(|membership| membership.at)
-                .max()
-                .unwrap_or_default();
+            self.renew_newest();
         }
         delta
     }
 
-    fn drop_where(&mut self, key: KeyHash, gone: impl Fn(&Membership) -> bool) -> u64 {
+    /// Drops members without a trace, as though they had never arrived. Returns the change of the digest.
+    pub fn forget(&mut self, key: KeyHash, doomed: impl FnMut(&Blob, &Membership) -> bool) -> u64 {
+        let delta = self.drop_where(key, doomed);
+        self.renew_newest();
+        delta
+    }
+
+    fn renew_newest(&mut self) {
+        let stamps = self.members.values().map(|membership| membership.at);
+        self.newest = stamps.max().unwrap_or_default();
+    }
+
+    fn drop_where(&mut self, key: KeyHash, mut gone: impl FnMut(&Blob, &Membership) -> bool) -> u64 {
         let mut delta = 0u64;
         let mut present = self.present;
         self.members.retain(|member, membership| {
-            let drop = gone(membership);
+            let drop = gone(member, membership);
             if drop {
                 delta = delta.wrapping_sub(hash::of_member(key, member, membership.at, membership.present));
                 present -= usize::from(membership.present);

@@ -6,13 +6,17 @@
 //!    component wins and the horizon rises to the newest stamp of the others.
 //! 3. The returned delta is exactly the change of the wrapping sum of the key's component hashes.
 
+use std::ops::RangeInclusive;
+
 use bytes::Bytes;
 
 use super::blob::Blob;
 use super::command::{Base, Change, SeenAdd};
+use super::component::Part;
+use super::fold::Fold;
 use super::hash::{self, KeyHash};
 use super::list::List;
-use super::scalar::{AddEntry, Scalar, View};
+use super::scalar::{AddEntry, Moment, Scalar, View};
 use super::set::{Membership, Set};
 use super::stamp::{Millis, NodeId, Stamp, Time};
 
@@ -121,6 +125,29 @@ impl KeyState {
             Change::ListRemove { id, at } => self.merge_item(key, *id, *at, |list| list.remove(key, *id, *at)),
             Change::SetAdd { member, at } => self.merge_member(key, member, *at, true),
             Change::SetRemove { member, at } => self.merge_member(key, member, *at, false),
+        }
+    }
+
+    /// Merges a removal stamped before the floor. The element goes if it is there, but no mark of that stays: two nodes
+    /// of which only one has been swept would give it back to each other for ever. Returns the change of the digest.
+    pub fn apply_forgotten(&mut self, key: KeyHash, change: &Change) -> u64 {
+        match (change, &mut self.live) {
+            (Change::ListRemove { id, .. }, Live::List(list)) => {
+                let delta = list.drop_item(key, *id);
+                if list.is_blank() {
+                    self.live = Live::Nothing;
+                }
+                delta
+            }
+            (Change::SetRemove { member, at }, Live::Set(set)) => {
+                let delta = set.drop_member(key, member, *at);
+                if set.members.is_empty() {
+                    self.live = Live::Nothing;
+                }
+                delta
+            }
+            (Change::ListRemove { .. } | Change::SetRemove { .. }, _) => 0,
+            _ => self.apply(key, change),
         }
     }
 
@@ -286,12 +313,12 @@ impl KeyState {
         }
     }
 
-    /// The type a reader sees at `now`, if any.
-    pub fn kind(&self, now: Millis) -> Option<Kind> {
+    /// The type a reader sees, if any.
+    pub fn kind(&self, moment: Moment) -> Option<Kind> {
         match &self.live {
             Live::Nothing => None,
             Live::Value(_) => Some(Kind::Scalar),
-            Live::Scalar(scalar) => (scalar.view(self.horizon, now) != View::Nothing).then_some(Kind::Scalar),
+            Live::Scalar(scalar) => (scalar.view(self.horizon, moment) != View::Nothing).then_some(Kind::Scalar),
             Live::List(list) => (!list.items.is_empty()).then_some(Kind::List),
             Live::Set(set) => (set.present > 0).then_some(Kind::Set),
         }
@@ -308,11 +335,11 @@ impl KeyState {
         }
     }
 
-    /// The scalar a reader sees at `now`. Lists and sets show nothing here; ask [`KeyState::kind`] first.
-    pub fn scalar(&self, now: Millis) -> View<'_> {
+    /// The scalar a reader sees. Lists and sets show nothing here; ask [`KeyState::kind`] first.
+    pub fn scalar(&self, moment: Moment) -> View<'_> {
         match &self.live {
             Live::Value(value) => View::Text(value),
-            Live::Scalar(scalar) => scalar.view(self.horizon, now),
+            Live::Scalar(scalar) => scalar.view(self.horizon, moment),
             _ => View::Nothing,
         }
     }
@@ -340,59 +367,59 @@ impl KeyState {
     }
 
     /// The entry to which `node` adds at `at`: its base and its sum so far.
-    pub fn counter_entry(&self, node: NodeId, at: Time) -> (Base, i64) {
-        match &self.live {
-            Live::Scalar(scalar) => {
-                let base = self.horizon.base(scalar.expired(at.millis()));
-                (base, scalar.sum_of(node, base))
+    ///
+    /// Where the horizon lies before the floor, something may have been forgotten: an entry of this node on the very
+    /// same base, which a peer that is swept later still knows from what a deletion has seen. And the horizon itself may
+    /// be forgotten elsewhere, where an entry on it would wait for it. So a new entry stands on a base of its own there.
+    pub fn counter_entry(&self, node: NodeId, at: Time, floor: Time) -> (Base, i64) {
+        let mut current = self.horizon.base(false);
+        if let Live::Scalar(scalar) = &self.live {
+            let now = at.millis();
+            let reading = scalar.reading(self.horizon, Moment { now, floor });
+            if let Some(entry) = scalar.entry_of(node, reading) {
+                return (entry.base, entry.sum);
             }
-            _ => (self.horizon.base(false), 0),
+            current = reading.current;
         }
+        if self.horizon.stamp.time < floor {
+            return (Base::fresh(at), 0);
+        }
+        (current, 0)
     }
 
     /// Writes the whole state out as changes that rebuild it.
     pub fn changes(&self, mut emit: impl FnMut(Change)) {
-        self.reset_change(&mut emit);
+        self.parts(|part| emit(part.change()));
+    }
+
+    /// Shows every component: one hash of the digest and one change each.
+    pub fn parts(&self, mut show: impl FnMut(Part<'_>)) {
+        if self.horizon != Horizon::START {
+            show(Part::Reset(self));
+        }
         match &self.live {
             Live::Nothing | Live::Value(_) => {}
-            Live::Scalar(scalar) => {
-                for add in &scalar.adds {
-                    emit(Change::Add {
-                        node: add.node,
-                        base: add.base,
-                        sum: add.sum,
-                        at: add.last,
-                    });
-                }
-            }
+            Live::Scalar(scalar) => scalar.adds.iter().for_each(|entry| show(Part::Add(entry))),
             Live::List(list) => {
-                for item in &list.items {
-                    emit(Change::ListPush {
-                        id: item.id,
-                        value: item.value.to_bytes(),
-                    });
-                }
+                list.items.iter().for_each(|item| show(Part::Item(item)));
                 for (&id, &at) in &list.removed {
-                    emit(Change::ListRemove { id, at });
+                    show(Part::Removed { id, at });
                 }
             }
             Live::Set(set) => {
-                for (member, &Membership { at, present }) in &set.members {
-                    let member = member.to_bytes();
-                    emit(if present {
-                        Change::SetAdd { member, at }
-                    } else {
-                        Change::SetRemove { member, at }
-                    });
+                for (member, &membership) in &set.members {
+                    show(Part::Member { member, membership });
                 }
             }
         }
     }
 
-    fn reset_change(&self, emit: &mut impl FnMut(Change)) {
-        if self.horizon == Horizon::START {
-            return;
-        }
+    pub fn horizon(&self) -> Horizon {
+        self.horizon
+    }
+
+    /// The newest reset as a change.
+    pub fn reset_change(&self) -> Change {
         let at = self.horizon.stamp;
         let (value, expires_at, seen): (Option<Bytes>, _, _) = match &self.live {
             Live::Value(value) => (Some(value.to_bytes()), None, Vec::new()),
@@ -403,7 +430,7 @@ impl KeyState {
             ),
             _ => (None, None, Vec::new()),
         };
-        emit(if self.horizon.void {
+        if self.horizon.void {
             Change::Delete { at, seen }
         } else {
             Change::Put {
@@ -412,44 +439,118 @@ impl KeyState {
                 expires_at,
                 seen,
             }
-        });
+        }
     }
 
     /// Sum of the component hashes, from scratch.
     pub fn digest(&self, key: KeyHash) -> u64 {
-        let mut rebuilt = KeyState::new();
         let mut sum = 0u64;
-        self.changes(|change| sum = sum.wrapping_add(rebuilt.apply(key, &change)));
+        self.parts(|part| sum = sum.wrapping_add(part.hash(key)));
         sum
     }
 
     /// Gives back what nobody can see any more: the value of an expired scalar at once, removed elements stamped
-    /// before `floor`, and the key as a whole when all that is left of it lies before `floor`.
-    pub fn sweep(&mut self, key: KeyHash, now: Millis, floor: Time) -> Swept {
+    /// before the floor, and the key as a whole when all that is left of it lies before the floor.
+    pub fn sweep(&mut self, key: KeyHash, moment: Moment) -> Swept {
         let mut delta = 0u64;
         match &mut self.live {
-            Live::Scalar(scalar) if scalar.expired(now) => scalar.value = None,
-            Live::List(list) => {
-                delta = list.collect(key, floor);
-                if list.is_blank() {
-                    self.live = Live::Nothing;
-                }
-            }
-            Live::Set(set) => {
-                delta = set.collect(key, floor);
-                if set.members.is_empty() {
-                    self.live = Live::Nothing;
-                }
-            }
+            Live::Scalar(scalar) if scalar.expired(moment.now) => scalar.value = None,
+            Live::List(list) => delta = list.collect(key, moment.floor),
+            Live::Set(set) => delta = set.collect(key, moment.floor),
             _ => {}
         }
-        if self.kind(now).is_none() && self.died_at() < floor {
+        self.shrink();
+        if self.is_forgotten(moment) {
             return Swept {
                 delta: delta.wrapping_sub(self.digest(key)),
                 forget: true,
             };
         }
         Swept { delta, forget: false }
+    }
+
+    /// The reset that folds this key's counter entries, if `fold` says so.
+    pub fn fold(&self, fold: &Fold<'_>) -> Option<Change> {
+        match &self.live {
+            Live::Scalar(scalar) => fold.of(scalar, self.horizon),
+            _ => None,
+        }
+    }
+
+    /// Drops components without a trace, as though they had never arrived: those among `elements` that are stamped
+    /// before `floor` and whose hash `doomed` accepts. See [`super::Cache::forget`].
+    pub fn forget(
+        &mut self,
+        key: KeyHash,
+        elements: &RangeInclusive<u64>,
+        floor: Time,
+        doomed: &mut impl FnMut(u64) -> bool,
+    ) -> Forgotten {
+        let mut forgotten = Forgotten::default();
+        let mut delta = 0u64;
+        let reset = hash::of_reset(key, self.horizon);
+        if reset != 0 && elements.contains(&0) && self.horizon.stamp.time < floor && doomed(reset) {
+            delta = self.forget_reset(key, &mut forgotten.dropped);
+        }
+        let mut doom = |part: Part<'_>, old: bool| {
+            let drop = old && elements.contains(&part.element()) && doomed(part.hash(key));
+            forgotten.dropped += usize::from(drop);
+            drop
+        };
+        let horizon = self.horizon;
+        let change = match &mut self.live {
+            Live::Nothing | Live::Value(_) => 0,
+            Live::Scalar(scalar) => scalar.drop_where(key, |entry| {
+                let fresh = entry.base.is_fresh() && entry.base.horizon() > horizon;
+                let left_behind = !fresh && entry.base.horizon() != horizon && entry.base.stamp.time < floor;
+                doom(Part::Add(entry), entry.last.time < floor || left_behind)
+            }),
+            Live::List(list) => list.forget(key, |id, at| doom(Part::Removed { id, at }, id.max(at).time < floor)),
+            Live::Set(set) => set.forget(key, |member, &membership| {
+                doom(Part::Member { member, membership }, membership.at.time < floor)
+            }),
+        };
+        self.shrink();
+        forgotten.delta = delta.wrapping_add(change);
+        forgotten.blank = self.horizon == Horizon::START && self.live == Live::Nothing;
+        forgotten
+    }
+
+    /// Takes the newest reset away with its value. Counter entries on older horizons counted only in part, and without
+    /// the reset nobody can say which: they go with it. Those on the reset itself go on counting ([`Scalar::counted`]):
+    /// it lies before the floor. Returns the change of the digest.
+    fn forget_reset(&mut self, key: KeyHash, dropped: &mut usize) -> u64 {
+        let old = std::mem::replace(&mut self.horizon, Horizon::START);
+        *dropped += 1;
+        let mut delta = 0u64.wrapping_sub(hash::of_reset(key, old));
+        match &mut self.live {
+            Live::Value(_) => self.live = Live::Nothing,
+            Live::Scalar(scalar) => {
+                let before = scalar.adds.len();
+                delta = delta.wrapping_add(scalar.drop_where(key, |entry| entry.base.horizon() < old));
+                *dropped += before - scalar.adds.len();
+                (scalar.value, scalar.expires_at, scalar.seen) = (None, None, Vec::new());
+            }
+            Live::Nothing | Live::List(_) | Live::Set(_) => {}
+        }
+        delta
+    }
+
+    /// Brings what is left into its smallest form.
+    fn shrink(&mut self) {
+        match &mut self.live {
+            Live::Scalar(scalar) if scalar.adds.is_empty() && scalar.seen.is_empty() && scalar.expires_at.is_none() => {
+                self.live = scalar.value.take().map_or(Live::Nothing, Live::Value);
+            }
+            Live::List(list) if list.is_blank() => self.live = Live::Nothing,
+            Live::Set(set) if set.members.is_empty() => self.live = Live::Nothing,
+            _ => {}
+        }
+    }
+
+    /// Whether nothing of the key shows and all that is left of it lies before the floor: the next sweep drops it.
+    pub fn is_forgotten(&self, moment: Moment) -> bool {
+        self.kind(moment).is_none() && self.died_at() < moment.floor
     }
 
     /// For a key that shows nothing: newest time of anything that is left of it.
@@ -473,4 +574,15 @@ pub(super) struct Swept {
     pub delta: u64,
     /// Nothing is left: the key can be dropped.
     pub forget: bool,
+}
+
+/// What forgetting components of one key did.
+#[derive(Default)]
+pub(super) struct Forgotten {
+    /// Change of the digest (wrapping).
+    pub delta: u64,
+    /// How many components were dropped.
+    pub dropped: usize,
+    /// Nothing is left: the key can be dropped.
+    pub blank: bool,
 }

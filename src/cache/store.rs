@@ -8,11 +8,13 @@ use dashmap::{DashMap, SharedValue};
 
 use super::blob::Blob;
 use super::command::{Change, Command, CommandError};
+use super::component::{Component, Part, Position, Span};
 use super::error::CacheError;
+use super::fold::Fold;
 use super::hash::{KeyHash, KeyHasherBuilder, Partition, PARTITIONS};
 use super::key::Key;
 use super::partition::{Digest, PartitionStats};
-use super::scalar::{self, View};
+use super::scalar::{self, Moment, View};
 use super::stamp::{Clock, Millis, NodeId, Stamp, Time};
 use super::state::{KeyState, Kind};
 
@@ -86,10 +88,10 @@ impl Cache {
 
     /// The scalar at `key` (Redis GET), or `None`.
     pub fn get(&self, key: &Key, now: Millis) -> Result<Option<Bytes>, CacheError> {
-        let now = self.clock.now(now);
-        self.read(key, |state| match state.kind(now) {
+        let moment = self.moment(now);
+        self.read(key, |state| match state.kind(moment) {
             None => Ok(None),
-            Some(Kind::Scalar) => Ok(match state.scalar(now) {
+            Some(Kind::Scalar) => Ok(match state.scalar(moment) {
                 View::Nothing => None,
                 View::Text(text) => Some(Bytes::copy_from_slice(text)),
                 View::Number(number) => Some(number.to_string().into()),
@@ -101,14 +103,14 @@ impl Cache {
 
     /// Whether the key exists, with any type (Redis EXISTS).
     pub fn contains(&self, key: &Key, now: Millis) -> bool {
-        let now = self.clock.now(now);
-        self.read(key, |state| state.kind(now).is_some()).unwrap_or(false)
+        let moment = self.moment(now);
+        self.read(key, |state| state.kind(moment).is_some()).unwrap_or(false)
     }
 
     /// Items `start..=stop` of a list; negative indices count from the end (Redis LRANGE).
     pub fn list_range(&self, key: &Key, start: i32, stop: i32, now: Millis) -> Result<Vec<Bytes>, CacheError> {
-        let now = self.clock.now(now);
-        self.read(key, |state| match state.kind(now) {
+        let moment = self.moment(now);
+        self.read(key, |state| match state.kind(moment) {
             Some(Kind::List) => Ok(state
                 .list()
                 .into_iter()
@@ -123,8 +125,8 @@ impl Cache {
 
     /// The members of a set, sorted (Redis SMEMBERS).
     pub fn set_members(&self, key: &Key, now: Millis) -> Result<Vec<Bytes>, CacheError> {
-        let now = self.clock.now(now);
-        self.read(key, |state| match state.kind(now) {
+        let moment = self.moment(now);
+        self.read(key, |state| match state.kind(moment) {
             Some(Kind::Set) => Ok(state
                 .set()
                 .into_iter()
@@ -192,7 +194,7 @@ impl Cache {
     /// any case: a value stamped before it may be on its way here.
     pub fn delete(&self, key: &Key, now: Millis) -> (bool, Command) {
         let deleted = self.write(key, now, |state, at| {
-            let there = state.kind(at.time.millis()).is_some();
+            let there = state.kind(self.moment_of(at)).is_some();
             Ok((there, Some(Change::Delete { at, seen: state.seen() })))
         });
         let (there, command) = deleted.expect("a delete refuses nothing");
@@ -204,12 +206,13 @@ impl Cache {
         self.check_length("key", key.as_bytes())?;
         let node = self.node();
         self.write(key, now, |state, at| {
-            let value = current_number(state, at.time.millis())?;
+            let moment = self.moment_of(at);
+            let value = current_number(state, moment)?;
             let total = value
                 .checked_add(amount.into())
                 .and_then(|total| i32::try_from(total).ok())
                 .ok_or(CacheError::OutOfRange { value, amount })?;
-            let (base, sum) = state.counter_entry(node, at.time);
+            let (base, sum) = state.counter_entry(node, at.time, moment.floor);
             let sum = sum.wrapping_add(amount.into());
             Ok((total, Some(Change::Add { node, base, sum, at })))
         })
@@ -221,7 +224,7 @@ impl Cache {
         self.check_length("list name", key.as_bytes())?;
         self.check_length("value", &value)?;
         self.write(key, now, |state, at| {
-            expect_kind(state, Kind::List, at)?;
+            expect_kind(state, Kind::List, self.moment_of(at))?;
             let length = state.list().map_or(0, |list| list.items.len());
             let length = u32::try_from(length + 1).map_err(|_| CacheError::ListTooLong)?;
             Ok((length, Some(Change::ListPush { id: at, value })))
@@ -232,7 +235,7 @@ impl Cache {
     /// Removes the first item equal to `value` (Redis LREM with count 1). `None` if there was none.
     pub fn list_remove(&self, key: &Key, value: &[u8], now: Millis) -> Result<Option<Command>, CacheError> {
         self.write(key, now, |state, at| {
-            expect_kind(state, Kind::List, at)?;
+            expect_kind(state, Kind::List, self.moment_of(at))?;
             let found = state
                 .list()
                 .and_then(|list| list.items.iter().find(|item| *item.value == *value));
@@ -247,7 +250,7 @@ impl Cache {
         self.check_length("set name", key.as_bytes())?;
         self.check_length("value", &member)?;
         self.write(key, now, |state, at| {
-            expect_kind(state, Kind::Set, at)?;
+            expect_kind(state, Kind::Set, self.moment_of(at))?;
             let known = state.set().is_some_and(|set| set.contains(&member));
             Ok((!known, Some(Change::SetAdd { member, at })))
         })
@@ -259,10 +262,10 @@ impl Cache {
     pub fn set_remove(&self, key: &Key, member: Bytes, now: Millis) -> Result<(bool, Option<Command>), CacheError> {
         self.check_length("value", &member)?;
         self.write(key, now, |state, at| {
-            expect_kind(state, Kind::Set, at)?;
+            expect_kind(state, Kind::Set, self.moment_of(at))?;
             let known = state.set().is_some_and(|set| set.contains(&member));
             // A mark on a key that is no set here could void a concurrent writer's scalar or list.
-            let is_set = state.kind(at.time.millis()) == Some(Kind::Set);
+            let is_set = state.kind(self.moment_of(at)) == Some(Kind::Set);
             Ok((known, is_set.then_some(Change::SetRemove { member, at })))
         })
     }
@@ -274,27 +277,96 @@ impl Cache {
         command.check(Time::from_millis(now.saturating_add(self.limits.max_clock_skew_ms)))?;
         self.clock.observe(command.newest().time);
         let hash = KeyHash::of(&command.key);
-        let forgotten = command.is_removal() && command.newest().time < self.floor();
+        // Of a deletion there is always a mark: a living counter may build upon it. One that is alone goes with the next
+        // sweep, and nobody hands it out.
+        let forgotten = command.removes_an_element() && command.newest().time < self.floor();
         let changed = self.locked(&command.key, hash, now, !forgotten, |state| {
-            let delta = state.apply(hash, &command.change);
+            let delta = if forgotten {
+                state.apply_forgotten(hash, &command.change)
+            } else {
+                state.apply(hash, &command.change)
+            };
             (delta != 0, delta)
         });
         Ok(changed.unwrap_or(false))
     }
 
-    /// Writes a partition out as commands that rebuild it in any other cache.
+    /// Writes a partition out as commands that rebuild it in any other cache. What the next sweep drops is left out:
+    /// two nodes that are not swept at the same time would give it back to each other for ever.
     pub fn commands(&self, partition: Partition, mut emit: impl FnMut(Command)) {
+        let moment = self.moment(0);
         let shard = self.map.shards()[partition.0 as usize].read();
         // SAFETY: the iterator lives no longer than the read guard, which keeps the table in place.
         for bucket in unsafe { shard.iter() } {
             // SAFETY: a bucket of a live table under its lock.
             let (key, state) = unsafe { bucket.as_ref() };
+            if state.get().is_forgotten(moment) {
+                continue;
+            }
             let key = key.to_bytes();
             state.get().changes(|change| {
                 emit(Command {
                     key: key.clone(),
                     change,
                 })
+            });
+        }
+    }
+
+    /// All components in the span, sorted. Of a whole partition their hashes add up (wrapping) to its digest.
+    pub fn components(&self, span: Span) -> Vec<Component> {
+        let mut found = Vec::new();
+        self.visit(span, |_| false, |_, component, _| found.push(component));
+        found.sort_unstable();
+        found
+    }
+
+    /// Writes out the components in the span whose hash `wanted` accepts, each as one command that brings it to a
+    /// cache that lacks it, but for what the next sweep drops ([`Cache::commands`]). Both functions are called with the
+    /// partition locked.
+    pub fn select(&self, span: Span, mut wanted: impl FnMut(u64) -> bool, mut emit: impl FnMut(Command)) {
+        // Components of one key come one after another and share one copy of it.
+        let mut last = Bytes::new();
+        let moment = self.moment(0);
+        let forgotten = |state: &KeyState| state.is_forgotten(moment);
+        self.visit(span, forgotten, |key, component, part| {
+            if !wanted(component.hash) {
+                return;
+            }
+            if *last != **key {
+                last = key.to_bytes();
+            }
+            emit(Command {
+                key: last.clone(),
+                change: part.change(),
+            });
+        });
+    }
+
+    /// Shows the components in the span with their keys, key after key, but for keys that `skip` names.
+    fn visit(&self, span: Span, skip: impl Fn(&KeyState) -> bool, mut show: impl FnMut(&Blob, Component, Part<'_>)) {
+        let shard = self.map.shards()[span.partition().0 as usize].read();
+        // SAFETY: the iterator lives no longer than the read guard, which keeps the table in place.
+        for bucket in unsafe { shard.iter() } {
+            // SAFETY: a bucket of a live table under its lock.
+            let (key, state) = unsafe { bucket.as_ref() };
+            let hash = KeyHash::of(key);
+            let Some(elements) = span.elements(hash) else {
+                continue;
+            };
+            if skip(state.get()) {
+                continue;
+            }
+            state.get().parts(|part| {
+                let element = part.element();
+                if elements.contains(&element) {
+                    let position = Position {
+                        key: hash.path(),
+                        element,
+                    };
+                    let hash = part.hash(hash);
+                    show(key, Component { position, hash }, part);
+                }
             });
         }
     }
@@ -361,7 +433,99 @@ impl Cache {
     }
 
     fn sweep_partition(&self, partition: Partition, now: Millis) -> usize {
-        let floor = self.floor();
+        let moment = self.moment(now);
+        self.change_all(partition, now, |key, state| {
+            let swept = state.sweep(KeyHash::of(key), moment);
+            (swept.delta, swept.forget)
+        })
+    }
+
+    /// Drops components in the span, without a trace and as though they had never arrived: those whose hash `doomed`
+    /// accepts and which are stamped before `floor`. Returns how many were dropped. `doomed` is called with the
+    /// partition locked.
+    ///
+    /// This is for a node that was away for longer than deletions are remembered. What its peers lack of what it holds
+    /// from before the floor they have deleted or replaced, and forgotten that they did; so it takes their state
+    /// instead of bringing its own back. Merge what the peers hold first: a reset among that decides which counter
+    /// entries are still good.
+    ///
+    /// A counter entry is cumulative, so additions from before the floor cannot be told from later ones. It goes
+    /// as well when its newest addition is later than the floor, but its base lies before the floor and is not the
+    /// horizon any more, nor fresh: its sum has been folded into a value, or deleted, where that cannot be seen any
+    /// more. A dropped reset takes those with it that are on older bases than itself; those on it that stay, because
+    /// the peers hold them, count in full here as they do there.
+    pub fn forget(&self, span: Span, floor: Time, mut doomed: impl FnMut(u64) -> bool, now: Millis) -> usize {
+        let mut dropped = 0;
+        self.change_all(span.partition(), now, |key, state| {
+            let hash = KeyHash::of(key);
+            let Some(elements) = span.elements(hash) else {
+                return (0, false);
+            };
+            let forgotten = state.forget(hash, &elements, floor, &mut doomed);
+            dropped += forgotten.dropped;
+            (forgotten.delta, forgotten.blank)
+        });
+        dropped
+    }
+
+    /// Folds the counters of a partition that hold at least `at_least` entries of nodes that are gone, so that
+    /// restarts do not make counters grow without bound. Returns the commands for the peers; what a reader sees of a
+    /// key does not change, here or anywhere.
+    ///
+    /// An entry can go when its newest addition is stamped before the floor and `may_add` does not accept its node.
+    /// `may_add` has to accept every node that may have added something at or after the floor, heard of or not: all
+    /// that are present, and all that have left since. This node itself is always accepted. It is called with the
+    /// partition locked.
+    ///
+    /// The key is rewritten by a Put of the total it shows, stamped one tick above the newest entry that goes; a
+    /// deadline that has not passed stays. Why that is safe:
+    ///
+    /// - The stamp lies below the floor, before which all nodes hold everything. So no reset and no component of
+    ///   another type is covered that the author has not seen, and anything that is newer than the Put wins over it as
+    ///   it would have won over the entries.
+    /// - The Put is an *observed reset* (the term of Redis Active-Active): it carries what its total holds of each
+    ///   entry that may go on. An entry with additions after the Put's stamp survives it and counts less that; one
+    ///   without goes, its sum being in the total. One on a fresh base above the Put's stamp is not in the total.
+    /// - Two nodes that fold write two Puts with stamps of their own. The newer one covers the older one, and holds the
+    ///   total in full: its author had all that the older one is stamped above.
+    ///
+    /// Left alone are keys that show no integer, whose total leaves i64, or that hold entries on a reset which has yet
+    /// to arrive. Entries from before a deadline that has passed do not count and are not folded: nobody makes new ones.
+    pub fn fold(
+        &self,
+        partition: Partition,
+        at_least: usize,
+        now: Millis,
+        may_add: impl Fn(NodeId) -> bool,
+    ) -> Vec<Command> {
+        let fold = Fold {
+            author: self.node(),
+            now: self.clock.now(now),
+            floor: self.floor(),
+            at_least,
+            may_add: &may_add,
+        };
+        let mut commands = Vec::new();
+        self.change_all(partition, now, |key, state| {
+            let Some(change) = state.fold(&fold) else {
+                return (0, false);
+            };
+            let delta = state.apply(KeyHash::of(key), &change);
+            let key = key.to_bytes();
+            commands.push(Command { key, change });
+            (delta, false)
+        });
+        commands
+    }
+
+    /// Runs `change` on every key of a partition under its lock; it returns the change of the digest, and whether the
+    /// key is to be dropped. Returns how many were dropped.
+    fn change_all(
+        &self,
+        partition: Partition,
+        now: Millis,
+        mut change: impl FnMut(&Blob, &mut KeyState) -> (u64, bool),
+    ) -> usize {
         let stats = self.stats(partition);
         let mut shard = self.map.shards()[partition.0 as usize].write();
         let mut dropped = 0;
@@ -371,9 +535,9 @@ impl Cache {
                 let (key, state) = bucket.as_mut();
                 let state = state.get_mut();
                 let held = state.holds_data();
-                let swept = state.sweep(KeyHash::of(key), now, floor);
-                stats.record(swept.delta, held, state.holds_data() && !swept.forget, now);
-                if swept.forget {
+                let (delta, drop) = change(key, state);
+                stats.record(delta, held, state.holds_data() && !drop, now);
+                if drop {
                     shard.erase(bucket);
                     dropped += 1;
                 }
@@ -385,6 +549,24 @@ impl Cache {
             shard.shrink_to(len, |(key, _)| KeyHash::of(key).0);
         }
         dropped
+    }
+
+    // --- when a key is looked at
+
+    /// The caller's wall clock says `now`.
+    fn moment(&self, now: Millis) -> Moment {
+        Moment {
+            now: self.clock.now(now),
+            floor: self.floor(),
+        }
+    }
+
+    /// That of an operation stamped `at`.
+    fn moment_of(&self, at: Stamp) -> Moment {
+        Moment {
+            now: at.time.millis(),
+            floor: self.floor(),
+        }
     }
 
     // --- one key under its lock
@@ -471,16 +653,16 @@ impl Cache {
     }
 }
 
-fn expect_kind(state: &KeyState, kind: Kind, at: Stamp) -> Result<(), CacheError> {
-    match state.kind(at.time.millis()) {
+fn expect_kind(state: &KeyState, kind: Kind, moment: Moment) -> Result<(), CacheError> {
+    match state.kind(moment) {
         None => Ok(()),
         Some(known) if known == kind => Ok(()),
         Some(_) => Err(CacheError::WrongType),
     }
 }
 
-fn current_number(state: &KeyState, now: Millis) -> Result<i64, CacheError> {
-    match (state.kind(now), state.scalar(now)) {
+fn current_number(state: &KeyState, moment: Moment) -> Result<i64, CacheError> {
+    match (state.kind(moment), state.scalar(moment)) {
         (None, _) => Ok(0),
         (Some(Kind::Scalar), View::Number(number)) => Ok(number),
         (Some(Kind::Scalar), View::Text(text)) => scalar::parse_integer(text).ok_or(CacheError::NotAnInteger),

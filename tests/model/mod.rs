@@ -131,7 +131,9 @@ fn added(s: &State) -> Option<i64> {
         expired: false,
     };
     s.adds.iter().fold(None, |total, ((node, base), (last, sum))| {
-        if *base == current {
+        // No reset made such a base: what was added on it is newer than any reset it is newer than.
+        let fresh = base.void && base.stamp.node == NodeId(0) && base.stamp > stamp;
+        if *base == current || fresh {
             Some(total.unwrap_or(0) + sum)
         } else if *base < current && *last > stamp {
             Some(total.unwrap_or(0) + sum - s.seen.get(&(*node, *base)).copied().unwrap_or(0))

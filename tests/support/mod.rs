@@ -1,24 +1,14 @@
 //! Random operations on caches, shared by the tests of the merge rules.
 #![allow(dead_code)]
 
-use bytes::Bytes;
-use nats_kvcache::cache::{Cache, CacheError, Command, Digest, Key, Limits, Millis, NodeId, Partition};
+use nats_kvcache::cache::{Cache, Command, Key, Limits, Millis, NodeId, Time};
 use proptest::prelude::*;
+use proptest::sample::Index;
 
-/// Wall clock at which random histories start.
-pub const START: Millis = 1_700_000_000_000;
-
-/// One write of a client.
-#[derive(Clone, Debug)]
-pub enum Write {
-    Set { value: String, expires: u32 },
-    Delete,
-    Increment(i32),
-    Push(String),
-    Remove(String),
-    Add(String),
-    Drop(String),
-}
+/// Writes and reads as the simulator has them.
+#[path = "../../crates/sim/src/client.rs"]
+mod client;
+pub use client::*;
 
 fn small_text() -> impl Strategy<Value = String> {
     prop_oneof![
@@ -45,62 +35,8 @@ pub fn write() -> impl Strategy<Value = Write> {
     ]
 }
 
-/// Performs a write; the command it makes, if any.
-pub fn perform(cache: &Cache, key: &Key, write: &Write, now: Millis) -> Result<Option<Command>, CacheError> {
-    let bytes = |text: &String| Bytes::from(text.clone());
-    match write {
-        Write::Set { value, expires } => cache.set(key, bytes(value), *expires, now).map(Some),
-        Write::Delete => Ok(Some(cache.delete(key, now).1)),
-        Write::Increment(amount) => cache.increment(key, *amount, now).map(|(_, command)| Some(command)),
-        Write::Push(value) => cache
-            .list_push(key, bytes(value), now)
-            .map(|(_, command)| Some(command)),
-        Write::Remove(value) => cache.list_remove(key, value.as_bytes(), now),
-        Write::Add(member) => cache.set_add(key, bytes(member), now).map(|(_, command)| Some(command)),
-        Write::Drop(member) => cache.set_remove(key, bytes(member), now).map(|(_, command)| command),
-    }
-}
-
 pub fn cache(node: u64) -> Cache {
     Cache::new(NodeId(node), Limits::default())
-}
-
-/// What a reader sees of a key.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Seen {
-    Nothing,
-    Scalar(Bytes),
-    List(Vec<Bytes>),
-    Set(Vec<Bytes>),
-}
-
-pub fn seen(cache: &Cache, key: &Key, now: Millis) -> Seen {
-    let exists = cache.contains(key, now);
-    let seen = if let Ok(Some(value)) = cache.get(key, now) {
-        Seen::Scalar(value)
-    } else {
-        match (cache.list_range(key, 0, -1, now), cache.set_members(key, now)) {
-            (Ok(items), _) if !items.is_empty() => Seen::List(items),
-            (_, Ok(members)) if !members.is_empty() => Seen::Set(members),
-            _ => Seen::Nothing,
-        }
-    };
-    assert_eq!(
-        exists,
-        seen != Seen::Nothing,
-        "contains and reads disagree about {seen:?}"
-    );
-    seen
-}
-
-/// The full state as commands, in an order that does not depend on the history.
-pub fn commands(cache: &Cache) -> Vec<Command> {
-    let mut all = Vec::new();
-    for partition in Partition::all() {
-        cache.commands(partition, |command| all.push(command));
-    }
-    all.sort_by_key(|command| (command.key.clone(), command.newest(), format!("{command:?}")));
-    all
 }
 
 pub fn apply_all<'a>(cache: &Cache, commands: impl IntoIterator<Item = &'a Command>, now: Millis) {
@@ -108,14 +44,72 @@ pub fn apply_all<'a>(cache: &Cache, commands: impl IntoIterator<Item = &'a Comma
         cache.apply(command, now).expect("an honest command");
     }
 }
+/// A step of a history: a client writes at a node, or an old command arrives there, perhaps again.
+#[derive(Clone, Debug)]
+pub enum Step {
+    Write {
+        node: usize,
+        key: usize,
+        write: Write,
+        pause: Millis,
+    },
+    Deliver {
+        node: usize,
+        command: Index,
+    },
+    /// A node forgets deletions, of which there are none that old.
+    Forget {
+        node: usize,
+    },
+}
 
-/// Root digest, after checking it against the one computed from scratch.
-pub fn checked_digest(cache: &Cache) -> Digest {
-    let digest = cache.root_digest();
-    assert_eq!(
-        digest,
-        cache.recomputed_digest(),
-        "digest kept in O(1) differs from the state's"
-    );
-    digest
+pub fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        3 => (0usize..3, 0usize..2, write(), prop_oneof![4 => 0u64..50, 1 => 500u64..2_500])
+            .prop_map(|(node, key, write, pause)| Step::Write { node, key, write, pause }),
+        2 => (0usize..3, any::<Index>()).prop_map(|(node, command)| Step::Deliver { node, command }),
+        1 => (0usize..3).prop_map(|node| Step::Forget { node }),
+    ];
+    prop::collection::vec(step, 1..40)
+}
+
+pub struct History {
+    pub nodes: Vec<Cache>,
+    pub commands: Vec<Command>,
+    pub now: Millis,
+}
+
+pub fn keys() -> [Key; 2] {
+    [Key::shared(b"first"), Key::shared(b"second key, longer than 23 bytes")]
+}
+
+pub fn play(steps: &[Step]) -> History {
+    let mut history = History {
+        nodes: (1..=3).map(cache).collect(),
+        commands: Vec::new(),
+        now: START,
+    };
+    for step in steps {
+        match step {
+            Step::Write {
+                node,
+                key,
+                write,
+                pause,
+            } => {
+                history.now += pause;
+                let command = perform(&history.nodes[*node], &keys()[*key], write, history.now);
+                history.commands.extend(command.ok().flatten());
+            }
+            Step::Deliver { node, command } if !history.commands.is_empty() => {
+                let command = command.get(&history.commands);
+                history.nodes[*node]
+                    .apply(command, history.now)
+                    .expect("an honest command");
+            }
+            Step::Deliver { .. } => {}
+            Step::Forget { node } => history.nodes[*node].raise_floor(Time::from_millis(START - 1)),
+        }
+    }
+    history
 }

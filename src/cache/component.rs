@@ -1,0 +1,186 @@
+//! Components by name: what two caches compare and exchange, in an order that is equal on every node.
+//!
+//! A component is one of those the digests are sums of: the newest reset of a key, a counter entry, a list item (there
+//! or removed), a set member (there or not). Its [`Position`] depends on what it is about and never on its newest
+//! stamp, so a component that is written again keeps its position and changes its hash.
+
+use std::ops::RangeInclusive;
+
+use super::command::Change;
+use super::hash::{self, KeyHash, Partition};
+use super::list::Item;
+use super::scalar::AddEntry;
+use super::set::Membership;
+use super::stamp::Stamp;
+use super::state::KeyState;
+
+/// Bits of [`Position::key`] below the number of the partition.
+const BITS_IN_PARTITION: u32 = 54;
+
+/// Where a component stands in the order over which two caches are compared.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Position {
+    /// The key hash, rotated so that the bits of the partition come first.
+    pub key: u64,
+    /// What the component is about within its key: 0 for the reset, else a hash of its identity.
+    pub element: u64,
+}
+
+/// One component by name. `hash` is its component hash (the one digests are sums of).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Component {
+    /// Where it stands.
+    pub position: Position,
+    /// Its hash over identity and stamp.
+    pub hash: u64,
+}
+
+/// Positions first..=last (both included), within one partition.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Span {
+    /// The first position.
+    pub first: Position,
+    /// The last position; it belongs to the span.
+    pub last: Position,
+}
+
+impl Span {
+    /// A whole partition.
+    pub fn of(partition: Partition) -> Span {
+        let first = u64::from(partition.0) << BITS_IN_PARTITION;
+        let last = first | ((1 << BITS_IN_PARTITION) - 1);
+        Span {
+            first: Position { key: first, element: 0 },
+            last: Position {
+                key: last,
+                element: u64::MAX,
+            },
+        }
+    }
+
+    /// From `first` to `last`; `None` if that is reversed or crosses partitions.
+    pub fn new(first: Position, last: Position) -> Option<Span> {
+        let one_partition = first.key >> BITS_IN_PARTITION == last.key >> BITS_IN_PARTITION;
+        (first <= last && one_partition).then_some(Span { first, last })
+    }
+
+    /// Whether a position lies in the span.
+    pub fn contains(self, position: Position) -> bool {
+        self.first <= position && position <= self.last
+    }
+
+    /// The partition it lies in.
+    pub fn partition(self) -> Partition {
+        Partition((self.first.key >> BITS_IN_PARTITION) as u16)
+    }
+
+    /// The elements of `key` that lie in the span, if the key does.
+    pub(super) fn elements(self, key: KeyHash) -> Option<RangeInclusive<u64>> {
+        let key = key.path();
+        if key < self.first.key || key > self.last.key {
+            return None;
+        }
+        let first = if key == self.first.key { self.first.element } else { 0 };
+        let last = if key == self.last.key {
+            self.last.element
+        } else {
+            u64::MAX
+        };
+        Some(first..=last)
+    }
+}
+
+/// One component of a key's state, where it lies in memory.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Part<'a> {
+    Reset(&'a KeyState),
+    Add(&'a AddEntry),
+    Item(&'a Item),
+    Removed { id: Stamp, at: Stamp },
+    Member { member: &'a [u8], membership: Membership },
+}
+
+impl Part<'_> {
+    /// [`Position::element`].
+    pub fn element(&self) -> u64 {
+        match self {
+            Part::Reset(_) => 0,
+            Part::Add(entry) => hash::element_of_add(entry.node, entry.base),
+            Part::Item(item) => hash::element_of_item(item.id),
+            Part::Removed { id, .. } => hash::element_of_item(*id),
+            Part::Member { member, .. } => hash::element_of_member(member),
+        }
+    }
+
+    /// The component hash.
+    pub fn hash(&self, key: KeyHash) -> u64 {
+        match self {
+            Part::Reset(state) => hash::of_reset(key, state.horizon()),
+            Part::Add(entry) => hash::of_add(key, entry.node, entry.base, entry.last),
+            Part::Item(item) => hash::of_item(key, item.id, Stamp::default()),
+            Part::Removed { id, at } => hash::of_item(key, *id, *at),
+            Part::Member { member, membership } => hash::of_member(key, member, membership.at, membership.present),
+        }
+    }
+
+    /// The change that brings this component to a state that lacks it.
+    pub fn change(&self) -> Change {
+        match *self {
+            Part::Reset(state) => state.reset_change(),
+            Part::Add(entry) => Change::Add {
+                node: entry.node,
+                base: entry.base,
+                sum: entry.sum,
+                at: entry.last,
+            },
+            Part::Item(item) => Change::ListPush {
+                id: item.id,
+                value: item.value.to_bytes(),
+            },
+            Part::Removed { id, at } => Change::ListRemove { id, at },
+            Part::Member { member, membership } => {
+                let (member, at) = (bytes::Bytes::copy_from_slice(member), membership.at);
+                if membership.present {
+                    Change::SetAdd { member, at }
+                } else {
+                    Change::SetRemove { member, at }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_is_a_span() {
+        for n in 0..5_000 {
+            let hash = KeyHash::of(format!("key{n}").as_bytes());
+            let position = Position {
+                key: hash.path(),
+                element: n,
+            };
+            let partition = Partition::of(hash);
+            assert_eq!(position.key >> 54, u64::from(partition.0));
+            for other in Partition::all() {
+                assert_eq!(Span::of(other).contains(position), other == partition);
+            }
+            assert_eq!(Span::new(position, position).unwrap().partition(), partition);
+        }
+    }
+
+    #[test]
+    fn spans_neither_run_backwards_nor_leave_their_partition() {
+        let at = |key, element| Position { key, element };
+        assert!(Span::new(at(5, 9), at(5, 9)).is_some());
+        assert!(Span::new(at(5, 9), at(6, 0)).is_some());
+        assert_eq!(Span::new(at(5, 9), at(5, 8)), None);
+        assert_eq!(Span::new(at(6, 0), at(5, 0)), None);
+        assert_eq!(Span::new(at(0, 0), at(1 << 54, 0)), None);
+        let whole = Span::of(Partition(1023));
+        assert_eq!(whole.last, at(u64::MAX, u64::MAX));
+        assert_eq!(Span::new(whole.first, whole.last), Some(whole));
+    }
+}
