@@ -6,7 +6,7 @@ use std::hint::black_box;
 use bytes::Bytes;
 use criterion::{criterion_group, criterion_main, BatchSize, Criterion, Throughput};
 use nats_kvcache::cache::{Cache, Command, Key, Limits, NodeId};
-use nats_kvcache::replica::wire::{Frame, Message};
+use nats_kvcache::replica::wire::{Frame, Message, VERSION};
 
 const KEYS: usize = 100_000;
 const NOW: u64 = 1_700_000_000_000;
@@ -61,16 +61,16 @@ fn operations(c: &mut Criterion) {
 fn wire(c: &mut Criterion) {
     let (_, commands) = filled(1);
     let frame = Message::Frame(Frame {
-        node: NodeId(1),
         seq: 1,
+        wants_ack: false,
         clock: Default::default(),
         commands: commands[..1_000].to_vec(),
     });
-    let bytes = frame.encode();
+    let bytes = bytes::Bytes::from(frame.encode(VERSION, NodeId(1)));
     let mut group = c.benchmark_group("wire");
     group.throughput(Throughput::Bytes(bytes.len() as u64));
     group.bench_function("encode a frame of 1,000 puts", |b| {
-        b.iter(|| black_box(&frame).encode())
+        b.iter(|| black_box(&frame).encode(VERSION, NodeId(1)))
     });
     group.bench_function("decode a frame of 1,000 puts", |b| {
         b.iter(|| Message::decode(black_box(bytes.clone())))

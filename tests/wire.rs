@@ -6,9 +6,11 @@
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use nats_kvcache::cache::{Base, Change, Command, Digest, NodeId, Partition, SeenAdd, Stamp, Time};
+use nats_kvcache::cache::{Base, Change, Command, Digest, NodeId, Partition, Position, SeenAdd, Span, Stamp, Time};
 use nats_kvcache::replica::wire::{
-    Beat, BeatState, Fragment, Frame, Message, ReplayCommands, ReplayEnd, ReplayRequest, WireError, VERSION,
+    Ack, Beat, BeatState, Compare, Fetch, Fragment, Frame, FramesGone, FramesRequest, Header, Hello, Holding, Message,
+    Part, ReplayCommands, ReplayEnd, ReplayRequest, SpanDigest, Split, Splits, Unknown, Want, Welcome, WireError,
+    HEADER_BYTES, VERSION,
 };
 use proptest::prelude::*;
 
@@ -112,91 +114,197 @@ fn changes() -> Vec<(&'static str, Change)> {
     ]
 }
 
+fn beat() -> Beat {
+    Beat {
+        number: 77,
+        seq: 300,
+        digest: Digest(0x1234_5678_9abc_def0),
+        keys: 1_000_000,
+        clock: Time::from_millis(1_700_000_000_200),
+        floor: Time::from_millis(1_699_913_600_000),
+        contact: Time::from_millis(1_700_000_000_100),
+        since: Time::from_millis(1_690_000_000_000),
+        joined: Time::from_millis(1_695_000_000_000),
+        listening: Time::from_millis(1_696_000_000_000),
+        state: BeatState::Synced,
+        interval_ms: 1_000,
+        wants_beats: false,
+        versions: (2, 2),
+        foreign: Vec::new(),
+    }
+}
+
 fn messages() -> Vec<(String, Message)> {
     let clock = Time::from_millis(1_700_000_000_200);
-    let frame = |commands| {
+    let frame = |commands, wants_ack| {
         Message::Frame(Frame {
-            node: NODE,
             seq: 300,
+            wants_ack,
             clock,
             commands,
         })
     };
     let mut all: Vec<(String, Message)> = changes()
         .into_iter()
-        .map(|(name, change)| (format!("frame_{name}"), frame(vec![command(change)])))
+        .map(|(name, change)| (format!("frame_{name}"), frame(vec![command(change)], false)))
         .collect();
     let every = changes()
         .into_iter()
         .map(|(_, change)| command(change))
         .collect::<Vec<_>>();
-    let request = ReplayRequest {
-        node: NODE,
+    let part = Part {
+        to: NODE,
+        request: 9,
+        index: 2,
+    };
+    let request = |want| ReplayRequest {
         request: 9,
         from: Partition(256),
         digests: vec![Digest(0), Digest(1), Digest(u64::MAX)],
+        want,
         settled_ms: 1_000,
     };
     let end = ReplayEnd {
-        node: OTHER,
+        to: NODE,
         request: 9,
-        seq: 70_000,
-        messages: 3,
+        parts: 3,
         next: 1_024,
-        digest: Digest(0xdead_beef),
-    };
-    let beat = Beat {
-        node: NODE,
-        host: "NHOST".into(),
-        release: "0.1.0".into(),
-        seq: 300,
-        digest: Digest(0x1234_5678_9abc_def0),
-        keys: 1_000_000,
-        clock,
-        floor: Time::from_millis(1_699_913_600_000),
-        state: BeatState::Synced,
-        interval_ms: 1_000,
+        seqs: vec![(OTHER, 70_000), (NodeId(7), 0)],
     };
     let fragment = Fragment {
-        node: NODE,
         id: 4,
         index: 1,
         total: 3,
         bytes: Bytes::from_static(&[0, 255, 1]),
     };
+    let whole = Span::of(Partition(3));
+    let middle = Position {
+        key: whole.first.key + 1_000,
+        element: 5,
+    };
+    let half = Span::new(whole.first, middle).expect("in order");
+    let splits = Splits {
+        part,
+        splits: vec![Split {
+            span: whole,
+            parts: vec![
+                SpanDigest {
+                    last: middle,
+                    digest: Digest(1),
+                    count: 32,
+                },
+                SpanDigest {
+                    last: whole.last,
+                    digest: Digest(u64::MAX),
+                    count: 31,
+                },
+            ],
+        }],
+    };
+    let fetch = |yields| Fetch {
+        request: 9,
+        yields,
+        holdings: vec![
+            Holding {
+                span: half,
+                hashes: Some(vec![1, u64::MAX]),
+            },
+            Holding {
+                span: whole,
+                hashes: None,
+            },
+        ],
+    };
+    let state = |state| Message::Beat(Beat { state, ..beat() });
     all.extend([
-        ("frame_empty".into(), frame(Vec::new())),
-        ("frame_all".into(), frame(every.clone())),
-        ("replay_request".into(), Message::ReplayRequest(request)),
+        ("frame_empty".into(), frame(Vec::new(), false)),
+        ("frame_all".into(), frame(every.clone(), true)),
+        ("replay_request".into(), Message::ReplayRequest(request(Want::Commands))),
+        (
+            "replay_request_splits".into(),
+            Message::ReplayRequest(request(Want::Splits)),
+        ),
         (
             "replay_commands".into(),
             Message::ReplayCommands(ReplayCommands {
-                node: OTHER,
-                request: 9,
-                index: 2,
+                part,
                 clock,
                 commands: every,
             }),
         ),
         ("replay_end".into(), Message::ReplayEnd(end)),
-        ("beat".into(), Message::Beat(beat.clone())),
+        ("beat".into(), Message::Beat(beat())),
+        ("beat_starting".into(), state(BeatState::Starting)),
+        ("beat_leaving".into(), state(BeatState::Leaving)),
         (
-            "beat_starting".into(),
+            "beat_foreign".into(),
             Message::Beat(Beat {
-                state: BeatState::Starting,
-                ..beat.clone()
-            }),
-        ),
-        (
-            "beat_leaving".into(),
-            Message::Beat(Beat {
-                state: BeatState::Leaving,
-                ..beat
+                wants_beats: true,
+                foreign: vec!["CISSUER".into()],
+                ..beat()
             }),
         ),
         ("fragment".into(), Message::Fragment(fragment)),
+        (
+            "compare".into(),
+            Message::Compare(Compare {
+                request: 9,
+                spans: vec![(half, Digest(3)), (whole, Digest(0))],
+            }),
+        ),
+        ("splits".into(), Message::Splits(splits)),
+        ("fetch".into(), Message::Fetch(fetch(false))),
+        ("fetch_yields".into(), Message::Fetch(fetch(true))),
+        (
+            "unknown".into(),
+            Message::Unknown(Unknown {
+                part,
+                hashes: vec![0, u64::MAX],
+            }),
+        ),
+        (
+            "frames_request".into(),
+            Message::FramesRequest(FramesRequest {
+                missing: vec![(3, 3), (7, 70_000)],
+            }),
+        ),
+        (
+            "frames_gone".into(),
+            Message::FramesGone(FramesGone { to: NODE, oldest: 8 }),
+        ),
+        (
+            "hello".into(),
+            Message::Hello(Hello {
+                to: OTHER,
+                number: 12,
+                knows_you: false,
+            }),
+        ),
+        (
+            "welcome".into(),
+            Message::Welcome(Welcome {
+                to: OTHER,
+                number: 12,
+                knows_you: true,
+                host: "NHOST".into(),
+                release: "0.1.0".into(),
+                beat: beat(),
+            }),
+        ),
+        (
+            "ack".into(),
+            Message::Ack(Ack {
+                to: OTHER,
+                seq: 12,
+                contiguous: 10,
+            }),
+        ),
     ]);
     all
+}
+
+fn encode(message: &Message) -> Vec<u8> {
+    message.encode(VERSION, NODE)
 }
 
 fn golden(name: &str) -> PathBuf {
@@ -224,12 +332,12 @@ fn every_message_has_its_golden_bytes() {
     for (name, message) in messages() {
         let path = golden(&name);
         if std::env::var_os("BLESS").is_some() && !path.exists() {
-            std::fs::write(&path, hex(&message.encode())).unwrap();
+            std::fs::write(&path, hex(&encode(&message))).unwrap();
         }
         let released = std::fs::read_to_string(&path)
             .unwrap_or_else(|error| panic!("{}: {error}; new messages need BLESS=1", path.display()));
         assert_eq!(
-            hex(&message.encode()),
+            hex(&encode(&message)),
             released,
             "{name}: the bytes of a released message have changed"
         );
@@ -251,65 +359,123 @@ fn every_golden_file_has_its_message() {
 }
 
 #[test]
-fn fields_a_later_release_appends_are_ignored() {
-    // The beat is an array of 10 (0x9a); a later one may have 11.
-    let (_, beat) = messages().into_iter().find(|(name, _)| name == "beat").unwrap();
-    let mut bytes = beat.encode().to_vec();
-    assert_eq!(bytes[2], 0x9a);
-    bytes[2] = 0x9b;
-    bytes.extend_from_slice(&[0xa3, b'n', b'e', b'w']);
-    assert_eq!(Message::decode(bytes.into()), Ok(beat));
+fn the_header_of_any_version_names_its_sender() {
+    let bytes = beat_bytes();
+    let header = Header::of(&bytes).expect("long enough");
+    assert_eq!((header.version, header.kind, header.node), (VERSION, 5, NODE));
+    assert_eq!(Header::of(&bytes[..HEADER_BYTES - 1]), None);
+}
+
+fn beat_bytes() -> Vec<u8> {
+    encode(&Message::Beat(beat()))
 }
 
 #[test]
-fn other_versions_and_kinds_are_named() {
-    assert_eq!(
-        Message::decode(Bytes::from_static(&[2, 1, 0x90])),
-        Err(WireError::Version(2))
-    );
-    assert_eq!(
-        Message::decode(Bytes::from_static(&[VERSION, 99, 0x90])),
-        Err(WireError::Kind(99))
-    );
-    assert!(matches!(Message::decode(Bytes::new()), Err(WireError::Malformed(_))));
-    assert!(matches!(
-        Message::decode(Bytes::from_static(&[VERSION])),
-        Err(WireError::Malformed(_))
-    ));
+fn fields_a_later_release_appends_are_ignored() {
+    // The message is an array of 1 (0x91) that holds the beat, an array of 16 (0xdc 0 16); a later one may have 17.
+    let mut bytes = beat_bytes();
+    assert_eq!(bytes[HEADER_BYTES..HEADER_BYTES + 4], [0x91, 0xdc, 0, 16]);
+    bytes[HEADER_BYTES + 3] = 17;
+    bytes.extend_from_slice(&[0xa3, b'n', b'e', b'w']);
+    assert_eq!(Message::decode(bytes.into()), Ok(Message::Beat(beat())));
+}
+
+fn message_of(kind: u8, body: &[u8]) -> Bytes {
+    [&[VERSION, kind], &NODE.0.to_le_bytes()[..], body].concat().into()
+}
+
+#[test]
+fn unknown_kinds_are_named() {
+    assert_eq!(Message::decode(message_of(99, &[0x90])), Err(WireError::Kind(99)));
+    for length in 0..HEADER_BYTES {
+        let bytes = message_of(1, &[]).slice(..length);
+        assert!(matches!(Message::decode(bytes), Err(WireError::Malformed(_))));
+    }
 }
 
 #[test]
 fn announced_lengths_are_checked_against_what_is_there() {
     // A frame that announces 2^32-1 commands, and a key that announces 2^32-1 bytes.
-    let head = [VERSION, 1, 0x94, 1, 1, 1];
     for tail in [
-        &[0xdd, 255, 255, 255, 255][..],
-        &[0x91, 0x95, 3, 0xc6, 255, 255, 255, 255][..],
+        &[0x94, 1, 0, 1, 0xdd, 255, 255, 255, 255][..],
+        &[0x94, 1, 0, 1, 0x91, 0x95, 3, 0xc6, 255, 255, 255, 255][..],
     ] {
-        let bytes: Vec<u8> = head.iter().chain(tail).copied().collect();
-        assert!(matches!(Message::decode(bytes.into()), Err(WireError::Malformed(_))));
+        assert!(matches!(
+            Message::decode(message_of(1, tail)),
+            Err(WireError::Malformed(_))
+        ));
+    }
+    // Lists of spans, splits and holdings, and pairs of numbers.
+    let long = [0xdd, 255, 255, 255, 255];
+    for (kind, head) in [
+        (7, &[0x92, 1][..]),
+        (8, &[0x94, 1, 1, 1]),
+        (9, &[0x93, 1, 0]),
+        (11, &[0x91]),
+        (4, &[0x95, 1, 1, 1, 1]),
+    ] {
+        let body = [head, &long].concat();
+        assert!(
+            matches!(Message::decode(message_of(kind, &body)), Err(WireError::Malformed(_))),
+            "kind {kind}"
+        );
     }
     // Partitions beyond the last one.
-    let request = [VERSION, 2, 0x95, 1, 1, 0xcd, 4, 0, 0xc4, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let request = [0x95, 1, 0xcd, 4, 0, 0xc4, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     assert_eq!(
-        Message::decode(Bytes::copy_from_slice(&request)),
+        Message::decode(message_of(2, &request)),
         Err(WireError::Malformed("range of partitions"))
+    );
+}
+
+#[test]
+fn spans_that_make_no_sense_are_refused() {
+    // Compare, request 1, one span: first key 5, element 0; last key 4; digest 0.
+    let reversed = [0x92, 1, 0x91, 0x95, 5, 0, 4, 0xc0, 0];
+    assert_eq!(
+        Message::decode(message_of(7, &reversed)),
+        Err(WireError::Malformed("span"))
+    );
+    let whole = Span::of(Partition(3));
+    let part = |last| SpanDigest {
+        last,
+        digest: Digest(0),
+        count: 0,
+    };
+    let split = |parts| Split { span: whole, parts };
+    let first = part(whole.first);
+    for parts in [
+        vec![],
+        vec![first],
+        vec![part(whole.last), first],
+        vec![part(whole.last), part(whole.last)],
+    ] {
+        assert_eq!(split(parts.clone()).spans(), None, "{parts:?}");
+    }
+    let beyond = part(Span::of(Partition(4)).first);
+    assert_eq!(split(vec![first, beyond]).spans(), None);
+    assert_eq!(
+        split(vec![first, part(whole.last)]).spans().map(|spans| spans.len()),
+        Some(2)
     );
 }
 
 proptest! {
     #[test]
-    fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0u8..8) {
+    fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0u8..17) {
         let _ = Message::decode(bytes.clone().into());
-        let framed: Vec<u8> = [VERSION, kind].into_iter().chain(bytes).collect();
-        let _ = Message::decode(framed.into());
+        if let Ok(Message::Splits(splits)) = Message::decode(message_of(kind, &bytes)) {
+            for split in splits.splits {
+                let _ = split.spans();
+            }
+        }
     }
 
     #[test]
     fn damaged_messages_never_panic(which in any::<prop::sample::Index>(), place in any::<prop::sample::Index>(),
         byte in any::<u8>(), cut in any::<prop::sample::Index>()) {
         let all = messages();
-        let mut bytes = which.get(&all).1.encode().to_vec();
+        let mut bytes = encode(&which.get(&all).1);
         let place = place.index(bytes.len());
         bytes[place] = byte;
         let _ = Message::decode(bytes.clone().into());

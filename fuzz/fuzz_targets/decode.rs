@@ -3,10 +3,11 @@
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use nats_kvcache::replica::wire::Message;
+use nats_kvcache::replica::wire::{Header, Message};
 
 fuzz_target!(|data: &[u8]| {
-    if let Ok(message) = Message::decode(Bytes::copy_from_slice(data)) {
-        assert_eq!(Message::decode(message.encode()), Ok(message));
+    if let (Some(header), Ok(message)) = (Header::of(data), Message::decode(Bytes::copy_from_slice(data))) {
+        let again = Message::decode(message.encode(header.version, header.node).into());
+        assert_eq!(again, Ok(message));
     }
 });

@@ -4,12 +4,12 @@
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use nats_kvcache::cache::{Cache, Limits, NodeId};
-use nats_kvcache::replica::wire::Message;
+use nats_kvcache::replica::wire::{Message, VERSION};
 
 const NOW: u64 = 1_700_000_000_000;
 
 fuzz_target!(|data: &[u8]| {
-    let bytes = [&[1, 1], data].concat();
+    let bytes = [&[VERSION, 1, 0, 0, 0, 0, 0, 0, 0, 0], data].concat();
     let Ok(Message::Frame(frame)) = Message::decode(Bytes::from(bytes)) else { return };
     let forward = Cache::new(NodeId(1), Limits::default());
     for command in &frame.commands {

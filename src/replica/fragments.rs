@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
 
-use super::wire::{Fragment, Message, ENVELOPE_BYTES};
+use super::wire::Fragment;
 use crate::cache::{Millis, NodeId};
 
 /// Bytes of incomplete messages kept at most; the oldest are dropped beyond it. A dropped frame shows as a gap of
@@ -17,26 +17,20 @@ const PIECE_BYTES: usize = 256;
 /// How long an incomplete message is kept.
 const PENDING_MS: Millis = 30_000;
 
-/// Cuts a message into fragments of at most `max_message` bytes each. A message that fits is returned as it is.
-pub(super) fn split(node: NodeId, id: u64, message: Bytes, max_message: usize) -> Vec<Bytes> {
-    if message.len() <= max_message {
-        return vec![message];
-    }
-    let piece = max_message.saturating_sub(ENVELOPE_BYTES).max(1);
+/// Cuts a message into pieces of at most `most` bytes each.
+pub(super) fn split(id: u64, message: &Bytes, most: usize) -> Vec<Fragment> {
+    let piece = most.max(1);
     let total = message.len().div_ceil(piece) as u64;
-    let encode = |index: u64| {
+    let fragment = |index: u64| {
         let start = index as usize * piece;
-        let bytes = message.slice(start..message.len().min(start + piece));
-        Message::Fragment(Fragment {
-            node,
+        Fragment {
             id,
             index,
             total,
-            bytes,
-        })
-        .encode()
+            bytes: message.slice(start..message.len().min(start + piece)),
+        }
     };
-    (0..total).map(encode).collect()
+    (0..total).map(fragment).collect()
 }
 
 struct Pending {
@@ -55,11 +49,11 @@ pub(super) struct Assembler {
 
 impl Assembler {
     /// Takes a fragment; returns the whole message when it was the last one missing.
-    pub fn add(&mut self, fragment: Fragment, now: Millis) -> Option<Bytes> {
+    pub fn add(&mut self, node: NodeId, fragment: Fragment, now: Millis) -> Option<Bytes> {
         if fragment.index >= fragment.total || fragment.bytes.is_empty() {
             return None;
         }
-        let key = (fragment.node, fragment.id);
+        let key = (node, fragment.id);
         let pending = self.pending.entry(key).or_insert_with(|| Pending {
             total: fragment.total,
             bytes: 0,
@@ -127,45 +121,26 @@ impl Assembler {
 mod tests {
     use super::*;
 
-    fn pieces(message: &Bytes, max: usize) -> Vec<Fragment> {
-        let decode = |bytes| match Message::decode(bytes) {
-            Ok(Message::Fragment(fragment)) => fragment,
-            other => panic!("expected a fragment, got {other:?}"),
-        };
-        split(NodeId(1), 7, message.clone(), max)
-            .into_iter()
-            .map(decode)
-            .collect()
-    }
-
     #[test]
     fn any_order_and_repeats_put_the_message_together_once() {
         let message = Bytes::from((0..100_000u32).map(|n| n as u8).collect::<Vec<_>>());
-        let mut fragments = pieces(&message, 4_096);
+        let mut fragments = split(7, &message, 4_096);
         assert!(fragments.len() > 20);
         fragments.reverse();
         let mut assembler = Assembler::default();
         let whole: Vec<_> = fragments
             .iter()
             .flat_map(|fragment| [fragment.clone(), fragment.clone()])
-            .filter_map(|fragment| assembler.add(fragment, 0))
+            .filter_map(|fragment| assembler.add(NodeId(1), fragment, 0))
             .collect();
         assert_eq!(whole, [message]);
     }
 
     #[test]
-    fn no_piece_exceeds_the_limit() {
-        let message = Bytes::from(vec![1; 300_000]);
-        assert!(split(NodeId(u64::MAX), u64::MAX, message, 65_536)
-            .iter()
-            .all(|piece| piece.len() <= 65_536));
-    }
-
-    #[test]
     fn incomplete_messages_expire() {
-        let fragments = pieces(&Bytes::from(vec![1; 10_000]), 4_096);
+        let fragments = split(7, &Bytes::from(vec![1; 10_000]), 4_096);
         let mut assembler = Assembler::default();
-        assert_eq!(assembler.add(fragments[0].clone(), 0), None);
+        assert_eq!(assembler.add(NodeId(1), fragments[0].clone(), 0), None);
         assembler.expire(PENDING_MS + 1);
         assert_eq!(assembler.bytes, 0);
         assert!(assembler.pending.is_empty());

@@ -1,39 +1,22 @@
-//! The state machine of one node.
+//! The state machine of one node: inputs, outputs, and which part of the protocol each message belongs to.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::fragments::{self, Assembler};
-use super::peers::{Peer, Peers};
-use super::pull::{Progress, Pull, Purpose};
-use super::serve;
+use super::acks::{AckRequest, Acks, Unconfirmed};
+use super::fragments::Assembler;
+use super::membership::{Strangers, EARLY_BEAT_MS};
+use super::peers::{Peers, PRESENT_BEATS};
+use super::pull::{Pull, Purpose};
+use super::ring::Ring;
+use super::seal::{Keyring, Proof};
 use super::status::{Counters, Status, SyncState};
 use super::throttle::Throttle;
-use super::wire::{
-    Beat, BeatState, Chunk, Chunker, Frame, Message, ReplayCommands, ReplayEnd, ReplayRequest, WireError,
-    ENVELOPE_BYTES,
-};
+use super::wire::{BeatState, Header, Message, WireError};
 use super::Now;
-use crate::cache::{Cache, Command, Digest, Millis, NodeId, Partition, Time, PARTITIONS};
-
-/// Frames may arrive a little after the beat that announces them; only then are they missing.
-const GAP_GRACE_MS: Millis = 300;
-
-/// Newcomers are answered by a beat, but never more often than this.
-const WELCOME_MS: Millis = 100;
-
-/// A beat goes out this many times slower for each further block of peers, so that a large lattice is not busy with
-/// beats alone.
-const PEERS_PER_SLOWDOWN: u64 = 32;
-
-/// While one of two nodes has forgotten older deletions than the other, their digests differ for no reason. A difference
-/// that stays for this many beat intervals is looked at all the same.
-const FLOOR_PATIENCE: u64 = 30;
-
-/// Larger frames do not travel faster, but delay what comes after them.
-const MAX_FRAME_BYTES: usize = 256 << 10;
+use crate::cache::{Cache, Command, Millis, NodeId, Time};
 
 /// What a replica has to know from the start.
 #[derive(Clone, Debug)]
@@ -46,16 +29,30 @@ pub struct Config {
     pub beat_interval_ms: Millis,
     /// After how many milliseconds without a finished first replay the node says that it is not synced.
     pub sync_limit_ms: Millis,
+    /// What messages are authenticated with.
+    pub keyring: Arc<Keyring>,
+    /// Bytes of recent frames kept for peers that missed some.
+    pub ring_bytes: usize,
+    /// Oldest and newest version of the protocol this node speaks. Anything but [`Config::VERSIONS`] is for tests of
+    /// nodes of other releases.
+    pub versions: (u8, u8),
 }
 
-/// The numbers a replica has used. One that takes over for another of the same process goes on after them, so that no
-/// frame or request number is used twice under one node id.
+impl Config {
+    /// The versions this release speaks.
+    pub const VERSIONS: (u8, u8) = (super::wire::OLDEST_VERSION, super::wire::VERSION);
+}
+
+/// What a replica leaves behind: the numbers it has used, and how far back its state goes. One that takes over for another of the same process goes on after them, so that no
+/// number of a frame, beat or request is used twice under one node id.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Numbers {
     /// Newest frame.
     pub seq: u64,
-    /// Newest request or fragmented message.
+    /// Newest beat, request, challenge or fragmented message.
     pub id: u64,
+    /// Since when the state it held exists, when it had its first replay, and when it last was in contact.
+    pub past: (Time, Time, Time),
 }
 
 /// What the shell tells the replica.
@@ -78,7 +75,12 @@ pub enum Input {
         request: u64,
     },
     /// Commands of local writes, in order. They are in the cache already.
-    Local(Vec<Command>),
+    Local {
+        /// The commands.
+        commands: Vec<Command>,
+        /// Who wants to know when all of them are confirmed.
+        acks: Vec<AckRequest>,
+    },
     /// This process ends; nothing follows.
     Leaving,
 }
@@ -111,6 +113,35 @@ pub enum Output {
     },
     /// Join the group of those who answer replay requests.
     AnswerReplays,
+    /// Leave that group.
+    LeaveReplays,
+    /// Answer to an [`AckRequest`].
+    Acked {
+        /// Its number.
+        id: u64,
+        /// Whether the commands were confirmed in time.
+        result: Result<(), Unconfirmed>,
+    },
+}
+
+/// How far a node is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Phase {
+    /// The first replay is under way.
+    Replaying,
+    /// The first replay is done; what peers sent meanwhile is still being sorted out, until this time at most.
+    Settling(Millis),
+    Synced,
+    /// It was away for longer than deletions are remembered and takes its peers' state.
+    Yielding,
+}
+
+/// Limits the log lines that strangers can cause as often as they like.
+#[derive(Default)]
+pub(super) struct Logs {
+    pub malformed: Throttle,
+    pub refused: Throttle,
+    pub unauthenticated: Throttle,
 }
 
 /// Replication of one node.
@@ -119,54 +150,100 @@ pub enum Output {
 /// [`Replica::poll_output`] returns, in order, until it returns `None`; then call `tick` no later than
 /// [`Replica::poll_timeout`] says. `now.mono` never goes back.
 pub struct Replica {
-    cache: Arc<Cache>,
-    config: Config,
-    outputs: VecDeque<Output>,
-    connected: bool,
-    started: Option<Millis>,
-    synced: bool,
+    pub(super) cache: Arc<Cache>,
+    pub(super) config: Config,
+    pub(super) outputs: VecDeque<Output>,
+    pub(super) connected: bool,
+    pub(super) phase: Phase,
+    pub(super) started: Option<Millis>,
+    /// When the replica was last called: a long time ago means that the process was stopped.
+    last_call: Millis,
     /// When the first replay began.
-    replay_began: Millis,
-    max_message: usize,
-    seq: u64,
-    next_id: u64,
-    next_beat: Millis,
-    last_beat: Millis,
-    peers: Peers,
-    pull: Option<Pull>,
+    pub(super) replay_began: Millis,
+    pub(super) max_message: usize,
+    pub(super) seq: u64,
+    pub(super) next_id: u64,
+    pub(super) next_beat: Millis,
+    pub(super) last_beat: Millis,
+    /// The next beat asks peers for theirs.
+    pub(super) wants_beats: bool,
+    /// Hybrid time of the last contact with a synced peer.
+    pub(super) contact: Time,
+    /// Since when the state this node holds exists; the end of time before the first replay.
+    pub(super) since: Time,
+    /// When the first replay was done; 0 before.
+    pub(super) joined: Time,
+    /// Since when it has been listening without a break.
+    pub(super) listening: Time,
+    /// Since when this node, which was alone for long, hears newcomers only.
+    pub(super) newcomers_since: Option<Millis>,
+    /// When to ask once more whether anybody answers replays.
+    pub(super) ask_again: Option<Millis>,
+    /// Until when replay requests are left to others, after an absence that may have been too long.
+    pub(super) serves_from: Millis,
+    pub(super) ring: Ring,
+    pub(super) acks: Acks,
+    pub(super) peers: Peers,
+    pub(super) strangers: Strangers,
+    pub(super) pull: Option<Pull>,
+    /// What a peer that compares has shown this node to lack.
+    pub(super) reverse: Option<Pull>,
     /// Something of a peer that is gone is missing here: compare with any other.
-    orphaned: bool,
-    next_comparison: Millis,
-    assembler: Assembler,
-    counters: Counters,
-    malformed_log: Throttle,
-    refused_log: Throttle,
+    pub(super) orphaned: bool,
+    pub(super) next_comparison: Millis,
+    pub(super) next_gap_comparison: Millis,
+    pub(super) next_reverse: Millis,
+    pub(super) next_fold: u16,
+    pub(super) assembler: Assembler,
+    pub(super) counters: Counters,
+    pub(super) logs: Logs,
 }
 
 impl Replica {
     /// A replica of `cache` that has not been connected yet. `numbers` are those of a replica it takes over from.
     pub fn new(cache: Arc<Cache>, config: Config, numbers: Numbers) -> Self {
+        let ring = Ring::new(config.ring_bytes);
+        let (since, joined, contact) = numbers.past;
         Replica {
             cache,
             config,
             outputs: VecDeque::new(),
             connected: false,
+            phase: Phase::Replaying,
             started: None,
-            synced: false,
+            last_call: 0,
             replay_began: 0,
             max_message: 64 << 10,
             seq: numbers.seq,
             next_id: numbers.id,
             next_beat: 0,
             last_beat: 0,
+            wants_beats: false,
+            contact,
+            since: if joined == Time::default() {
+                Time(u64::MAX)
+            } else {
+                since
+            },
+            joined,
+            listening: Time::default(),
+            newcomers_since: None,
+            ask_again: None,
+            serves_from: 0,
+            ring,
+            acks: Acks::default(),
             peers: Peers::default(),
+            strangers: Strangers::default(),
             pull: None,
+            reverse: None,
             orphaned: false,
             next_comparison: 0,
+            next_gap_comparison: 0,
+            next_reverse: 0,
+            next_fold: 0,
             assembler: Assembler::default(),
             counters: Counters::default(),
-            malformed_log: Throttle::default(),
-            refused_log: Throttle::default(),
+            logs: Logs::default(),
         }
     }
 
@@ -175,47 +252,40 @@ impl Replica {
         Numbers {
             seq: self.seq,
             id: self.next_id,
+            past: (self.since, self.joined, self.contact),
         }
     }
 
     /// Takes one input.
     pub fn handle(&mut self, now: Now, input: Input) {
-        self.started.get_or_insert(now.mono);
+        self.called(now);
         match input {
             Input::Connected { max_payload } => self.connect(now, max_payload),
             Input::Disconnected => self.disconnect(now),
-            Input::MessagesLost => self.peers.doubt_all(now.mono),
+            Input::MessagesLost => self.listen_again(now),
             Input::Message(bytes) => self.message(now, bytes),
             Input::NoResponders { request } => self.no_responders(now, request),
-            Input::Local(commands) => self.publish_commands(&commands),
+            Input::Local { commands, acks } => self.publish_commands(now, &commands, acks),
             Input::Leaving => self.beat(now, BeatState::Leaving),
         }
-        self.request_ranges(now);
+        self.request_tasks(now);
     }
 
     /// Does what is due at `now`.
     pub fn tick(&mut self, now: Now) {
-        self.started.get_or_insert(now.mono);
+        self.called(now);
         self.assembler.expire(now.mono);
-        for node in self.peers.silent(now.mono) {
-            tracing::info!(peer = %node, "peer is silent and counts as gone");
-            self.orphaned |= self.peers.remove(node);
-        }
-        if let Some(progress) = self.pull.as_mut().map(|pull| pull.tick(now.mono)) {
-            self.pull_progress(now, progress);
-        }
+        self.tick_membership(now);
+        self.tick_pulls(now);
+        self.tick_acks(now);
+        self.settle(now);
         if self.connected && now.mono >= self.next_beat {
-            self.beat(
-                now,
-                if self.synced {
-                    BeatState::Synced
-                } else {
-                    BeatState::Starting
-                },
-            );
+            self.beat(now, self.beat_state());
+            self.fold(now);
         }
+        self.ask_for_frames(now);
         self.repair(now);
-        self.request_ranges(now);
+        self.request_tasks(now);
     }
 
     /// The next thing to do, if any.
@@ -225,34 +295,50 @@ impl Replica {
 
     /// When [`Replica::tick`] has to be called, in milliseconds of the monotonic clock. After a tick it lies ahead.
     pub fn poll_timeout(&self) -> Millis {
+        let acks = self.acks.deadline();
         if !self.connected {
-            return Millis::MAX;
+            return acks.unwrap_or(Millis::MAX);
         }
-        let gaps = || {
-            self.peers
-                .iter()
-                .filter_map(|(_, peer)| peer.gap_since)
-                .map(|since| since + GAP_GRACE_MS)
-                .min()
+        let settling = match self.phase {
+            Phase::Settling(until) => Some(until),
+            _ => None,
         };
-        // A gap is looked at only when the first replay is done and no pull is under way.
-        let wake = match &self.pull {
-            Some(pull) => pull.deadline(),
-            None if self.synced => gaps(),
-            None => None,
-        };
-        wake.map_or(self.next_beat, |wake| wake.min(self.next_beat))
+        let pulls = [&self.pull, &self.reverse];
+        let pulls = pulls.into_iter().flatten().filter_map(Pull::deadline).min();
+        [
+            acks,
+            settling,
+            pulls,
+            self.ask_again,
+            self.next_challenge(),
+            self.next_frames_request(),
+        ]
+        .into_iter()
+        .flatten()
+        .fold(self.next_beat, Millis::min)
     }
 
     /// Progress of the first replay, and whether the lattice can be reached.
     pub fn sync_state(&self, now: Now) -> SyncState {
         let waited = self.started.map_or(0, |started| now.mono.saturating_sub(started));
-        match (self.synced, self.connected) {
-            (true, true) => SyncState::Synced,
-            (true, false) => SyncState::Disconnected,
-            (false, _) if waited >= self.config.sync_limit_ms => SyncState::Unsynced,
-            (false, _) => SyncState::Starting,
+        match (self.phase, self.connected) {
+            (Phase::Yielding, true) => SyncState::Resyncing,
+            (Phase::Synced, true) => SyncState::Synced,
+            (Phase::Synced | Phase::Yielding, false) => SyncState::Disconnected,
+            _ if waited >= self.config.sync_limit_ms => SyncState::Unsynced,
+            _ => SyncState::Starting,
         }
+    }
+
+    /// Until when this node, if it is not called again, still counts as present with its peers and has everything they
+    /// have told it to have: in milliseconds of the monotonic clock, 0 for now not at all.
+    pub fn current_until(&self) -> Millis {
+        let whole = self.peers.iter().all(|(_, peer)| !peer.frames.has_gap());
+        if self.phase != Phase::Synced || !self.connected || !whole || self.wants_beats {
+            return 0;
+        }
+        let heard = self.peers.iter().map(|(_, peer)| peer.present_until()).min();
+        (self.last_beat + PRESENT_BEATS * self.beat_interval()).min(heard.unwrap_or(Millis::MAX))
     }
 
     /// What can be said of this node at `now`.
@@ -260,366 +346,141 @@ impl Replica {
         Status {
             sync: self.sync_state(now),
             peers: self.peers.status(),
+            foreign: self.strangers.foreign().to_vec(),
             counters: self.counters,
         }
     }
 
-    // --- connection
+    /// Notices that the process was stopped (SIGSTOP, a suspended machine): what happened meanwhile was missed.
+    fn called(&mut self, now: Now) {
+        self.started.get_or_insert(now.mono);
+        let last = std::mem::replace(&mut self.last_call, now.mono);
+        if last > 0 && self.connected && now.mono.saturating_sub(last) > 3 * self.beat_interval() {
+            tracing::warn!(
+                stopped_ms = now.mono - last,
+                "this process did not run for a while; reconciling"
+            );
+            self.counters.stops += 1;
+            self.hold_back(now);
+            self.listen_again(now);
+        }
+    }
 
     fn connect(&mut self, now: Now, max_payload: usize) {
         self.connected = true;
         self.max_message = max_payload;
-        self.next_beat = now.mono;
-        if !self.synced {
+        self.hold_back(now);
+        self.listen_again(now);
+        if self.phase == Phase::Replaying {
             self.replay_began = now.mono;
-            self.pull = Some(Pull::new(Purpose::FirstReplay));
+            self.pull = Some(Pull::new(Purpose::FirstReplay, now.mono));
         }
         self.tick(now);
     }
 
     fn disconnect(&mut self, now: Now) {
         self.connected = false;
+        if self.phase == Phase::Yielding {
+            self.stop_yielding(now);
+        }
+        self.ask_again = None;
         self.pull = None;
-        self.outputs.retain(|output| matches!(output, Output::AnswerReplays));
-        self.peers.doubt_all(now.mono);
+        self.reverse = None;
+        self.outputs.retain(|output| !matches!(output, Output::Publish { .. }));
+        self.peers.pardon_silence(now.mono);
     }
 
-    fn publish(&mut self, to: Target, message: Bytes) {
-        if !self.connected {
-            return;
-        }
-        let id = self.fresh_id();
-        for payload in fragments::split(self.cache.node(), id, message, self.max_message) {
-            self.outputs.push_back(Output::Publish { to, payload });
-        }
-    }
-
-    fn fresh_id(&mut self) -> u64 {
-        self.next_id += 1;
-        self.next_id
-    }
-
-    // --- own commands and beats
-
-    /// Sends commands as frames. While NATS is away they are not kept: the number of the frame they would have had
-    /// stays missing, and peers fetch by digest what they do not have.
-    fn publish_commands(&mut self, commands: &[Command]) {
-        if !self.connected {
-            self.seq += 1;
-            self.counters.commands_unsent += commands.len() as u64;
-            return;
-        }
-        let mut chunker = Chunker::new(self.frame_bytes());
-        for command in commands {
-            if let Some(chunk) = chunker.push(command) {
-                self.frame(chunk);
-            }
-        }
-        if let Some(chunk) = chunker.finish() {
-            self.frame(chunk);
+    /// After an absence that may have been longer than deletions are remembered, others answer replays first.
+    fn hold_back(&mut self, now: Now) {
+        self.listening = self.hybrid_now(now);
+        let away_ms = self.cache.clock().now(now.wall).saturating_sub(self.contact.millis());
+        if self.contact != Time::default() && away_ms > self.cache.limits().tombstone_ttl_ms {
+            self.serves_from = now.mono + 1_000;
         }
     }
 
-    fn frame(&mut self, chunk: Chunk) {
-        self.seq += 1;
-        self.counters.frames_sent += 1;
-        self.counters.commands_sent += chunk.count();
-        let frame = chunk.into_frame(self.cache.node(), self.seq, self.cache.clock().latest());
-        self.publish(Target::Commands, frame);
-    }
-
-    fn frame_bytes(&self) -> usize {
-        self.max_message.saturating_sub(ENVELOPE_BYTES).min(MAX_FRAME_BYTES)
-    }
-
-    fn beat(&mut self, now: Now, state: BeatState) {
-        let interval_ms = self.config.beat_interval_ms * (1 + self.peers.len() as u64 / PEERS_PER_SLOWDOWN);
-        self.last_beat = now.mono;
-        self.next_beat = now.mono + interval_ms;
-        let beat = Beat {
-            node: self.cache.node(),
-            host: self.config.host.clone(),
-            release: self.config.release.clone(),
-            seq: self.seq,
-            digest: self.cache.root_digest(),
-            keys: self.cache.keys(),
-            clock: self.cache.clock().latest(),
-            floor: self.cache.floor(),
-            state,
-            interval_ms,
-        };
-        self.publish(Target::Beat, Message::Beat(beat).encode());
+    /// Messages may have been missed: the beats of all peers will tell which.
+    fn listen_again(&mut self, now: Now) {
+        self.peers.pardon_silence(now.mono);
+        self.wants_beats = true;
+        self.next_beat = now.mono.max(self.last_beat + EARLY_BEAT_MS);
+        self.next_comparison = self.next_comparison.max(now.mono + self.spread(self.beat_interval()));
     }
 
     // --- messages of peers
 
-    fn message(&mut self, now: Now, bytes: Bytes) {
-        let length = bytes.len() as u64;
+    fn message(&mut self, now: Now, sealed: Bytes) {
+        let Some(header) = Header::of(&sealed) else {
+            return self.malformed(now, &WireError::Malformed("shorter than its header"));
+        };
+        if header.node == self.cache.node() {
+            // This node's own messages, should they come back.
+            return;
+        }
+        if !(self.config.versions.0..=self.config.versions.1).contains(&header.version) {
+            return self.unknown_version(header);
+        }
+        let length = sealed.len() as u64;
+        let (bytes, proof) = match self.config.keyring.unseal(&sealed) {
+            Ok(message) => message,
+            Err(refusal) => return self.refused_message(now, header, &refusal),
+        };
         match Message::decode(bytes) {
             Ok(Message::Fragment(fragment)) => {
                 // A message in fragments is no fragment itself, so this goes no deeper than one level.
-                if let Some(whole) = self.assembler.add(fragment, now.mono) {
-                    let length = whole.len() as u64;
-                    match Message::decode(whole) {
-                        Ok(Message::Fragment(_)) => self.malformed(now, &WireError::Malformed("fragment of fragments")),
-                        Ok(message) => self.understood(now, message, length),
-                        Err(error) => self.malformed(now, &error),
+                let Some(whole) = self.assembler.add(header.node, fragment, now.mono) else {
+                    return;
+                };
+                let length = whole.len() as u64;
+                match (Header::of(&whole), Message::decode(whole.clone())) {
+                    (Some(inner), Ok(message))
+                        if inner.node == header.node && !matches!(message, Message::Fragment(_)) =>
+                    {
+                        self.understood(now, header.node, proof, message, length);
                     }
+                    (_, Err(error)) => self.malformed(now, &error),
+                    _ => self.malformed(now, &WireError::Malformed("whole of fragments")),
                 }
             }
-            Ok(message) => self.understood(now, message, length),
+            Ok(message) => self.understood(now, header.node, proof, message, length),
             Err(error) => self.malformed(now, &error),
         }
     }
 
-    fn understood(&mut self, now: Now, message: Message, length: u64) {
+    fn understood(&mut self, now: Now, node: NodeId, proof: Proof, message: Message, length: u64) {
+        let Some(peer) = self.peers.heard(node, now.mono) else {
+            return;
+        };
+        peer.other_issuer = proof == Proof::OtherIssuer;
+        let proven = peer.proven;
         match message {
-            Message::Frame(frame) if frame.node != self.cache.node() => self.frame_of_peer(now, frame),
-            Message::Beat(beat) if beat.node != self.cache.node() => self.beat_of_peer(now, beat),
-            Message::ReplayRequest(request) if request.node != self.cache.node() => self.serve(now, &request),
-            Message::ReplayCommands(replay) => self.replay_commands(now, replay, length),
-            Message::ReplayEnd(end) => self.replay_end(now, end),
-            // This node's own messages, should they come back.
-            _ => {}
+            Message::Hello(hello) => self.hello(now, node, &hello),
+            Message::Welcome(welcome) => self.welcome(now, node, welcome),
+            // What was asked for here names the request, which is as good as a challenge.
+            Message::ReplayCommands(commands) => self.replay_commands(now, node, commands, length),
+            Message::Splits(splits) => self.splits(now, node, splits, length),
+            Message::Unknown(unknown) => self.unknown(now, node, &unknown),
+            Message::ReplayEnd(end) => self.replay_end(now, node, end),
+            // Answering a recorded request changes nothing.
+            Message::ReplayRequest(request) => self.serve_replay(now, node, &request),
+            Message::Compare(compare) => self.serve_compare(node, &compare),
+            Message::Fetch(fetch) => self.serve_fetch(now, node, &fetch),
+            Message::FramesRequest(request) => self.serve_frames(node, &request),
+            // All else counts only from those who are known to be alive.
+            _ if !proven => {}
+            Message::Frame(frame) => self.frame_of_peer(now, node, frame),
+            Message::Beat(beat) => self.beat_of_peer(now, node, beat),
+            Message::FramesGone(gone) => self.frames_gone(node, gone),
+            Message::Ack(ack) => self.ack_of_peer(node, ack),
+            Message::Fragment(_) => {}
         }
+        self.challenge(now, node);
     }
 
     fn malformed(&mut self, now: Now, error: &WireError) {
         self.counters.malformed += 1;
-        if let Some(suppressed) = self.malformed_log.pass(now.mono) {
+        if let Some(suppressed) = self.logs.malformed.pass(now.mono) {
             tracing::warn!(%error, suppressed, "dropped a message that is not of this protocol");
         }
-    }
-
-    fn frame_of_peer(&mut self, now: Now, frame: Frame) {
-        self.counters.frames_received += 1;
-        self.apply(now, &frame.commands, frame.clock);
-        if let Some(peer) = self.peers.heard(frame.node, now.mono) {
-            peer.arrived(frame.seq, now.mono);
-        }
-    }
-
-    fn apply(&mut self, now: Now, commands: &[Command], clock: Time) {
-        self.observe(now, clock);
-        self.counters.commands_received += commands.len() as u64;
-        for command in commands {
-            if let Err(error) = self.cache.apply(command, now.wall) {
-                self.counters.refused += 1;
-                if let Some(suppressed) = self.refused_log.pass(now.mono) {
-                    tracing::warn!(%error, suppressed, "refused a command of a peer; check the clocks of the hosts");
-                }
-            }
-        }
-    }
-
-    /// Follows a peer's clock, unless it is too far ahead to be right.
-    fn observe(&self, now: Now, clock: Time) {
-        if clock.millis() <= now.wall.saturating_add(self.cache.limits().max_clock_skew_ms) {
-            self.cache.clock().observe(clock);
-        }
-    }
-
-    fn beat_of_peer(&mut self, now: Now, beat: Beat) {
-        if beat.state == BeatState::Leaving {
-            tracing::info!(peer = %beat.node, host = %beat.host, "peer leaves");
-            self.peers.heard(beat.node, now.mono);
-            self.peers
-                .beat(beat.clone(), self.cache.root_digest(), self.cache.floor(), now.mono);
-            self.orphaned |= self.peers.remove(beat.node);
-            return;
-        }
-        self.observe(now, beat.clock);
-        self.follow_floor(now, beat.floor);
-        if !self.peers.knows(beat.node) {
-            // A newcomer learns who is there without waiting for the next turn.
-            self.next_beat = self.next_beat.min(self.last_beat + WELCOME_MS);
-        }
-        self.peers
-            .beat(beat, self.cache.root_digest(), self.cache.floor(), now.mono);
-        self.repair(now);
-    }
-
-    /// A peer has collected deletions up to `floor`; so does this node, within what its own settings allow.
-    fn follow_floor(&self, now: Now, floor: Time) {
-        let limits = self.cache.limits();
-        let newest = now
-            .wall
-            .saturating_add(limits.max_clock_skew_ms)
-            .saturating_sub(limits.tombstone_ttl_ms);
-        if floor <= Time::from_millis(newest) {
-            self.cache.raise_floor(floor);
-        }
-    }
-
-    fn serve(&mut self, now: Now, request: &ReplayRequest) {
-        self.counters.replays_served += 1;
-        for message in serve::answer(&self.cache, request, self.seq, self.frame_bytes(), now) {
-            self.publish(Target::Node(request.node), message);
-        }
-    }
-
-    fn replay_commands(&mut self, now: Now, replay: ReplayCommands, length: u64) {
-        self.counters.replay_bytes_received += length;
-        self.counters.replay_commands_received += replay.commands.len() as u64;
-        self.apply(now, &replay.commands, replay.clock);
-        if let Some(progress) = self
-            .pull
-            .as_mut()
-            .map(|pull| pull.commands(replay.request, replay.index, now.mono))
-        {
-            self.pull_progress(now, progress);
-        }
-    }
-
-    fn replay_end(&mut self, now: Now, end: ReplayEnd) {
-        if let Some(progress) = self.pull.as_mut().map(|pull| pull.end(end)) {
-            self.pull_progress(now, progress);
-        }
-    }
-
-    // --- pulling
-
-    fn request_ranges(&mut self, now: Now) {
-        while let Some((purpose, request, range)) = self.next_range(now) {
-            let digests = (range.from..range.to).map(|partition| self.cache.digest(Partition(partition)));
-            let message = Message::ReplayRequest(ReplayRequest {
-                node: self.cache.node(),
-                request,
-                from: Partition(range.from),
-                digests: digests.collect::<Vec<Digest>>(),
-                settled_ms: match purpose {
-                    Purpose::Difference(_) => self.settled_ms(),
-                    _ => 0,
-                },
-            });
-            let to = purpose.peer().map_or(Target::Replay { request }, Target::Node);
-            self.publish(to, message.encode());
-        }
-    }
-
-    fn next_range(&mut self, now: Now) -> Option<(Purpose, u64, super::pull::Range)> {
-        let request = self.next_id + 1;
-        let pull = self.pull.as_mut()?;
-        // The fragments of a larger request could reach different peers of the replay group.
-        let most = (self.max_message.saturating_sub(ENVELOPE_BYTES) / 8).clamp(1, PARTITIONS) as u16;
-        let range = pull.next_request(request, most, now.mono)?;
-        self.next_id = request;
-        Some((pull.purpose, request, range))
-    }
-
-    /// A difference between partitions that have been at rest for this long is no write under way.
-    fn settled_ms(&self) -> u64 {
-        self.config.beat_interval_ms
-    }
-
-    fn no_responders(&mut self, now: Now, request: u64) {
-        let Some(pull) = self.pull.take_if(|pull| pull.has_request(request)) else {
-            return;
-        };
-        match pull.purpose {
-            Purpose::FirstReplay if pull.answered => {
-                tracing::warn!("the peers that answered the replay are gone; going on with what has arrived");
-                self.become_synced(now);
-            }
-            Purpose::FirstReplay => {
-                tracing::info!("no peer answers replays: first node of the lattice");
-                self.become_synced(now);
-            }
-            Purpose::Gap(_) | Purpose::Orphan(_) | Purpose::Difference(_) => self.pull_failed(pull.purpose),
-        }
-    }
-
-    fn pull_progress(&mut self, now: Now, progress: Progress) {
-        if progress == Progress::Running {
-            return;
-        }
-        let Some(pull) = self.pull.take() else { return };
-        if progress == Progress::Failed {
-            return self.pull_failed(pull.purpose);
-        }
-        self.counters.pulls += 1;
-        for (node, seq) in pull.seqs {
-            if let Some(peer) = self.peers.heard(node, now.mono) {
-                peer.pulled(seq, now.mono);
-            }
-        }
-        match pull.purpose {
-            Purpose::FirstReplay => self.become_synced(now),
-            Purpose::Gap(node) => tracing::info!(peer = %node, "repaired after missing frames"),
-            Purpose::Orphan(node) => {
-                self.orphaned = false;
-                tracing::info!(peer = %node, "repaired after a peer went with frames missing here");
-            }
-            Purpose::Difference(node) => tracing::debug!(peer = %node, "compared partitions at rest"),
-        }
-    }
-
-    fn become_synced(&mut self, now: Now) {
-        if !self.synced {
-            let took_ms = now.mono - self.replay_began;
-            tracing::info!(
-                "synced keys={} took_ms={took_ms} digest={}",
-                self.cache.keys(),
-                self.cache.root_digest()
-            );
-        }
-        self.synced = true;
-        self.next_beat = now.mono;
-        self.outputs.push_back(Output::AnswerReplays);
-    }
-
-    /// The peer did not answer. It is asked again when it shows life; if it does not, it counts as gone.
-    fn pull_failed(&mut self, purpose: Purpose) {
-        if let Some(peer) = purpose.peer().and_then(|node| self.peers.get_mut(node)) {
-            tracing::warn!(peer = ?purpose.peer(), "peer does not answer replay requests");
-            peer.gap_since = None;
-            peer.differs_since = None;
-        }
-    }
-
-    /// Starts a pull where something is missing and none is under way.
-    fn repair(&mut self, now: Now) {
-        if !self.connected || !self.synced || self.pull.is_some() {
-            return;
-        }
-        let found = self.gap(now).or_else(|| self.orphan()).or_else(|| self.difference(now));
-        let Some(purpose) = found else { return };
-        if matches!(purpose, Purpose::Difference(_)) {
-            self.next_comparison = now.mono + 2 * self.config.beat_interval_ms;
-        }
-        self.pull = Some(Pull::new(purpose));
-    }
-
-    fn gap(&self, now: Now) -> Option<Purpose> {
-        let missing = |since: Option<Millis>| since.is_some_and(|since| now.mono >= since + GAP_GRACE_MS);
-        self.peers
-            .iter()
-            .find(|(_, peer)| missing(peer.gap_since))
-            .map(|(node, _)| Purpose::Gap(node))
-    }
-
-    fn orphan(&self) -> Option<Purpose> {
-        let mut synced = self.peers.iter().filter(|(_, peer)| peer.synced());
-        synced
-            .next()
-            .filter(|_| self.orphaned)
-            .map(|(node, _)| Purpose::Orphan(node))
-    }
-
-    fn difference(&self, now: Now) -> Option<Purpose> {
-        let interval = self.config.beat_interval_ms;
-        let stays = |peer: &Peer| {
-            let patience = if peer.floor_agrees {
-                interval
-            } else {
-                interval * FLOOR_PATIENCE
-            };
-            peer.differs_since.is_some_and(|since| now.mono >= since + patience)
-        };
-        let mut different = self.peers.iter().filter(|(_, peer)| stays(peer));
-        different
-            .next()
-            .filter(|_| now.mono >= self.next_comparison)
-            .map(|(node, _)| Purpose::Difference(node))
     }
 }

@@ -5,16 +5,25 @@
 //! seeded simulator in tests. Reads and local writes never pass through it: they go straight to the cache, and the
 //! commands that a write returns come here as [`Input::Local`].
 
+mod acks;
 mod fragments;
+mod frames;
 mod machine;
+mod membership;
+mod outbound;
 mod peers;
 mod pull;
+mod repair;
+mod ring;
+mod seal;
 mod serve;
 mod status;
 mod throttle;
 pub mod wire;
 
+pub use acks::{Ack, AckRequest, Unconfirmed};
 pub use machine::{Config, Input, Numbers, Output, Replica, Target};
+pub use seal::{Keyring, KeyringError, Refusal};
 pub use status::{Counters, PeerStatus, Status, SyncState};
 
 use crate::cache::Millis;

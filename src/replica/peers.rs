@@ -1,27 +1,46 @@
-//! What this node knows of the others: position in their frame sequences, and their last beat.
+//! What this node knows of the others: whether they are alive, their position in their frame sequences, and their last
+//! beat.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::status::PeerStatus;
 use super::wire::{Beat, BeatState};
 use crate::cache::{Digest, Millis, NodeId, Time};
 
-/// Most peers kept at a time. More beats than that come from a broken or hostile client.
+/// Most peers kept at a time. More than that come from a broken or hostile client.
 const MAX_PEERS: usize = 4_096;
 
 /// Frames received beyond a gap that are remembered one by one.
 const MAX_AHEAD: usize = 4_096;
 
+/// Runs of missing frames asked for at a time.
+const MAX_RUNS: usize = 64;
+
 /// A peer is gone after this many of its beat intervals without a word.
 const MISSED_BEATS: u64 = 5;
+
+/// A node or peer that was silent for this many of its beat intervals may be without contact.
+pub(super) const PRESENT_BEATS: u64 = 3;
 
 /// Longest beat interval that is believed.
 const MAX_INTERVAL_MS: Millis = 3_600_000;
 
-/// Interval assumed of a peer that has sent frames but no beat yet.
-const UNKNOWN_INTERVAL_MS: Millis = 12_000;
+/// How long a node that was heard may take to prove that it is alive.
+const UNPROVEN_MS: Millis = 8_000;
 
-/// Which frames of one peer have arrived.
+/// How long the last frames of a node that leaves are waited for.
+const LEAVING_MS: Millis = 1_500;
+
+/// Between two challenges of one node.
+pub(super) const CHALLENGE_MS: Millis = 400;
+
+/// Unanswered challenges of one node that are remembered.
+const MAX_CHALLENGES: usize = 8;
+
+/// Nodes that are gone and still remembered.
+const MAX_GONE: usize = 65_536;
+
+/// Which frames of one author have arrived.
 #[derive(Default, Debug)]
 pub(super) struct SeqTracker {
     /// All frames up to this one have arrived, or their effect has.
@@ -33,12 +52,19 @@ pub(super) struct SeqTracker {
 }
 
 impl SeqTracker {
-    pub fn arrived(&mut self, seq: u64) {
+    /// Whether a frame has not arrived yet and can be taken note of.
+    pub fn takes(&self, seq: u64) -> bool {
+        let next = seq == self.contiguous + 1;
+        seq > self.contiguous && !self.ahead.contains(&seq) && (next || self.ahead.len() < MAX_AHEAD)
+    }
+
+    /// Takes note of a frame. Returns whether the contiguous part has grown.
+    pub fn arrived(&mut self, seq: u64) -> bool {
         self.announced(seq);
-        if seq > self.contiguous && self.ahead.len() < MAX_AHEAD {
+        if self.takes(seq) {
             self.ahead.insert(seq);
         }
-        self.advance();
+        self.advance()
     }
 
     pub fn announced(&mut self, seq: u64) {
@@ -55,157 +81,326 @@ impl SeqTracker {
         }
     }
 
-    fn advance(&mut self) {
+    fn advance(&mut self) -> bool {
+        let before = self.contiguous;
         while self.ahead.remove(&(self.contiguous + 1)) {
             self.contiguous += 1;
         }
+        self.contiguous > before
     }
 
     pub fn has_gap(&self) -> bool {
         self.contiguous < self.newest
     }
+
+    pub fn contiguous(&self) -> u64 {
+        self.contiguous
+    }
+
+    /// Whether all frames `first..=last` have arrived.
+    pub fn covers(&self, first: u64, last: u64) -> bool {
+        (first.max(self.contiguous + 1)..=last).all(|seq| self.ahead.contains(&seq))
+    }
+
+    /// The first runs of missing frames, as first and last number each.
+    pub fn missing(&self) -> Vec<(u64, u64)> {
+        let mut runs = Vec::new();
+        let mut next = self.contiguous + 1;
+        for &seq in &self.ahead {
+            if runs.len() == MAX_RUNS {
+                return runs;
+            }
+            if seq > next {
+                runs.push((next, seq - 1));
+            }
+            next = seq + 1;
+        }
+        if next <= self.newest && runs.len() < MAX_RUNS {
+            runs.push((next, self.newest));
+        }
+        runs
+    }
+}
+
+/// How far the author was asked for missing frames.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct Asked {
+    /// Requests without any progress.
+    pub times: u32,
+    /// When the last one was sent.
+    pub at: Millis,
+    /// The author no longer keeps them.
+    pub gone: bool,
 }
 
 #[derive(Debug)]
 pub(super) struct Peer {
+    /// It has answered a challenge of this process: it is alive, and no recording.
+    pub proven: bool,
+    /// It has said that it counts this node as a peer.
+    pub knows_us: bool,
+    /// The latest challenges it has not answered: an answer may take longer than the time between two of them.
+    challenges: VecDeque<u64>,
+    /// When the last one was sent.
+    challenged_at: Option<Millis>,
+    /// It seals with another issuer's seed.
+    pub other_issuer: bool,
+    /// Its frames.
     pub frames: SeqTracker,
+    /// Which of this node's frames it has confirmed.
+    pub confirmed: SeqTracker,
     /// Since when frames are missing.
     pub gap_since: Option<Millis>,
+    /// What was done about it.
+    pub asked: Asked,
     /// Since when its digest differs although no frame is missing.
     pub differs_since: Option<Millis>,
     /// Whether it has forgotten deletions up to the same time as this node.
     pub floor_agrees: bool,
-    /// The connection was lost: nothing about this peer is certain until its digest is equal or it was pulled from.
-    pub doubtful: bool,
+    pub host: String,
+    pub release: String,
+    first_heard: Millis,
+    /// When its last frame arrived.
+    pub last_frame: Millis,
+    /// Only what is no recording counts: a new beat, a new frame.
     last_heard: Millis,
     interval: Millis,
-    beat: Option<Beat>,
+    pub beat: Option<Beat>,
 }
 
 impl Peer {
     fn new(now: Millis) -> Self {
         Peer {
+            proven: false,
+            knows_us: false,
+            challenges: VecDeque::new(),
+            challenged_at: None,
+            other_issuer: false,
             frames: SeqTracker::default(),
+            confirmed: SeqTracker::default(),
             gap_since: None,
+            asked: Asked::default(),
             differs_since: None,
             floor_agrees: false,
-            doubtful: false,
+            host: String::new(),
+            release: String::new(),
+            first_heard: now,
+            last_frame: 0,
             last_heard: now,
-            interval: UNKNOWN_INTERVAL_MS,
+            interval: UNPROVEN_MS,
             beat: None,
         }
     }
 
     pub fn synced(&self) -> bool {
-        self.beat.as_ref().is_some_and(|beat| beat.state == BeatState::Synced)
+        self.proven && self.beat.as_ref().is_some_and(|beat| beat.state == BeatState::Synced)
     }
 
-    /// Whether something of this peer is known to be missing here.
-    pub fn incomplete(&self) -> bool {
-        self.frames.has_gap() || self.doubtful
+    /// Whether it still has to be challenged: to prove that it is alive, or to tell that it knows this node.
+    pub fn is_strange(&self) -> bool {
+        !self.proven || !self.knows_us
     }
 
-    /// Takes note of a frame. What is doubtful waits for the next beat, which may show that nothing was lost.
+    /// When the next challenge may go out.
+    pub fn next_challenge(&self) -> Millis {
+        self.challenged_at.map_or(0, |at| at + CHALLENGE_MS)
+    }
+
+    /// A challenge of this number was sent.
+    pub fn challenged(&mut self, number: u64, now: Millis) {
+        if self.challenges.len() == MAX_CHALLENGES {
+            self.challenges.pop_front();
+        }
+        self.challenges.push_back(number);
+        self.challenged_at = Some(now);
+    }
+
+    /// Whether an answer to this number is one that was waited for. It counts once.
+    pub fn answers(&mut self, number: u64) -> bool {
+        let place = self.challenges.iter().position(|known| *known == number);
+        place.and_then(|place| self.challenges.remove(place)).is_some()
+    }
+
+    /// Takes note of a frame that had not arrived before.
     pub fn arrived(&mut self, seq: u64, now: Millis) {
-        self.frames.arrived(seq);
-        self.update_gap(self.frames.has_gap(), now);
+        self.last_heard = now;
+        self.last_frame = now;
+        if self.frames.arrived(seq) {
+            self.asked.times = 0;
+        }
+        self.update_gap(now);
+    }
+
+    /// A frame is known to exist that cannot be taken.
+    pub fn announced(&mut self, seq: u64, now: Millis) {
+        self.frames.announced(seq);
+        self.update_gap(now);
+    }
+
+    pub fn is_leaving(&self) -> bool {
+        self.beat.as_ref().is_some_and(|beat| beat.state == BeatState::Leaving)
     }
 
     /// Starts or stops the clock of a gap.
-    fn update_gap(&mut self, missing: bool, now: Millis) {
-        self.gap_since = if missing { self.gap_since.or(Some(now)) } else { None };
+    fn update_gap(&mut self, now: Millis) {
+        if self.frames.has_gap() {
+            self.gap_since.get_or_insert(now);
+        } else {
+            self.gap_since = None;
+            self.asked = Asked::default();
+        }
     }
 
     /// The effect of all its frames up to `seq` is here.
-    pub fn pulled(&mut self, seq: u64, now: Millis) {
+    pub fn complete_to(&mut self, seq: u64, now: Millis) {
         self.frames.complete_to(seq);
-        self.doubtful = false;
-        self.differs_since = None;
         self.gap_since = None;
-        self.update_gap(self.frames.has_gap(), now);
+        self.asked = Asked::default();
+        self.update_gap(now);
+    }
+
+    /// Until when it is certain that this peer is in contact.
+    pub fn present_until(&self) -> Millis {
+        self.last_heard + self.interval * PRESENT_BEATS
     }
 
     fn deadline(&self) -> Millis {
-        self.last_heard + self.interval * MISSED_BEATS
+        if self.is_leaving() {
+            self.last_heard + LEAVING_MS
+        } else if self.proven {
+            self.last_heard + self.interval * MISSED_BEATS
+        } else {
+            self.first_heard + UNPROVEN_MS
+        }
     }
 }
 
 /// All peers, by id.
 #[derive(Default, Debug)]
-pub(super) struct Peers(BTreeMap<NodeId, Peer>);
+pub(super) struct Peers {
+    known: BTreeMap<NodeId, Peer>,
+    /// How many have proven to be alive.
+    alive: usize,
+    /// Peers that went, and when.
+    gone: BTreeMap<NodeId, Millis>,
+}
 
 impl Peers {
-    /// The peer `node`, which was just heard. `None` when there is no room for another.
+    /// The node `node`, known or not. `None` when there is no room for another.
     pub fn heard(&mut self, node: NodeId, now: Millis) -> Option<&mut Peer> {
-        if !self.0.contains_key(&node) && self.0.len() >= MAX_PEERS {
+        if !self.known.contains_key(&node) && self.known.len() >= MAX_PEERS {
             return None;
         }
-        let peer = self.0.entry(node).or_insert_with(|| Peer::new(now));
-        peer.last_heard = now;
-        Some(peer)
+        Some(self.known.entry(node).or_insert_with(|| Peer::new(now)))
     }
 
-    pub fn knows(&self, node: NodeId) -> bool {
-        self.0.get(&node).is_some_and(|peer| peer.beat.is_some())
+    /// A node has proven to be alive. Returns whether that is news.
+    pub fn prove(&mut self, node: NodeId) -> bool {
+        let Some(peer) = self.known.get_mut(&node).filter(|peer| !peer.proven) else {
+            return false;
+        };
+        peer.proven = true;
+        self.alive += 1;
+        true
+    }
+
+    /// A peer that has proven to be alive.
+    pub fn proven(&mut self, node: NodeId) -> Option<&mut Peer> {
+        self.known.get_mut(&node).filter(|peer| peer.proven)
+    }
+
+    pub fn get(&self, node: NodeId) -> Option<&Peer> {
+        self.known.get(&node)
     }
 
     pub fn get_mut(&mut self, node: NodeId) -> Option<&mut Peer> {
-        self.0.get_mut(&node)
+        self.known.get_mut(&node)
     }
 
-    /// Takes note of a beat. `own` and `floor` are this node's digest and floor.
-    pub fn beat(&mut self, beat: Beat, own: Digest, floor: Time, now: Millis) {
-        let Some(peer) = self.heard(beat.node, now) else { return };
+    /// Takes note of the beat of a proven peer. `own` and `floor` are this node's digest and floor. Returns false for a
+    /// beat that is older than one before.
+    pub fn beat(&mut self, node: NodeId, beat: Beat, own: Digest, floor: Time, now: Millis) -> bool {
+        let Some(peer) = self.proven(node) else { return false };
+        if peer.beat.as_ref().is_some_and(|last| beat.number <= last.number) {
+            return false;
+        }
+        peer.last_heard = now;
         peer.interval = beat.interval_ms.clamp(1, MAX_INTERVAL_MS);
         if beat.digest == own {
-            peer.pulled(beat.seq, now);
+            peer.complete_to(beat.seq, now);
+            peer.differs_since = None;
         } else {
             peer.frames.announced(beat.seq);
-            peer.update_gap(peer.incomplete(), now);
-            let comparable = !peer.incomplete() && beat.state == BeatState::Synced;
+            peer.update_gap(now);
+            let comparable = !peer.frames.has_gap() && beat.state == BeatState::Synced;
             peer.differs_since = comparable.then(|| peer.differs_since.unwrap_or(now));
             peer.floor_agrees = beat.floor == floor;
         }
         peer.beat = Some(beat);
+        true
     }
 
     /// Forgets a peer. Returns whether it was known and something of it is missing here.
-    pub fn remove(&mut self, node: NodeId) -> bool {
-        self.0.remove(&node).is_some_and(|peer| peer.incomplete())
+    pub fn remove(&mut self, node: NodeId, now: Millis) -> bool {
+        let Some(peer) = self.known.remove(&node) else {
+            return false;
+        };
+        if peer.proven {
+            self.alive -= 1;
+            if self.gone.len() >= MAX_GONE {
+                let oldest = self.gone.iter().min_by_key(|(_, at)| **at).map(|(node, _)| *node);
+                oldest.and_then(|node| self.gone.remove(&node));
+            }
+            self.gone.insert(node, now);
+        }
+        peer.proven && peer.frames.has_gap()
+    }
+
+    /// Whether a node is here, or went less than `within` ago.
+    pub fn may_return(&self, node: NodeId, within: Millis, now: Millis) -> bool {
+        let recently = |at: &Millis| now.saturating_sub(*at) < within;
+        self.known.contains_key(&node) || self.gone.get(&node).is_some_and(recently)
+    }
+
+    /// Forgets those who went longer than `within` ago.
+    pub fn forget_gone(&mut self, within: Millis, now: Millis) {
+        self.gone.retain(|_, at| now.saturating_sub(*at) < within);
     }
 
     /// Peers that have been silent for too long.
     pub fn silent(&self, now: Millis) -> Vec<NodeId> {
-        self.0
-            .iter()
-            .filter(|(_, peer)| now >= peer.deadline())
-            .map(|(node, _)| *node)
-            .collect()
+        let late = self.known.iter().filter(|(_, peer)| now >= peer.deadline());
+        late.map(|(node, _)| *node).collect()
     }
 
-    /// The connection was lost: any frame of any peer may have been missed.
-    pub fn doubt_all(&mut self, now: Millis) {
-        for peer in self.0.values_mut() {
-            peer.doubtful = true;
+    /// This node did not listen for a while: silence until now means nothing.
+    pub fn pardon_silence(&mut self, now: Millis) {
+        for peer in self.known.values_mut() {
             peer.last_heard = now;
-            peer.gap_since = None;
+            peer.first_heard = now;
         }
     }
 
+    /// Peers that have proven to be alive.
     pub fn iter(&self) -> impl Iterator<Item = (NodeId, &Peer)> {
-        self.0.iter().map(|(node, peer)| (*node, peer))
+        self.all().filter(|(_, peer)| peer.proven)
+    }
+
+    /// Those that were only heard as well.
+    pub fn all(&self) -> impl Iterator<Item = (NodeId, &Peer)> {
+        self.known.iter().map(|(node, peer)| (*node, peer))
     }
 
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.alive
     }
 
     pub fn status(&self) -> Vec<PeerStatus> {
         let known = |(node, peer): (NodeId, &Peer)| {
             peer.beat.as_ref().map(|beat| PeerStatus {
                 node,
-                host: beat.host.clone(),
-                release: beat.release.clone(),
+                host: peer.host.clone(),
+                release: peer.release.clone(),
                 keys: beat.keys,
                 digest: beat.digest,
                 synced: peer.synced(),
@@ -225,8 +420,10 @@ mod tests {
         frames.arrived(1);
         frames.arrived(3);
         assert!(frames.has_gap());
+        assert!(!frames.covers(1, 3));
         frames.arrived(2);
         assert!(!frames.has_gap());
+        assert!(frames.covers(1, 3));
         frames.announced(4);
         assert!(frames.has_gap());
         frames.complete_to(4);
@@ -243,5 +440,40 @@ mod tests {
         assert!(frames.has_gap());
         frames.arrived(7);
         assert!(!frames.has_gap());
+    }
+
+    #[test]
+    fn missing_frames_are_named_in_runs() {
+        let mut frames = SeqTracker::default();
+        for seq in [1, 4, 5, 9] {
+            frames.arrived(seq);
+        }
+        frames.announced(12);
+        assert_eq!(frames.missing(), [(2, 3), (6, 8), (10, 12)]);
+        frames.complete_to(12);
+        assert_eq!(frames.missing(), []);
+    }
+
+    #[test]
+    fn a_frame_is_taken_once() {
+        let mut frames = SeqTracker::default();
+        for seq in [1, 3] {
+            assert!(frames.takes(seq));
+            frames.arrived(seq);
+            assert!(!frames.takes(seq));
+        }
+        frames.complete_to(10);
+        assert!(!frames.takes(7) && frames.takes(11));
+    }
+
+    #[test]
+    fn what_is_remembered_of_a_broken_sequence_is_bounded() {
+        let mut frames = SeqTracker::default();
+        for seq in (2..).step_by(2).take(3 * MAX_AHEAD) {
+            frames.arrived(seq);
+        }
+        assert_eq!(frames.ahead.len(), MAX_AHEAD);
+        assert!(frames.takes(1), "the next frame always finds room");
+        assert_eq!(frames.missing().len(), MAX_RUNS);
     }
 }

@@ -1,10 +1,10 @@
-//! The asking side of a replay: range after range with a small window, so that the responder keeps no state and one
-//! that dies is replaced by any other for the next range.
+//! The asking side of replays and comparisons: one small task after the other with a window, so that the responder keeps
+//! no state and one that dies is replaced by any other for the next task.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::wire::ReplayEnd;
-use crate::cache::{Millis, NodeId, PARTITIONS};
+use super::wire::{Part, ReplayEnd, Split};
+use crate::cache::{Millis, NodeId, Span, Time, PARTITIONS};
 
 /// Requests under way at once.
 const WINDOW: usize = 4;
@@ -12,27 +12,39 @@ const WINDOW: usize = 4;
 /// A request without a word for this long is asked again.
 const PATIENCE_MS: Millis = 2_000;
 
-/// Failed requests after which a pull from one certain peer is given up.
+/// Requests in a row without an answer after which a pull from one certain peer is given up.
 const MAX_FAILURES: u32 = 4;
+
+/// Tasks that may wait at a time.
+const MAX_TASKS: usize = 4_096;
 
 /// Why a node pulls.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Purpose {
     /// The first replay, from whichever synced peer NATS picks.
     FirstReplay,
-    /// Frames of a peer are missing.
+    /// Frames of a peer are missing that it no longer keeps.
     Gap(NodeId),
     /// Frames of a peer that is gone are missing; this one may have them.
     Orphan(NodeId),
     /// Digests differ although no frame is missing; only partitions at rest are compared.
     Difference(NodeId),
+    /// A peer that compares with this node holds what this one lacks.
+    Reverse(NodeId),
+    /// This node was away for longer than deletions are remembered: it takes the state of this peer, whose floor is
+    /// given.
+    Yield(NodeId, Time),
 }
 
 impl Purpose {
     pub fn peer(self) -> Option<NodeId> {
         match self {
             Purpose::FirstReplay => None,
-            Purpose::Gap(node) | Purpose::Orphan(node) | Purpose::Difference(node) => Some(node),
+            Purpose::Gap(node)
+            | Purpose::Orphan(node)
+            | Purpose::Difference(node)
+            | Purpose::Reverse(node)
+            | Purpose::Yield(node, _) => Some(node),
         }
     }
 }
@@ -44,8 +56,35 @@ pub(super) struct Range {
     pub to: u16,
 }
 
+/// What is asked for in one request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Task {
+    /// The partitions whose digests differ.
+    Partitions(Range),
+    /// Spans known to differ, to be split further.
+    Compare(Vec<Span>),
+    /// Spans to be fetched, and (false) spans that the peer lacks altogether.
+    Fetch(Vec<(Span, bool)>),
+}
+
+impl Task {
+    /// Whether a split of this span answers the task.
+    pub fn covers(&self, span: Span) -> bool {
+        match self {
+            Task::Partitions(range) => {
+                let partition = span.partition();
+                (range.from..range.to).contains(&partition.0) && span == Span::of(partition)
+            }
+            Task::Compare(spans) => spans.contains(&span),
+            Task::Fetch(_) => false,
+        }
+    }
+}
+
 struct Lane {
-    range: Range,
+    task: Task,
+    /// Who answers: parts of different answers are not mixed.
+    responder: Option<NodeId>,
     /// Which parts of the answer have arrived.
     received: BTreeSet<u64>,
     /// The end, which may overtake them.
@@ -57,7 +96,7 @@ impl Lane {
     fn complete(&self) -> bool {
         self.end
             .as_ref()
-            .is_some_and(|end| self.received.range(..end.messages).count() as u64 == end.messages)
+            .is_some_and(|end| self.received.range(..end.parts).count() as u64 == end.parts)
     }
 }
 
@@ -71,105 +110,172 @@ pub(super) enum Progress {
 
 pub(super) struct Pull {
     pub purpose: Purpose,
-    todo: VecDeque<Range>,
+    todo: VecDeque<Task>,
     lanes: BTreeMap<u64, Lane>,
     failures: u32,
     /// Some responder has answered something.
     pub answered: bool,
-    /// Per responder the oldest frame number its answers stand for.
-    pub seqs: BTreeMap<NodeId, u64>,
+    /// Per node the number of the frames whose effect every answer so far stands for.
+    seqs: Option<BTreeMap<NodeId, u64>>,
+    pub began: Millis,
+    /// A first replay that nobody has answered is asked for once more.
+    pub again: bool,
+    /// Some commands were refused for their stamps: not everything is here.
+    pub refused: bool,
+    /// Something of it was new.
+    pub changed: bool,
 }
 
 impl Pull {
-    pub fn new(purpose: Purpose) -> Self {
+    /// A pull of all partitions.
+    pub fn new(purpose: Purpose, now: Millis) -> Self {
         let step = PARTITIONS / WINDOW;
         let range = |lane: usize| Range {
             from: (lane * step) as u16,
             to: ((lane + 1) * step) as u16,
         };
         Pull {
-            purpose,
-            todo: (0..WINDOW).map(range).collect(),
-            lanes: BTreeMap::new(),
-            failures: 0,
-            answered: false,
-            seqs: BTreeMap::new(),
+            todo: (0..WINDOW).map(|lane| Task::Partitions(range(lane))).collect(),
+            ..Pull::of(purpose, now)
         }
     }
 
-    /// The next range to ask for, of `most` partitions at most, if the window has room. The caller sends it as
-    /// `request`.
-    pub fn next_request(&mut self, request: u64, most: u16, now: Millis) -> Option<Range> {
+    /// A pull of nothing yet.
+    pub fn of(purpose: Purpose, now: Millis) -> Self {
+        Pull {
+            purpose,
+            todo: VecDeque::new(),
+            lanes: BTreeMap::new(),
+            failures: 0,
+            answered: false,
+            seqs: None,
+            began: now,
+            again: false,
+            refused: false,
+            changed: false,
+        }
+    }
+
+    /// Adds tasks. What does not fit is left to the next comparison.
+    pub fn add(&mut self, tasks: impl IntoIterator<Item = Task>) {
+        let room = MAX_TASKS.saturating_sub(self.todo.len());
+        self.todo.extend(tasks.into_iter().take(room));
+    }
+
+    /// Whether further tasks may be added by a peer.
+    pub fn has_room(&self) -> bool {
+        self.todo.len() < MAX_TASKS
+    }
+
+    /// Whether requests have failed: then a peer known to be there is asked rather than any.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// The next task, if the window has room. A range is cut to `most` partitions. The caller sends it as `request`.
+    pub fn next_request(&mut self, request: u64, most: u16, now: Millis) -> Option<Task> {
         if self.lanes.len() >= WINDOW {
             return None;
         }
-        let mut range = self.todo.pop_front()?;
-        if range.to - range.from > most {
-            self.todo.push_front(Range {
-                from: range.from + most,
-                ..range
-            });
-            range.to = range.from + most;
+        let mut task = self.todo.pop_front()?;
+        if let Task::Partitions(range) = &mut task {
+            if range.to - range.from > most {
+                let from = range.from + most;
+                self.todo.push_front(Task::Partitions(Range { from, ..*range }));
+                range.to = from;
+            }
         }
         self.lanes.insert(
             request,
             Lane {
-                range,
+                task: task.clone(),
+                responder: None,
                 received: BTreeSet::new(),
                 end: None,
                 deadline: now + PATIENCE_MS,
             },
         );
-        Some(range)
+        Some(task)
     }
 
-    /// Part `index` of an answer has arrived.
-    pub fn commands(&mut self, request: u64, index: u64, now: Millis) -> Progress {
-        let Some(lane) = self.lanes.get_mut(&request) else {
-            return Progress::Running;
-        };
-        lane.received.insert(index);
+    /// A part of an answer has arrived. Returns the task it answers if it is one of this pull that is under way and the
+    /// part is new; call [`Pull::close`] when it is used.
+    pub fn part(&mut self, from: NodeId, part: Part, now: Millis) -> Option<&Task> {
+        let lane = self.lanes.get_mut(&part.request)?;
+        if *lane.responder.get_or_insert(from) != from {
+            return None;
+        }
         lane.deadline = now + PATIENCE_MS;
         self.answered = true;
-        self.close(request)
+        lane.received.insert(part.index).then_some(&lane.task)
     }
 
     /// The end of an answer has arrived.
-    pub fn end(&mut self, end: ReplayEnd) -> Progress {
-        let request = end.request;
-        let Some(lane) = self.lanes.get_mut(&request) else {
-            return Progress::Running;
+    pub fn end(&mut self, from: NodeId, end: ReplayEnd) {
+        let Some(lane) = self.lanes.get_mut(&end.request) else {
+            return;
         };
-        lane.end = Some(end);
-        self.answered = true;
-        self.close(request)
+        if *lane.responder.get_or_insert(from) == from {
+            lane.end = Some(end);
+            self.answered = true;
+        }
     }
 
     /// Closes a request when its whole answer is here. What is missing is waited for, then asked for again.
-    fn close(&mut self, request: u64) -> Progress {
+    pub fn close(&mut self, request: u64) -> Progress {
         if !self.lanes.get(&request).is_some_and(Lane::complete) {
             return Progress::Running;
         }
         let Some(Lane {
-            range, end: Some(end), ..
+            task, end: Some(end), ..
         }) = self.lanes.remove(&request)
         else {
             return Progress::Running;
         };
-        if end.next <= range.from {
-            return self.failed(range);
-        }
-        self.seqs
-            .entry(end.node)
-            .and_modify(|seq| *seq = (*seq).min(end.seq))
-            .or_insert(end.seq);
-        if end.next < range.to {
-            self.todo.push_front(Range {
-                from: end.next,
-                to: range.to,
-            });
+        let rest = match task {
+            Task::Partitions(range) => {
+                if end.next <= range.from.into() {
+                    return self.failed(Task::Partitions(range));
+                }
+                self.note_seqs(&end.seqs);
+                let from = end.next.min(range.to.into()) as u16;
+                (from < range.to).then_some(Task::Partitions(Range { from, ..range }))
+            }
+            Task::Compare(spans) => match remaining(spans, end.next) {
+                Ok(rest) => rest.map(Task::Compare),
+                Err(spans) => return self.failed(Task::Compare(spans)),
+            },
+            Task::Fetch(spans) => match remaining(spans, end.next) {
+                Ok(rest) => rest.map(Task::Fetch),
+                Err(spans) => return self.failed(Task::Fetch(spans)),
+            },
+        };
+        self.failures = 0;
+        if let Some(rest) = rest {
+            self.todo.push_front(rest);
         }
         self.progress()
+    }
+
+    fn note_seqs(&mut self, seqs: &[(NodeId, u64)]) {
+        let new: BTreeMap<NodeId, u64> = seqs.iter().copied().collect();
+        self.seqs = Some(match self.seqs.take() {
+            None => new,
+            Some(old) => old
+                .into_iter()
+                .filter_map(|(node, seq)| new.get(&node).map(|other| (node, seq.min(*other))))
+                .collect(),
+        });
+    }
+
+    /// What the pull stands for when it is done: the effect of all frames of these nodes up to these numbers. A
+    /// comparison that leaves out partitions in flux, or of which something was refused, stands for nothing.
+    pub fn stands_for(&self) -> Vec<(NodeId, u64)> {
+        match self.purpose {
+            Purpose::Difference(_) | Purpose::Reverse(_) => Vec::new(),
+            _ if self.refused => Vec::new(),
+            _ => self.seqs.iter().flatten().map(|(node, seq)| (*node, *seq)).collect(),
+        }
     }
 
     /// Whether the request is one of this pull that is under way.
@@ -179,15 +285,16 @@ impl Pull {
 
     /// Asks again for what has not been answered in time.
     pub fn tick(&mut self, now: Millis) -> Progress {
+        let late = |lane: &Lane| now >= lane.deadline;
         let late: Vec<u64> = self
             .lanes
             .iter()
-            .filter(|(_, lane)| now >= lane.deadline)
+            .filter(|(_, lane)| late(lane))
             .map(|(request, _)| *request)
             .collect();
         for request in late {
             if let Some(lane) = self.lanes.remove(&request) {
-                if self.failed(lane.range) == Progress::Failed {
+                if self.failed(lane.task) == Progress::Failed {
                     return Progress::Failed;
                 }
             }
@@ -195,16 +302,16 @@ impl Pull {
         self.progress()
     }
 
-    fn failed(&mut self, range: Range) -> Progress {
+    fn failed(&mut self, task: Task) -> Progress {
         self.failures += 1;
-        self.todo.push_back(range);
+        self.todo.push_back(task);
         if self.purpose.peer().is_some() && self.failures >= MAX_FAILURES {
             return Progress::Failed;
         }
         Progress::Running
     }
 
-    fn progress(&self) -> Progress {
+    pub fn progress(&self) -> Progress {
         if self.todo.is_empty() && self.lanes.is_empty() {
             Progress::Done
         } else {
@@ -215,4 +322,78 @@ impl Pull {
     pub fn deadline(&self) -> Option<Millis> {
         self.lanes.values().map(|lane| lane.deadline).min()
     }
+}
+
+/// What is left of a list of which `done` were answered; the list back if none was.
+fn remaining<T>(mut list: Vec<T>, done: u64) -> Result<Option<Vec<T>>, Vec<T>> {
+    if done == 0 {
+        return Err(list);
+    }
+    let rest = list.split_off(list.len().min(done as usize));
+    Ok((!rest.is_empty()).then_some(rest))
+}
+
+/// The tasks that follow from how a peer splits what differs.
+#[derive(Default)]
+pub(super) struct FollowUp {
+    compare: Vec<Span>,
+    fetch: Vec<(Span, bool)>,
+    weight: usize,
+    tasks: Vec<Task>,
+}
+
+/// Spans of one request together ask and answer about this many bytes.
+const TASK_WEIGHT: usize = 128 << 10;
+
+/// What one span costs in a request or answer, about.
+const SPAN_WEIGHT: usize = 1 << 10;
+
+/// What a component costs whose command has to be sent, about.
+const COMMAND_WEIGHT: usize = 96;
+
+/// A span with at most so many components on both sides is fetched by naming them.
+const MAX_NAMED: u64 = 192;
+
+impl FollowUp {
+    /// A span in which digests differ; `here` and `there` are the numbers of components. `final_` if splitting it again
+    /// would give the same span.
+    pub fn differs(&mut self, span: Span, here: u64, there: u64, final_: bool) {
+        if there == 0 {
+            self.fetch(span, false, SPAN_WEIGHT);
+        } else if here == 0 {
+            self.fetch(span, true, (there as usize).saturating_mul(COMMAND_WEIGHT));
+        } else if final_ || here.saturating_add(there) <= MAX_NAMED {
+            self.fetch(span, true, (here + there) as usize * 8 + SPAN_WEIGHT);
+        } else {
+            self.compare.push(span);
+            if self.compare.len() * SPAN_WEIGHT >= TASK_WEIGHT {
+                self.tasks.push(Task::Compare(std::mem::take(&mut self.compare)));
+            }
+        }
+    }
+
+    /// A span to be fetched, or offered.
+    pub fn fetch(&mut self, span: Span, wanted: bool, weight: usize) {
+        self.fetch.push((span, wanted));
+        self.weight = self.weight.saturating_add(weight);
+        if self.weight >= TASK_WEIGHT {
+            self.weight = 0;
+            self.tasks.push(Task::Fetch(std::mem::take(&mut self.fetch)));
+        }
+    }
+
+    pub fn tasks(mut self) -> Vec<Task> {
+        if !self.compare.is_empty() {
+            self.tasks.push(Task::Compare(self.compare));
+        }
+        if !self.fetch.is_empty() {
+            self.tasks.push(Task::Fetch(self.fetch));
+        }
+        self.tasks
+    }
+}
+
+/// A split that leaves its span whole.
+pub(super) fn is_whole(split: &Split) -> bool {
+    split.parts.len() == 1
 }

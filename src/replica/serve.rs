@@ -1,50 +1,271 @@
-//! The answering side of a replay. Keeps no state: a request says what it wants, the answer says how far it got.
+//! The answering side of replays and comparisons. Keeps no state: a request says what it wants, the answer says how far
+//! it got.
 
-use bytes::Bytes;
+use std::collections::HashSet;
 
-use super::wire::{Chunk, Chunker, Message, ReplayEnd, ReplayRequest};
+use super::wire::{
+    Chunk, Chunker, Compare, Fetch, Message, Part, ReplayEnd, ReplayRequest, SpanDigest, Split, Splits, Unknown, Want,
+};
 use super::Now;
-use crate::cache::{Cache, Digest, Partition};
+use crate::cache::{Cache, Component, Digest, NodeId, Partition, Position, Span};
 
-/// An answer ends after the partition with which it exceeds this many bytes.
+/// An answer ends after the partition or span with which it exceeds this many bytes.
 const BUDGET_BYTES: usize = 1 << 20;
 
-/// The messages that answer a request: the commands of the partitions whose digests differ, in messages of about
-/// `max_bytes` at most (a single larger command stands alone), then the end.
-pub(super) fn answer(cache: &Cache, request: &ReplayRequest, seq: u64, max_bytes: usize, now: Now) -> Vec<Bytes> {
-    let mut answer = Answer {
-        cache,
-        request: request.request,
-        sent: 0,
-        messages: Vec::new(),
-    };
-    let mut chunker = Chunker::new(max_bytes);
-    let mut next = request.from.0;
-    let mut digest = 0u64;
-    for theirs in &request.digests {
-        let partition = Partition(next);
-        let ours = cache.digest(partition);
-        digest = digest.wrapping_add(ours.0);
-        next += 1;
-        if ours != *theirs && !in_flux(cache, partition, request.settled_ms, now) {
-            cache.commands(partition, |command| answer.add(chunker.push(&command)));
-        }
-        if answer.sent + chunker.pending() >= BUDGET_BYTES {
-            break;
+/// So many components are picked out of a partition in one go.
+const SELECTED_AT_ONCE: usize = 1_024;
+
+/// Components per part of a split, about.
+const PART_COMPONENTS: usize = 32;
+
+/// Most parts of a split.
+const MAX_PARTS: usize = 64;
+
+/// What a part of a split takes in a message, at most.
+const SPAN_BYTES: usize = 40;
+
+/// The messages of one answer, in order, without seals.
+pub(super) struct Answer<'a> {
+    cache: &'a Cache,
+    to: NodeId,
+    request: u64,
+    version: u8,
+    max_bytes: usize,
+    /// What the answer stands for, see [`ReplayEnd::seqs`].
+    seqs: Vec<(NodeId, u64)>,
+    sent: usize,
+    messages: Vec<Vec<u8>>,
+    held: Held<'a>,
+}
+
+impl<'a> Answer<'a> {
+    /// An answer to `request` of `to`, in messages of about `max_bytes` at most (a single larger command stands alone).
+    pub fn new(
+        cache: &'a Cache,
+        (to, request): (NodeId, u64),
+        version: u8,
+        max_bytes: usize,
+        seqs: Vec<(NodeId, u64)>,
+    ) -> Self {
+        Answer {
+            cache,
+            to,
+            request,
+            version,
+            max_bytes,
+            seqs,
+            sent: 0,
+            messages: Vec::new(),
+            held: Held::of(cache),
         }
     }
-    answer.add(chunker.finish());
-    let mut messages = answer.messages;
-    let end = ReplayEnd {
-        node: cache.node(),
-        request: request.request,
-        seq,
-        messages: messages.len() as u64,
-        next,
-        digest: Digest(digest),
-    };
-    messages.push(Message::ReplayEnd(end).encode());
-    messages
+
+    /// What the partitions hold whose digests differ.
+    pub fn partitions(mut self, request: &ReplayRequest, now: Now) -> Vec<Vec<u8>> {
+        let mut chunker = Chunker::new(self.max_bytes);
+        let mut splits = Vec::new();
+        let mut next = request.from.0;
+        for theirs in &request.digests {
+            let partition = Partition(next);
+            next += 1;
+            let differs = self.cache.digest(partition) != *theirs;
+            if differs && !in_flux(self.cache, partition, request.settled_ms, now) {
+                match request.want {
+                    Want::Commands => self
+                        .cache
+                        .commands(partition, |command| self.chunk(chunker.push(&command))),
+                    Want::Splits => self.split(Span::of(partition), &mut splits),
+                }
+            }
+            if self.sent + chunker.pending() >= BUDGET_BYTES {
+                break;
+            }
+        }
+        self.chunk(chunker.finish());
+        self.flush(&mut splits);
+        self.finish(next.into())
+    }
+
+    /// How the spans split whose digests differ.
+    pub fn compare(mut self, compare: &Compare) -> Vec<Vec<u8>> {
+        let mut splits = Vec::new();
+        let mut next = 0;
+        for (span, theirs) in &compare.spans {
+            next += 1;
+            let ours = self.held.components(*span);
+            if digest_of(ours) != *theirs {
+                let split = split(*span, ours);
+                self.push_split(split, &mut splits);
+            }
+            if self.sent >= BUDGET_BYTES {
+                break;
+            }
+        }
+        self.flush(&mut splits);
+        self.finish(next)
+    }
+
+    /// The commands that the requester lacks. Also returns the spans in which it has something that this node lacks.
+    pub fn fetch(mut self, fetch: &Fetch) -> (Vec<Vec<u8>>, Vec<Span>) {
+        let mut chunker = Chunker::new(self.max_bytes);
+        let mut lacking = Vec::new();
+        let mut unknown = Vec::new();
+        // What of the current partition has to be sent: it is gone through once for many spans.
+        let (mut current, mut wanted) = (None, HashSet::new());
+        let mut next = 0;
+        for holding in &fetch.holdings {
+            let partition = holding.span.partition();
+            if current.is_some_and(|current| current != partition) || wanted.len() >= SELECTED_AT_ONCE {
+                self.select(current, &mut wanted, &mut chunker);
+            }
+            current = Some(partition);
+            if self.sent + chunker.pending() >= BUDGET_BYTES {
+                break;
+            }
+            next += 1;
+            let Some(theirs) = &holding.hashes else {
+                lacking.push(holding.span);
+                continue;
+            };
+            let ours = self.held.components(holding.span);
+            let ours: HashSet<u64> = ours.iter().map(|component| component.hash).collect();
+            let before = unknown.len();
+            unknown.extend(theirs.iter().filter(|hash| !ours.contains(hash)));
+            if unknown.len() > before {
+                lacking.push(holding.span);
+            }
+            let theirs: HashSet<u64> = theirs.iter().copied().collect();
+            wanted.extend(ours.difference(&theirs));
+        }
+        self.select(current, &mut wanted, &mut chunker);
+        self.chunk(chunker.finish());
+        if fetch.yields {
+            lacking.clear();
+            self.unknown(&unknown);
+        }
+        (self.finish(next), lacking)
+    }
+
+    /// Writes out the wanted components of a partition.
+    fn select(&mut self, partition: Option<Partition>, wanted: &mut HashSet<u64>, chunker: &mut Chunker) {
+        let wanted = std::mem::take(wanted);
+        if let Some(partition) = partition.filter(|_| !wanted.is_empty()) {
+            let cache = self.cache;
+            cache.select(
+                Span::of(partition),
+                |hash| wanted.contains(&hash),
+                |command| {
+                    self.chunk(chunker.push(&command));
+                },
+            );
+        }
+    }
+
+    fn part(&self) -> Part {
+        Part {
+            to: self.to,
+            request: self.request,
+            index: self.messages.len() as u64,
+        }
+    }
+
+    fn chunk(&mut self, chunk: Option<Chunk>) {
+        if let Some(chunk) = chunk {
+            self.sent += chunk.len();
+            let clock = self.cache.clock().latest();
+            let message = chunk.into_replay(self.version, self.cache.node(), self.part(), clock);
+            self.messages.push(message);
+        }
+    }
+
+    fn split(&mut self, span: Span, splits: &mut Vec<Split>) {
+        let split = split(span, &self.cache.components(span));
+        self.push_split(split, splits);
+    }
+
+    fn push_split(&mut self, split: Split, splits: &mut Vec<Split>) {
+        let bytes = |splits: &[Split]| {
+            splits
+                .iter()
+                .map(|split| (split.parts.len() + 2) * SPAN_BYTES)
+                .sum::<usize>()
+        };
+        if bytes(splits) + bytes(std::slice::from_ref(&split)) > self.max_bytes {
+            self.flush(splits);
+        }
+        splits.push(split);
+    }
+
+    fn flush(&mut self, splits: &mut Vec<Split>) {
+        if !splits.is_empty() {
+            let splits = std::mem::take(splits);
+            self.message(&Message::Splits(Splits {
+                part: self.part(),
+                splits,
+            }));
+        }
+    }
+
+    fn unknown(&mut self, hashes: &[u64]) {
+        for hashes in hashes.chunks((self.max_bytes / 8).max(1)) {
+            self.message(&Message::Unknown(Unknown {
+                part: self.part(),
+                hashes: hashes.to_vec(),
+            }));
+        }
+    }
+
+    fn message(&mut self, message: &Message) {
+        let bytes = message.encode(self.version, self.cache.node());
+        self.sent += bytes.len();
+        self.messages.push(bytes);
+    }
+
+    fn finish(mut self, next: u64) -> Vec<Vec<u8>> {
+        let end = ReplayEnd {
+            to: self.to,
+            request: self.request,
+            parts: self.messages.len() as u64,
+            next,
+            seqs: std::mem::take(&mut self.seqs),
+        };
+        self.message(&Message::ReplayEnd(end));
+        self.messages
+    }
+}
+
+/// What a cache holds in spans. Those of one partition are asked for one after the other, and it is walked once for all
+/// of them.
+pub(super) struct Held<'a> {
+    cache: &'a Cache,
+    partition: Option<Partition>,
+    components: Vec<Component>,
+}
+
+impl<'a> Held<'a> {
+    pub fn of(cache: &'a Cache) -> Self {
+        Held {
+            cache,
+            partition: None,
+            components: Vec::new(),
+        }
+    }
+
+    /// The components in the span, in order.
+    pub fn components(&mut self, span: Span) -> &[Component] {
+        let partition = span.partition();
+        if self.partition != Some(partition) {
+            self.partition = Some(partition);
+            self.components = self.cache.components(Span::of(partition));
+        }
+        let start = self
+            .components
+            .partition_point(|component| component.position < span.first);
+        let end = self
+            .components
+            .partition_point(|component| component.position <= span.last);
+        &self.components[start..end]
+    }
 }
 
 /// Whether a partition changed within the last `settled_ms`. A clock that went back makes it look at rest, which costs
@@ -55,21 +276,112 @@ fn in_flux(cache: &Cache, partition: Partition, settled_ms: u64, now: Now) -> bo
         .is_some_and(|age| age < settled_ms)
 }
 
-struct Answer<'a> {
-    cache: &'a Cache,
-    request: u64,
-    sent: usize,
-    messages: Vec<Bytes>,
+/// Sum of the component hashes.
+pub(super) fn digest_of(components: &[Component]) -> Digest {
+    Digest(
+        components
+            .iter()
+            .fold(0, |sum, component| sum.wrapping_add(component.hash)),
+    )
 }
 
-impl Answer<'_> {
-    fn add(&mut self, chunk: Option<Chunk>) {
-        if let Some(chunk) = chunk {
-            self.sent += chunk.len();
-            let clock = self.cache.clock().latest();
-            let index = self.messages.len() as u64;
-            self.messages
-                .push(chunk.into_replay(self.cache.node(), self.request, index, clock));
+/// Cuts a span into parts of about equal numbers of components, given those it holds in order. (Range-based set
+/// reconciliation: A. Meyer, "Range-Based Set Reconciliation", SRDS 2023.)
+fn split(span: Span, components: &[Component]) -> Split {
+    let parts = (components.len() / PART_COMPONENTS).clamp(1, MAX_PARTS);
+    let size = components.len().div_ceil(parts).max(1);
+    let mut split = Split {
+        span,
+        parts: Vec::with_capacity(parts),
+    };
+    let mut rest = components;
+    while rest.len() > size {
+        // Components at one position are not torn apart.
+        let cut = rest.partition_point(|component| component.position <= rest[size - 1].position);
+        if cut == rest.len() {
+            break;
+        }
+        let (part, tail) = rest.split_at(cut);
+        split.parts.push(part_of(part, last_before(tail[0].position)));
+        rest = tail;
+    }
+    split.parts.push(part_of(rest, span.last));
+    split
+}
+
+fn part_of(components: &[Component], last: Position) -> SpanDigest {
+    SpanDigest {
+        last,
+        digest: digest_of(components),
+        count: components.len() as u64,
+    }
+}
+
+/// The last position before `position`, which is not the first of all: the end of the key before it if it begins one.
+fn last_before(position: Position) -> Position {
+    match position.element.checked_sub(1) {
+        Some(element) => Position { element, ..position },
+        None => Position {
+            key: position.key.saturating_sub(1),
+            element: u64::MAX,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::wire::next_position;
+    use super::*;
+
+    fn component(key: u64, element: u64) -> Component {
+        Component {
+            position: Position { key, element },
+            hash: key.wrapping_mul(31) ^ element,
+        }
+    }
+
+    fn check(span: Span, components: &[Component]) -> Split {
+        let split = split(span, components);
+        let spans = split.spans().expect("parts that cover the whole");
+        assert!(split.parts.len() <= MAX_PARTS);
+        for (part, digest) in &spans {
+            let inside: Vec<_> = components
+                .iter()
+                .filter(|c| part.contains(c.position))
+                .copied()
+                .collect();
+            assert_eq!((digest_of(&inside), inside.len() as u64), (digest.digest, digest.count));
+        }
+        assert_eq!(
+            spans.iter().map(|(_, part)| part.count).sum::<u64>(),
+            components.len() as u64
+        );
+        split
+    }
+
+    #[test]
+    fn parts_cover_the_span_and_are_about_equal() {
+        let span = Span::of(Partition(3));
+        assert_eq!(check(span, &[]).parts.len(), 1);
+        let many: Vec<_> = (0..1_000).map(|n| component(span.first.key + n * 7, 0)).collect();
+        let parts = check(span, &many).parts;
+        assert!((20..=32).contains(&parts.len()), "{}", parts.len());
+        assert!(parts.iter().all(|part| part.count <= 40));
+    }
+
+    #[test]
+    fn one_large_key_is_split_inside_and_one_position_never() {
+        let span = Span::of(Partition(3));
+        let set: Vec<_> = (0..100_000).map(|n| component(span.first.key + 5, n * 3)).collect();
+        assert_eq!(check(span, &set).parts.len(), MAX_PARTS);
+        let same: Vec<_> = (0..500).map(|_| component(span.first.key + 5, 9)).collect();
+        assert_eq!(check(span, &same).parts.len(), 1);
+    }
+
+    #[test]
+    fn the_position_after_the_last_before_is_the_position() {
+        for position in [Position { key: 5, element: 0 }, Position { key: 5, element: 9 }] {
+            assert_eq!(next_position(last_before(position)), Some(position));
         }
     }
 }

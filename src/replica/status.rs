@@ -13,6 +13,8 @@ pub enum SyncState {
     Synced,
     /// The first replay took longer than the limit: serves what it has, and goes on trying.
     Unsynced,
+    /// Was away for longer than deletions are remembered, and takes the state of its peers. Serves what it has.
+    Resyncing,
     /// Was synced; NATS is away. Serves what it has, and reconciles when NATS is back.
     Disconnected,
 }
@@ -23,6 +25,7 @@ impl fmt::Display for SyncState {
             SyncState::Starting => "starting",
             SyncState::Synced => "synced",
             SyncState::Unsynced => "unsynced",
+            SyncState::Resyncing => "resyncing",
             SyncState::Disconnected => "disconnected",
         })
     }
@@ -37,6 +40,8 @@ pub struct Counters {
     pub commands_sent: u64,
     /// Commands not published because NATS was away; peers fetch them by digest later.
     pub commands_unsent: u64,
+    /// Commands not published because a newer one that was queued after them says as much.
+    pub commands_merged: u64,
     /// Frames received.
     pub frames_received: u64,
     /// Commands received, in frames and replays.
@@ -49,6 +54,26 @@ pub struct Counters {
     pub pulls: u64,
     /// Replay requests answered.
     pub replays_served: u64,
+    /// Bytes sent to single nodes: replays, repairs, confirmations.
+    pub repair_bytes_sent: u64,
+    /// Requests for missing frames.
+    pub frames_asked: u64,
+    /// Frames sent again.
+    pub frames_resent: u64,
+    /// Messages that had been taken before, or answer nothing that was asked.
+    pub repeated: u64,
+    /// Frames with commands older than the deletions this node remembers.
+    pub outdated: u64,
+    /// How often the process did not run for a while.
+    pub stops: u64,
+    /// How often this node took its peers' state after a long absence.
+    pub yields: u64,
+    /// Counters written shorter.
+    pub folded: u64,
+    /// Messages without a proof that is accepted here.
+    pub unauthenticated: u64,
+    /// Messages of protocol versions this node does not speak.
+    pub unknown_versions: u64,
     /// Messages that were no valid protocol message.
     pub malformed: u64,
     /// Commands refused for impossible stamps or stamps too far in the future.
@@ -60,15 +85,27 @@ impl fmt::Display for Counters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "commands_sent={} commands_unsent={} commands_received={} replay_commands={} replay_bytes={} pulls={} \
-             replays_served={} malformed={} refused={}",
+            "commands_sent={} commands_unsent={} commands_merged={} commands_received={} replay_commands={} replay_bytes={} pulls={} \
+             replays_served={} repair_bytes_sent={} frames_asked={} frames_resent={} repeated={} outdated={} stops={} \
+             yields={} folded={} unauthenticated={} unknown_versions={} malformed={} refused={}",
             self.commands_sent,
             self.commands_unsent,
+            self.commands_merged,
             self.commands_received,
             self.replay_commands_received,
             self.replay_bytes_received,
             self.pulls,
             self.replays_served,
+            self.repair_bytes_sent,
+            self.frames_asked,
+            self.frames_resent,
+            self.repeated,
+            self.outdated,
+            self.stops,
+            self.yields,
+            self.folded,
+            self.unauthenticated,
+            self.unknown_versions,
             self.malformed,
             self.refused
         )
@@ -99,6 +136,8 @@ pub struct Status {
     pub sync: SyncState,
     /// Live peers.
     pub peers: Vec<PeerStatus>,
+    /// Issuers that were heard and are not accepted here, by their public keys.
+    pub foreign: Vec<String>,
     /// Counters.
     pub counters: Counters,
 }
@@ -108,6 +147,7 @@ impl Default for Status {
         Status {
             sync: SyncState::Starting,
             peers: Vec::new(),
+            foreign: Vec::new(),
             counters: Counters::default(),
         }
     }

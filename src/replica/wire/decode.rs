@@ -3,30 +3,40 @@
 use bytes::Bytes;
 use rmp::decode;
 
-use super::{Beat, BeatState, Fragment, Frame, Message, ReplayCommands, ReplayEnd, ReplayRequest, WireError, VERSION};
-use crate::cache::{Base, Change, Command, Digest, NodeId, Partition, SeenAdd, Stamp, Time, PARTITIONS};
+use super::{
+    Ack, Beat, BeatState, Compare, Fetch, Fragment, Frame, FramesGone, FramesRequest, Header, Hello, Holding, Message,
+    Part, ReplayCommands, ReplayEnd, ReplayRequest, SpanDigest, Split, Splits, Unknown, Want, Welcome, WireError,
+    HEADER_BYTES,
+};
+use crate::cache::{
+    Base, Change, Command, Digest, NodeId, Partition, Position, SeenAdd, Span, Stamp, Time, PARTITIONS,
+};
 
 impl Message {
-    /// Reads a message. Fields that a later release appends to an array are ignored.
+    /// Reads a message without its seal, of a version this release understands. Fields that a later release appends to
+    /// an array are ignored.
     pub fn decode(bytes: Bytes) -> Result<Self, WireError> {
-        let (version, kind) = match bytes[..] {
-            [version, kind, ..] => (version, kind),
-            _ => return Err(WireError::Malformed("shorter than two bytes")),
-        };
-        if version != VERSION {
-            return Err(WireError::Version(version));
-        }
+        let header = Header::of(&bytes).ok_or(WireError::Malformed("shorter than its header"))?;
         let mut decoder = Decoder {
             message: &bytes,
-            rest: &bytes[2..],
+            rest: &bytes[HEADER_BYTES..],
         };
-        match kind {
+        match header.kind {
             1 => decoder.frame().map(Message::Frame),
             2 => decoder.replay_request().map(Message::ReplayRequest),
             3 => decoder.replay_commands().map(Message::ReplayCommands),
             4 => decoder.replay_end().map(Message::ReplayEnd),
-            5 => decoder.beat().map(Message::Beat),
+            5 => decoder.beat_message().map(Message::Beat),
             6 => decoder.fragment().map(Message::Fragment),
+            7 => decoder.compare().map(Message::Compare),
+            8 => decoder.splits().map(Message::Splits),
+            9 => decoder.fetch().map(Message::Fetch),
+            10 => decoder.unknown().map(Message::Unknown),
+            11 => decoder.frames_request().map(Message::FramesRequest),
+            12 => decoder.frames_gone().map(Message::FramesGone),
+            13 => decoder.hello().map(Message::Hello),
+            14 => decoder.welcome().map(Message::Welcome),
+            15 => decoder.ack().map(Message::Ack),
             other => Err(WireError::Kind(other)),
         }
     }
@@ -46,8 +56,14 @@ impl BeatState {
 /// Smallest encoding of a command, to bound what is reserved for an announced number of them.
 const MIN_COMMAND_BYTES: usize = 8;
 
-/// Longest host name or release text that is kept of a beat.
+/// Longest host name, release text or issuer that is kept.
 const MAX_TEXT_BYTES: usize = 256;
+
+/// Most foreign issuers a beat names.
+pub(in crate::replica) const MAX_FOREIGN: usize = 4;
+
+/// Largest number of a frame that is believed: nobody gets that far, and there is room to count on from it.
+const MAX_SEQ: u64 = u64::MAX >> 1;
 
 struct Decoder<'a> {
     message: &'a Bytes,
@@ -220,11 +236,97 @@ impl Decoder<'_> {
         Ok(commands)
     }
 
+    fn flag(&mut self, what: &'static str) -> Result<bool, WireError> {
+        match self.uint(what)? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(WireError::Malformed(what)),
+        }
+    }
+
+    fn byte(&mut self, what: &'static str) -> Result<u8, WireError> {
+        u8::try_from(self.uint(what)?).map_err(|_| WireError::Malformed(what))
+    }
+
+    fn seq(&mut self) -> Result<u64, WireError> {
+        match self.uint("sequence number")? {
+            seq @ 0..=MAX_SEQ => Ok(seq),
+            _ => Err(WireError::Malformed("sequence number")),
+        }
+    }
+
+    fn hashes(&mut self, what: &'static str) -> Result<Vec<u64>, WireError> {
+        let bytes = self.bin(what)?;
+        if bytes.len() % 8 != 0 {
+            return Err(WireError::Malformed(what));
+        }
+        let word = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("chunks of 8 bytes"));
+        Ok(bytes.chunks_exact(8).map(word).collect())
+    }
+
+    fn last(&mut self) -> Result<Position, WireError> {
+        let key = self.uint("position")?;
+        let element = if self.is_nil() {
+            u64::MAX
+        } else {
+            self.uint("position")?
+        };
+        Ok(Position { key, element })
+    }
+
+    fn span(&mut self) -> Result<Span, WireError> {
+        let first = Position {
+            key: self.uint("position")?,
+            element: self.uint("position")?,
+        };
+        let last = self.last()?;
+        Span::new(first, last).ok_or(WireError::Malformed("span"))
+    }
+
+    /// A list whose elements are arrays of exactly `fields` fields.
+    fn list<T>(
+        &mut self,
+        fields: usize,
+        what: &'static str,
+        mut element: impl FnMut(&mut Self) -> Result<T, WireError>,
+    ) -> Result<Vec<T>, WireError> {
+        let length = self.length(what)?;
+        let mut list = Vec::with_capacity(length.min(self.rest.len() / (fields + 1)));
+        for _ in 0..length {
+            if self.length(what)? != fields {
+                return Err(WireError::Malformed(what));
+            }
+            list.push(element(self)?);
+        }
+        Ok(list)
+    }
+
+    /// A list of pairs of numbers, one after the other.
+    fn pairs(&mut self, what: &'static str) -> Result<Vec<(u64, u64)>, WireError> {
+        let length = self.length(what)?;
+        if length % 2 != 0 {
+            return Err(WireError::Malformed(what));
+        }
+        let mut pairs = Vec::with_capacity(length.min(self.rest.len()) / 2);
+        for _ in 0..length / 2 {
+            pairs.push((self.uint(what)?, self.uint(what)?));
+        }
+        Ok(pairs)
+    }
+
+    fn part(&mut self) -> Result<Part, WireError> {
+        Ok(Part {
+            to: self.node()?,
+            request: self.uint("request")?,
+            index: self.uint("index")?,
+        })
+    }
+
     fn frame(&mut self) -> Result<Frame, WireError> {
         self.array(4, "frame")?;
         Ok(Frame {
-            node: self.node()?,
-            seq: self.uint("sequence number")?,
+            seq: self.seq()?,
+            wants_ack: self.flag("acknowledgement flag")?,
             clock: self.time("clock")?,
             commands: self.commands()?,
         })
@@ -232,22 +334,21 @@ impl Decoder<'_> {
 
     fn replay_request(&mut self) -> Result<ReplayRequest, WireError> {
         self.array(5, "replay request")?;
-        let (node, request) = (self.node()?, self.uint("request")?);
+        let request = self.uint("request")?;
         let from = self.uint("first partition")?;
-        let digests = self.bin("digests")?;
-        let count = digests.len() / 8;
-        if digests.len() % 8 != 0 || from.saturating_add(count as u64) > PARTITIONS as u64 {
+        let digests = self.hashes("digests")?;
+        if from.saturating_add(digests.len() as u64) > PARTITIONS as u64 {
             return Err(WireError::Malformed("range of partitions"));
         }
-        let digests = digests
-            .chunks_exact(8)
-            .map(|bytes| Digest(u64::from_le_bytes(bytes.try_into().expect("chunks of 8 bytes"))))
-            .collect();
         Ok(ReplayRequest {
-            node,
             request,
             from: Partition(from as u16),
-            digests,
+            digests: digests.into_iter().map(Digest).collect(),
+            want: match self.uint("wanted answer")? {
+                0 => Want::Commands,
+                1 => Want::Splits,
+                _ => return Err(WireError::Malformed("wanted answer")),
+            },
             settled_ms: self.uint("settled")?,
         })
     }
@@ -255,56 +356,173 @@ impl Decoder<'_> {
     fn replay_commands(&mut self) -> Result<ReplayCommands, WireError> {
         self.array(5, "replay commands")?;
         Ok(ReplayCommands {
-            node: self.node()?,
-            request: self.uint("request")?,
-            index: self.uint("index")?,
+            part: self.part()?,
             clock: self.time("clock")?,
             commands: self.commands()?,
         })
     }
 
     fn replay_end(&mut self) -> Result<ReplayEnd, WireError> {
-        self.array(6, "replay end")?;
-        let (node, request) = (self.node()?, self.uint("request")?);
-        let (seq, messages) = (self.uint("sequence number")?, self.uint("number of messages")?);
-        let next = match self.uint("next partition")? {
-            next if next <= PARTITIONS as u64 => next as u16,
-            _ => return Err(WireError::Malformed("next partition")),
-        };
+        self.array(5, "replay end")?;
         Ok(ReplayEnd {
-            node,
-            request,
-            seq,
-            messages,
-            next,
-            digest: Digest(self.uint("digest")?),
+            to: self.node()?,
+            request: self.uint("request")?,
+            parts: self.uint("number of parts")?,
+            next: self.uint("next")?,
+            seqs: {
+                let pairs = self.pairs("sequence numbers")?;
+                if pairs.iter().any(|(_, seq)| *seq > MAX_SEQ) {
+                    return Err(WireError::Malformed("sequence number"));
+                }
+                pairs.into_iter().map(|(node, seq)| (NodeId(node), seq)).collect()
+            },
         })
     }
 
+    fn beat_message(&mut self) -> Result<Beat, WireError> {
+        self.array(1, "beat")?;
+        self.beat()
+    }
+
     fn beat(&mut self) -> Result<Beat, WireError> {
-        self.array(10, "beat")?;
+        let fields = self.length("beat")?;
+        if fields < 16 {
+            return Err(WireError::Malformed("beat"));
+        }
         Ok(Beat {
-            node: self.node()?,
-            host: self.text("host")?,
-            release: self.text("release")?,
-            seq: self.uint("sequence number")?,
+            number: self.uint("number of a beat")?,
+            seq: self.seq()?,
             digest: Digest(self.uint("digest")?),
             keys: self.uint("keys")?,
             clock: self.time("clock")?,
             floor: self.time("floor")?,
+            contact: self.time("contact")?,
+            since: self.time("beginning")?,
+            joined: self.time("joining")?,
+            listening: self.time("listening")?,
             state: BeatState::from_code(self.uint("state of a beat")?)?,
             interval_ms: self.uint("interval")?,
+            wants_beats: self.flag("request for beats")?,
+            versions: (self.byte("oldest version")?, self.byte("newest version")?),
+            foreign: {
+                let length = self.length("foreign issuers")?;
+                if length > MAX_FOREIGN {
+                    return Err(WireError::Malformed("foreign issuers"));
+                }
+                (0..length)
+                    .map(|_| self.text("foreign issuer"))
+                    .collect::<Result<_, _>>()?
+            },
         })
     }
 
     fn fragment(&mut self) -> Result<Fragment, WireError> {
-        self.array(5, "fragment")?;
+        self.array(4, "fragment")?;
         Ok(Fragment {
-            node: self.node()?,
             id: self.uint("id of a fragment")?,
             index: self.uint("index of a fragment")?,
             total: self.uint("number of fragments")?,
             bytes: self.bin("bytes of a fragment")?,
+        })
+    }
+
+    fn compare(&mut self) -> Result<Compare, WireError> {
+        self.array(2, "compare")?;
+        Ok(Compare {
+            request: self.uint("request")?,
+            spans: self.list(5, "spans", |decoder| {
+                Ok((decoder.span()?, Digest(decoder.uint("digest")?)))
+            })?,
+        })
+    }
+
+    fn splits(&mut self) -> Result<Splits, WireError> {
+        self.array(4, "splits")?;
+        Ok(Splits {
+            part: self.part()?,
+            splits: self.list(5, "splits", |decoder| {
+                Ok(Split {
+                    span: decoder.span()?,
+                    parts: decoder.list(4, "parts of a split", |decoder| {
+                        Ok(SpanDigest {
+                            last: decoder.last()?,
+                            digest: Digest(decoder.uint("digest")?),
+                            count: decoder.uint("count")?,
+                        })
+                    })?,
+                })
+            })?,
+        })
+    }
+
+    fn fetch(&mut self) -> Result<Fetch, WireError> {
+        self.array(3, "fetch")?;
+        Ok(Fetch {
+            request: self.uint("request")?,
+            yields: self.flag("yields")?,
+            holdings: self.list(5, "holdings", |decoder| {
+                Ok(Holding {
+                    span: decoder.span()?,
+                    hashes: if decoder.is_nil() {
+                        None
+                    } else {
+                        Some(decoder.hashes("hashes")?)
+                    },
+                })
+            })?,
+        })
+    }
+
+    fn unknown(&mut self) -> Result<Unknown, WireError> {
+        self.array(4, "unknown")?;
+        Ok(Unknown {
+            part: self.part()?,
+            hashes: self.hashes("hashes")?,
+        })
+    }
+
+    fn frames_request(&mut self) -> Result<FramesRequest, WireError> {
+        self.array(1, "frames request")?;
+        Ok(FramesRequest {
+            missing: self.pairs("missing frames")?,
+        })
+    }
+
+    fn frames_gone(&mut self) -> Result<FramesGone, WireError> {
+        self.array(2, "frames gone")?;
+        Ok(FramesGone {
+            to: self.node()?,
+            oldest: self.uint("oldest frame")?,
+        })
+    }
+
+    fn hello(&mut self) -> Result<Hello, WireError> {
+        self.array(3, "hello")?;
+        Ok(Hello {
+            to: self.node()?,
+            number: self.uint("number of a challenge")?,
+            knows_you: self.flag("knows you")?,
+        })
+    }
+
+    fn welcome(&mut self) -> Result<Welcome, WireError> {
+        self.array(6, "welcome")?;
+        Ok(Welcome {
+            to: self.node()?,
+            number: self.uint("number of a challenge")?,
+            knows_you: self.flag("knows you")?,
+            host: self.text("host")?,
+            release: self.text("release")?,
+            beat: self.beat()?,
+        })
+    }
+
+    fn ack(&mut self) -> Result<Ack, WireError> {
+        self.array(3, "ack")?;
+        Ok(Ack {
+            to: self.node()?,
+            seq: self.seq()?,
+            contiguous: self.seq()?,
         })
     }
 }

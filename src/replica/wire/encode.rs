@@ -1,19 +1,19 @@
 //! Writing messages.
 
-use bytes::Bytes;
 use rmp::encode;
 
-use super::{BeatState, Message, ENVELOPE_BYTES, VERSION};
-use crate::cache::{Base, Change, Command, NodeId, SeenAdd, Stamp, Time};
+use super::{Beat, BeatState, Message, Part, Split, Want, ENVELOPE_BYTES};
+use crate::cache::{Base, Change, Command, NodeId, Position, SeenAdd, Span, Stamp, Time};
 
 /// Encoder of one message. Writes into memory cannot fail, hence the `expect`s.
 #[derive(Default)]
 struct Encoder(Vec<u8>);
 
 impl Encoder {
-    fn message(kind: u8, fields: u32) -> Self {
-        let mut encoder = Encoder(Vec::with_capacity(128));
-        encoder.0.extend_from_slice(&[VERSION, kind]);
+    fn message(version: u8, node: NodeId, kind: u8, fields: u32) -> Self {
+        let mut encoder = Encoder(Vec::with_capacity(256));
+        encoder.0.extend_from_slice(&[version, kind]);
+        encoder.0.extend_from_slice(&node.0.to_le_bytes());
         encoder.array(fields);
         encoder
     }
@@ -40,6 +40,67 @@ impl Encoder {
 
     fn nil(&mut self) {
         encode::write_nil(&mut self.0).expect("writes to memory");
+    }
+
+    fn uints(&mut self, values: &[u64]) {
+        values.iter().for_each(|value| self.uint(*value));
+    }
+
+    fn hashes(&mut self, hashes: &[u64]) {
+        let bytes: Vec<u8> = hashes.iter().flat_map(|hash| hash.to_le_bytes()).collect();
+        self.bin(&bytes);
+    }
+
+    /// The upper end of a span mostly is the end of a key: nil, which is shorter.
+    fn last(&mut self, position: Position) {
+        self.uint(position.key);
+        match position.element {
+            u64::MAX => self.nil(),
+            element => self.uint(element),
+        }
+    }
+
+    fn span(&mut self, span: Span) {
+        self.uints(&[span.first.key, span.first.element]);
+        self.last(span.last);
+    }
+
+    fn split(&mut self, split: &Split) {
+        self.array(5);
+        self.span(split.span);
+        self.array(split.parts.len() as u32);
+        for part in &split.parts {
+            self.array(4);
+            self.last(part.last);
+            self.uints(&[part.digest.0, part.count]);
+        }
+    }
+
+    fn part(&mut self, part: Part) {
+        self.uints(&[part.to.0, part.request, part.index]);
+    }
+
+    fn beat(&mut self, beat: &Beat) {
+        self.array(16);
+        self.uints(&[
+            beat.number,
+            beat.seq,
+            beat.digest.0,
+            beat.keys,
+            beat.clock.0,
+            beat.floor.0,
+            beat.contact.0,
+            beat.since.0,
+            beat.joined.0,
+            beat.listening.0,
+            beat.state.code(),
+            beat.interval_ms,
+            beat.wants_beats.into(),
+            beat.versions.0.into(),
+            beat.versions.1.into(),
+        ]);
+        self.array(beat.foreign.len() as u32);
+        beat.foreign.iter().for_each(|issuer| self.text(issuer));
     }
 
     fn stamp(&mut self, stamp: Stamp) {
@@ -141,23 +202,23 @@ impl Chunk {
         self.count.into()
     }
 
-    /// The commands as a [`Frame`].
-    pub fn into_frame(self, node: NodeId, seq: u64, clock: Time) -> Bytes {
-        self.into_message(1, &[node.0, seq, clock.0])
+    /// The commands as a [`Frame`](super::Frame).
+    pub fn into_frame(self, version: u8, node: NodeId, seq: u64, wants_ack: bool, clock: Time) -> Vec<u8> {
+        self.into_message(version, node, 1, &[seq, wants_ack.into(), clock.0])
     }
 
-    /// The commands as [`ReplayCommands`].
-    pub fn into_replay(self, node: NodeId, request: u64, index: u64, clock: Time) -> Bytes {
-        self.into_message(3, &[node.0, request, index, clock.0])
+    /// The commands as [`ReplayCommands`](super::ReplayCommands).
+    pub fn into_replay(self, version: u8, node: NodeId, part: Part, clock: Time) -> Vec<u8> {
+        self.into_message(version, node, 3, &[part.to.0, part.request, part.index, clock.0])
     }
 
-    fn into_message(self, kind: u8, head: &[u64]) -> Bytes {
-        let mut message = Encoder::message(kind, head.len() as u32 + 1);
+    fn into_message(self, version: u8, node: NodeId, kind: u8, head: &[u64]) -> Vec<u8> {
+        let mut message = Encoder::message(version, node, kind, head.len() as u32 + 1);
         message.0.reserve(self.len() + ENVELOPE_BYTES);
-        head.iter().for_each(|field| message.uint(*field));
+        message.uints(head);
         message.array(self.count);
         message.0.extend_from_slice(&self.encoder.0);
-        message.0.into()
+        message.0
     }
 }
 
@@ -215,62 +276,122 @@ fn one_chunk(commands: &[Command]) -> Chunk {
 }
 
 impl Message {
-    /// The bytes of the message.
-    pub fn encode(&self) -> Bytes {
-        match self {
-            Message::Frame(frame) => one_chunk(&frame.commands).into_frame(frame.node, frame.seq, frame.clock),
+    /// The bytes of the message from `node` without its seal.
+    pub fn encode(&self, version: u8, node: NodeId) -> Vec<u8> {
+        let start = |kind, fields| Encoder::message(version, node, kind, fields);
+        let encoder = match self {
+            Message::Frame(frame) => {
+                let chunk = one_chunk(&frame.commands);
+                return chunk.into_frame(version, node, frame.seq, frame.wants_ack, frame.clock);
+            }
             Message::ReplayCommands(replay) => {
-                one_chunk(&replay.commands).into_replay(replay.node, replay.request, replay.index, replay.clock)
+                return one_chunk(&replay.commands).into_replay(version, node, replay.part, replay.clock);
             }
             Message::ReplayRequest(request) => {
-                let mut encoder = Encoder::message(2, 5);
-                encoder.uint(request.node.0);
-                encoder.uint(request.request);
-                encoder.uint(request.from.0.into());
-                let digests: Vec<u8> = request
-                    .digests
-                    .iter()
-                    .flat_map(|digest| digest.0.to_le_bytes())
-                    .collect();
-                encoder.bin(&digests);
-                encoder.uint(request.settled_ms);
-                encoder.0.into()
+                let mut encoder = start(2, 5);
+                encoder.uints(&[request.request, request.from.0.into()]);
+                let digests: Vec<u64> = request.digests.iter().map(|digest| digest.0).collect();
+                encoder.hashes(&digests);
+                encoder.uints(&[request.want.code(), request.settled_ms]);
+                encoder
             }
             Message::ReplayEnd(end) => {
-                let mut encoder = Encoder::message(4, 6);
-                for field in [
-                    end.node.0,
-                    end.request,
-                    end.seq,
-                    end.messages,
-                    end.next.into(),
-                    end.digest.0,
-                ] {
-                    encoder.uint(field);
-                }
-                encoder.0.into()
+                let mut encoder = start(4, 5);
+                encoder.uints(&[end.to.0, end.request, end.parts, end.next]);
+                encoder.array(2 * end.seqs.len() as u32);
+                end.seqs.iter().for_each(|(node, seq)| encoder.uints(&[node.0, *seq]));
+                encoder
             }
             Message::Beat(beat) => {
-                let mut encoder = Encoder::message(5, 10);
-                encoder.uint(beat.node.0);
-                encoder.text(&beat.host);
-                encoder.text(&beat.release);
-                for field in [beat.seq, beat.digest.0, beat.keys, beat.clock.0, beat.floor.0] {
-                    encoder.uint(field);
-                }
-                encoder.uint(beat.state.code());
-                encoder.uint(beat.interval_ms);
-                encoder.0.into()
+                let mut encoder = start(5, 1);
+                encoder.beat(beat);
+                encoder
             }
             Message::Fragment(fragment) => {
-                let mut encoder = Encoder::message(6, 5);
+                let mut encoder = start(6, 4);
                 encoder.0.reserve(fragment.bytes.len() + ENVELOPE_BYTES);
-                for field in [fragment.node.0, fragment.id, fragment.index, fragment.total] {
-                    encoder.uint(field);
-                }
+                encoder.uints(&[fragment.id, fragment.index, fragment.total]);
                 encoder.bin(&fragment.bytes);
-                encoder.0.into()
+                encoder
             }
+            Message::Compare(compare) => {
+                let mut encoder = start(7, 2);
+                encoder.uint(compare.request);
+                encoder.array(compare.spans.len() as u32);
+                for (span, digest) in &compare.spans {
+                    encoder.array(5);
+                    encoder.span(*span);
+                    encoder.uint(digest.0);
+                }
+                encoder
+            }
+            Message::Splits(splits) => {
+                let mut encoder = start(8, 4);
+                encoder.part(splits.part);
+                encoder.array(splits.splits.len() as u32);
+                splits.splits.iter().for_each(|split| encoder.split(split));
+                encoder
+            }
+            Message::Fetch(fetch) => {
+                let mut encoder = start(9, 3);
+                encoder.uints(&[fetch.request, fetch.yields.into()]);
+                encoder.array(fetch.holdings.len() as u32);
+                for holding in &fetch.holdings {
+                    encoder.array(5);
+                    encoder.span(holding.span);
+                    match &holding.hashes {
+                        Some(hashes) => encoder.hashes(hashes),
+                        None => encoder.nil(),
+                    }
+                }
+                encoder
+            }
+            Message::Unknown(unknown) => {
+                let mut encoder = start(10, 4);
+                encoder.part(unknown.part);
+                encoder.hashes(&unknown.hashes);
+                encoder
+            }
+            Message::FramesRequest(request) => {
+                let mut encoder = start(11, 1);
+                encoder.array(2 * request.missing.len() as u32);
+                let runs = request.missing.iter();
+                runs.for_each(|(first, last)| encoder.uints(&[*first, *last]));
+                encoder
+            }
+            Message::FramesGone(gone) => {
+                let mut encoder = start(12, 2);
+                encoder.uints(&[gone.to.0, gone.oldest]);
+                encoder
+            }
+            Message::Hello(hello) => {
+                let mut encoder = start(13, 3);
+                encoder.uints(&[hello.to.0, hello.number, hello.knows_you.into()]);
+                encoder
+            }
+            Message::Welcome(welcome) => {
+                let mut encoder = start(14, 6);
+                encoder.uints(&[welcome.to.0, welcome.number, welcome.knows_you.into()]);
+                encoder.text(&welcome.host);
+                encoder.text(&welcome.release);
+                encoder.beat(&welcome.beat);
+                encoder
+            }
+            Message::Ack(ack) => {
+                let mut encoder = start(15, 3);
+                encoder.uints(&[ack.to.0, ack.seq, ack.contiguous]);
+                encoder
+            }
+        };
+        encoder.0
+    }
+}
+
+impl Want {
+    fn code(self) -> u64 {
+        match self {
+            Want::Commands => 0,
+            Want::Splits => 1,
         }
     }
 }

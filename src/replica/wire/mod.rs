@@ -1,7 +1,8 @@
 //! The messages of the replication protocol and their one byte layout each (docs/PROTOCOL.md).
 //!
-//! A message is a version byte, a kind byte and one MessagePack array. Decoding never allocates by a length it has not
-//! checked against the bytes that are there; keys and values are slices of the received message.
+//! A message is a header (version, kind, sender), one MessagePack array, and a seal ([`super::Keyring`]). Decoding never
+//! allocates by a length it has not checked against the bytes that are there; keys and values are slices of the
+//! received message.
 
 mod decode;
 mod encode;
@@ -10,20 +11,24 @@ pub(in crate::replica) use encode::{Chunk, Chunker};
 
 use bytes::Bytes;
 
-use crate::cache::{Command, Digest, NodeId, Partition, Time};
+use super::seal::MAX_SEAL_BYTES;
+use crate::cache::{Command, Digest, NodeId, Partition, Position, Span, Time};
 
-/// Version of the protocol: the first byte of every message.
-pub const VERSION: u8 = 1;
+/// Newest version of the protocol that this release speaks: the first byte of every message.
+pub const VERSION: u8 = 2;
 
-/// Bytes of a frame or replay message beside its commands, at most.
-pub(super) const ENVELOPE_BYTES: usize = 64;
+/// Oldest version of the protocol that this release understands.
+pub const OLDEST_VERSION: u8 = 2;
+
+/// Bytes of the header: version, kind, node id (little endian). All versions from 2 on begin with it.
+pub const HEADER_BYTES: usize = 10;
+
+/// Bytes of a message beside its commands, spans or piece, at most.
+pub(super) const ENVELOPE_BYTES: usize = HEADER_BYTES + MAX_SEAL_BYTES + 64;
 
 /// Why a message was not understood.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum WireError {
-    /// Another protocol version.
-    #[error("protocol version {0}, this node speaks {VERSION}")]
-    Version(u8),
     /// A kind this version does not have.
     #[error("unknown message kind {0}")]
     Kind(u8),
@@ -35,96 +40,268 @@ pub enum WireError {
     Malformed(&'static str),
 }
 
+/// What every message begins with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Header {
+    /// Protocol version of the message.
+    pub version: u8,
+    /// Kind of message.
+    pub kind: u8,
+    /// The sender.
+    pub node: NodeId,
+}
+
+impl Header {
+    /// The header of a message of any version; `None` if it is too short to have one.
+    pub fn of(message: &[u8]) -> Option<Self> {
+        let (head, _) = message.split_first_chunk::<HEADER_BYTES>()?;
+        let [version, kind, node @ ..] = *head;
+        Some(Header {
+            version,
+            kind,
+            node: NodeId(u64::from_le_bytes(node)),
+        })
+    }
+}
+
 /// A batch of commands in the order in which their author made them.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Frame {
-    /// The author.
-    pub node: NodeId,
     /// Number of the frame, from 1 for each process start.
     pub seq: u64,
+    /// Every receiver says when it has applied the frame.
+    pub wants_ack: bool,
     /// The author's hybrid clock.
     pub clock: Time,
     /// The commands.
     pub commands: Vec<Command>,
 }
 
-/// Asks for the commands of a range of partitions whose digests differ from those given.
+/// Asks for what the partitions hold whose digests differ from those given.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ReplayRequest {
-    /// Who asks; answers go to its own subject.
-    pub node: NodeId,
     /// Number of the request, unique at the asking node.
     pub request: u64,
     /// First partition.
     pub from: Partition,
     /// The requester's digests of `from` and the partitions after it.
     pub digests: Vec<Digest>,
+    /// What the answer holds of partitions that differ: all their commands, or how they split into spans.
+    pub want: Want,
     /// If not 0: leave out partitions that changed at or after this time of the responder's clock, in milliseconds
     /// before now. They are in flux, and a difference there proves nothing.
     pub settled_ms: u64,
 }
 
-/// A part of the answer to a [`ReplayRequest`].
+/// How a [`ReplayRequest`] wants its answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Want {
+    /// [`ReplayCommands`]: the requester has little or nothing.
+    Commands,
+    /// [`Splits`]: the requester has most of it.
+    Splits,
+}
+
+/// Commands in answer to a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ReplayCommands {
-    /// The responder.
-    pub node: NodeId,
-    /// Which request is answered.
-    pub request: u64,
-    /// Number of this part, from 0.
-    pub index: u64,
+    /// Which part of which answer this is.
+    pub part: Part,
     /// The responder's hybrid clock.
     pub clock: Time,
     /// The commands.
     pub commands: Vec<Command>,
 }
 
-/// End of the answer to a [`ReplayRequest`].
+/// Names one part of an answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Part {
+    /// The node that asked.
+    pub to: NodeId,
+    /// The number it gave its request.
+    pub request: u64,
+    /// Number of this part, from 0.
+    pub index: u64,
+}
+
+/// End of the answer to a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ReplayEnd {
-    /// The responder.
-    pub node: NodeId,
+    /// The node that asked.
+    pub to: NodeId,
     /// Which request is answered.
     pub request: u64,
-    /// The answer holds the effect of the responder's frames up to this one.
-    pub seq: u64,
-    /// How many [`ReplayCommands`] the answer had.
-    pub messages: u64,
-    /// Partitions below this one were answered; the rest has to be asked for again.
-    pub next: u16,
-    /// Wrapping sum of the responder's digests of the partitions answered.
+    /// How many parts the answer had.
+    pub parts: u64,
+    /// How much of the request was answered: for a [`ReplayRequest`] partitions below this one, else so many spans. The
+    /// rest has to be asked for again.
+    pub next: u64,
+    /// What the answer stands for: the effect of all frames of these nodes up to these numbers, the responder first.
+    pub seqs: Vec<(NodeId, u64)>,
+}
+
+/// Compares spans: the answer splits those whose digest differs ([`Splits`]).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Compare {
+    /// Number of the request, unique at the asking node.
+    pub request: u64,
+    /// Spans, with the digest of what the requester holds there.
+    pub spans: Vec<(Span, Digest)>,
+}
+
+/// A span cut into parts of about equal size.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Split {
+    /// The whole.
+    pub span: Span,
+    /// Its parts in order. They cover it: each begins after the one before, the last ends with the whole.
+    pub parts: Vec<SpanDigest>,
+}
+
+/// What the responder holds in a part of a [`Split`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SpanDigest {
+    /// Last position of the part.
+    pub last: Position,
+    /// Sum of the component hashes there.
     pub digest: Digest,
+    /// Number of components there.
+    pub count: u64,
+}
+
+/// Answer to a [`Compare`], or to a [`ReplayRequest`] that wants it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Splits {
+    /// Which part of which answer this is.
+    pub part: Part,
+    /// The spans that differ, split.
+    pub splits: Vec<Split>,
+}
+
+/// Asks for the commands of spans, less those whose component hashes the requester has.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fetch {
+    /// Number of the request, unique at the asking node.
+    pub request: u64,
+    /// The requester was away for longer than deletions are remembered: it takes the responder's state, and nothing is
+    /// to be taken from it. The answer names the hashes that the responder does not have ([`Unknown`]).
+    pub yields: bool,
+    /// What the requester holds.
+    pub holdings: Vec<Holding>,
+}
+
+/// What the sender of a [`Fetch`] holds in a span.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Holding {
+    /// Where.
+    pub span: Span,
+    /// The component hashes it has there. `None`: it wants nothing, but has something that the receiver lacks.
+    pub hashes: Option<Vec<u64>>,
+}
+
+/// Component hashes of a yielding [`Fetch`] that the responder does not have.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Unknown {
+    /// Which part of which answer this is.
+    pub part: Part,
+    /// The hashes.
+    pub hashes: Vec<u64>,
+}
+
+/// Asks the author for frames. The answer are the frames themselves, or [`FramesGone`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FramesRequest {
+    /// First and last number of each run of missing frames.
+    pub missing: Vec<(u64, u64)>,
+}
+
+/// Frames that were asked for are no longer kept: they have to be replaced by a comparison.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FramesGone {
+    /// The node that asked.
+    pub to: NodeId,
+    /// Oldest frame that is kept, or the next one if none is.
+    pub oldest: u64,
+}
+
+/// Asks a node to prove that it is alive. Its answer holds a number that nobody could know before.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Hello {
+    /// The node asked.
+    pub to: NodeId,
+    /// Number of the challenge, never used twice by the sender.
+    pub number: u64,
+    /// The sender counts the receiver as a peer, and only asks whether that is so the other way round.
+    pub knows_you: bool,
+}
+
+/// Answer to a [`Hello`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Welcome {
+    /// The node that asked.
+    pub to: NodeId,
+    /// The number it asked with.
+    pub number: u64,
+    /// The sender has had such an answer from the receiver, and counts it as a peer.
+    pub knows_you: bool,
+    /// The host that runs the sender.
+    pub host: String,
+    /// Release of its software.
+    pub release: String,
+    /// A beat of this moment.
+    pub beat: Beat,
+}
+
+/// Says that frames were applied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ack {
+    /// The author of the frames.
+    pub to: NodeId,
+    /// This frame was applied ...
+    pub seq: u64,
+    /// ... and all up to this one.
+    pub contiguous: u64,
 }
 
 /// Sent to all peers at a fixed interval: membership, position and digest of a node.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Beat {
-    /// Who.
-    pub node: NodeId,
-    /// The host that runs it.
-    pub host: String,
-    /// Release of the software.
-    pub release: String,
+    /// Number of the beat, from 1 for each process start.
+    pub number: u64,
     /// Newest frame sent.
     pub seq: u64,
     /// Digest of the whole cache.
     pub digest: Digest,
     /// Keys that hold data.
     pub keys: u64,
-    /// Hybrid clock.
+    /// Hybrid time at which it was sent.
     pub clock: Time,
     /// Deletions before this time are forgotten.
     pub floor: Time,
+    /// When the node last was in contact with a synced peer.
+    pub contact: Time,
+    /// Since when the state it holds exists; a node takes it over with the first replay.
+    pub since: Time,
+    /// When its own first replay was done.
+    pub joined: Time,
+    /// Since when it has been listening without a break.
+    pub listening: Time,
     /// What the node is doing.
     pub state: BeatState,
     /// Milliseconds until the next beat.
     pub interval_ms: u64,
+    /// Peers are asked to send a beat soon: the sender may have missed something.
+    pub wants_beats: bool,
+    /// Oldest and newest version of the protocol the node understands.
+    pub versions: (u8, u8),
+    /// Issuers whose messages the node has heard but does not accept.
+    pub foreign: Vec<String>,
 }
 
 /// What a node says of itself in its [`Beat`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BeatState {
-    /// Has not had its first replay.
+    /// Has not had its first replay, or is taking its peers' state after a long absence.
     Starting,
     /// Answers replay requests.
     Synced,
@@ -135,22 +312,20 @@ pub enum BeatState {
 /// A piece of a message that is larger than the server's `max_payload`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Fragment {
-    /// The sender.
-    pub node: NodeId,
     /// Number of the fragmented message, unique at the sender.
     pub id: u64,
     /// Number of this piece, from 0.
     pub index: u64,
     /// Number of pieces.
     pub total: u64,
-    /// The piece.
+    /// The piece. All pieces in order are a message without a seal.
     pub bytes: Bytes,
 }
 
 /// Any message.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Message {
-    /// kind 1, subject `commands`
+    /// kind 1, subject `commands`, or `node.{id}` when it was asked for
     Frame(Frame),
     /// kind 2, subject `replay` or `node.{id}`
     ReplayRequest(ReplayRequest),
@@ -162,4 +337,44 @@ pub enum Message {
     Beat(Beat),
     /// kind 6, any subject
     Fragment(Fragment),
+    /// kind 7, subject `node.{id}`
+    Compare(Compare),
+    /// kind 8, subject `node.{id}`
+    Splits(Splits),
+    /// kind 9, subject `node.{id}`
+    Fetch(Fetch),
+    /// kind 10, subject `node.{id}`
+    Unknown(Unknown),
+    /// kind 11, subject `node.{id}`
+    FramesRequest(FramesRequest),
+    /// kind 12, subject `node.{id}`
+    FramesGone(FramesGone),
+    /// kind 13, subject `node.{id}`
+    Hello(Hello),
+    /// kind 14, subject `node.{id}`
+    Welcome(Welcome),
+    /// kind 15, subject `node.{id}`
+    Ack(Ack),
+}
+
+impl Split {
+    /// The parts as spans. `None` if they do not cover the whole in order.
+    pub fn spans(&self) -> Option<Vec<(Span, SpanDigest)>> {
+        let mut spans = Vec::with_capacity(self.parts.len());
+        let mut first = Some(self.span.first);
+        for part in &self.parts {
+            let span = Span::new(first?, part.last).filter(|span| span.last <= self.span.last)?;
+            spans.push((span, *part));
+            first = next_position(part.last);
+        }
+        (spans.last()?.0.last == self.span.last).then_some(spans)
+    }
+}
+
+/// The position after `position`, if there is one.
+pub(super) fn next_position(position: Position) -> Option<Position> {
+    match position.element.checked_add(1) {
+        Some(element) => Some(Position { element, ..position }),
+        None => position.key.checked_add(1).map(|key| Position { key, element: 0 }),
+    }
 }

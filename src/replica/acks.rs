@@ -1,0 +1,133 @@
+//! Writes that wait until peers have confirmed them.
+
+use std::collections::VecDeque;
+
+use crate::cache::{Millis, NodeId};
+
+/// How many peers have to confirm a write before it is answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Ack {
+    /// None: the write is answered when it is applied here and queued.
+    #[default]
+    Local,
+    /// This many.
+    Peers(u32),
+    /// All peers that are alive when the write leaves, but for those that go while it waits.
+    All,
+}
+
+/// Asks to be told when commands are confirmed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AckRequest {
+    /// Names the answer.
+    pub id: u64,
+    /// Who has to confirm.
+    pub wanted: Ack,
+    /// Until when, in milliseconds of the monotonic clock.
+    pub deadline: Millis,
+}
+
+/// Not enough peers have confirmed in time. The write is applied here and goes on replicating.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Unconfirmed {
+    /// How many have.
+    pub confirmed: usize,
+    /// Live peers that have not, by the name of their host.
+    pub missing: Vec<String>,
+    /// NATS is away.
+    pub disconnected: bool,
+}
+
+/// Between the first sending of a frame and its repetition to those who have not confirmed; doubled each time.
+const RESEND_MS: Millis = 150;
+
+/// The longest time between two repetitions.
+const MAX_RESEND_MS: Millis = 600;
+
+#[derive(Debug)]
+pub(super) struct Waiter {
+    pub id: u64,
+    pub wanted: Ack,
+    /// Frames that hold the commands.
+    pub first: u64,
+    pub last: u64,
+    /// Peers alive when they left.
+    pub peers: Vec<NodeId>,
+    pub deadline: Millis,
+    resend_at: Millis,
+    resend_after: Millis,
+}
+
+/// All waiting writes, oldest first.
+#[derive(Default, Debug)]
+pub(super) struct Acks(VecDeque<Waiter>);
+
+impl Acks {
+    pub fn wait(&mut self, request: AckRequest, first: u64, last: u64, peers: Vec<NodeId>, now: Millis) {
+        self.0.push_back(Waiter {
+            id: request.id,
+            wanted: request.wanted,
+            first,
+            last,
+            peers,
+            deadline: request.deadline,
+            resend_at: now + RESEND_MS,
+            resend_after: RESEND_MS,
+        });
+    }
+
+    /// Peers that were not known when the writes were made, and have to confirm them all the same.
+    pub fn also_wait_for(&mut self, peers: &[NodeId]) {
+        for waiter in &mut self.0 {
+            let new: Vec<NodeId> = peers
+                .iter()
+                .filter(|peer| !waiter.peers.contains(peer))
+                .copied()
+                .collect();
+            waiter.peers.extend(new);
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Takes out those for which `done` holds, among those that wait for frames up to `last`.
+    pub fn take(&mut self, last: u64, done: impl Fn(&Waiter) -> bool) -> Vec<Waiter> {
+        let end = self.0.partition_point(|waiter| waiter.first <= last);
+        let (mut taken, mut kept) = (Vec::new(), VecDeque::new());
+        for waiter in self.0.drain(..end) {
+            if done(&waiter) {
+                taken.push(waiter);
+            } else {
+                kept.push_back(waiter);
+            }
+        }
+        kept.append(&mut self.0);
+        self.0 = kept;
+        taken
+    }
+
+    /// Runs of frames that are due to be sent again, and to whom at most.
+    pub fn due(&mut self, now: Millis) -> Vec<(u64, u64, Vec<NodeId>)> {
+        let mut due: Vec<(u64, u64, Vec<NodeId>)> = Vec::new();
+        for waiter in self.0.iter_mut().filter(|waiter| now >= waiter.resend_at) {
+            waiter.resend_after = (2 * waiter.resend_after).min(MAX_RESEND_MS);
+            waiter.resend_at = now + waiter.resend_after;
+            // Writes of one batch share their frames.
+            if due
+                .last()
+                .is_none_or(|(first, last, _)| (*first, *last) != (waiter.first, waiter.last))
+            {
+                due.push((waiter.first, waiter.last, waiter.peers.clone()));
+            }
+        }
+        due
+    }
+
+    /// When something has to be done.
+    pub fn deadline(&self) -> Option<Millis> {
+        let due = |waiter: &Waiter| waiter.resend_at.min(waiter.deadline);
+        self.0.iter().map(due).min()
+    }
+}

@@ -1,0 +1,361 @@
+//! Frames: this node's commands on their way out, peers' commands on their way in, and what is missing of them.
+
+use super::acks::Ack as Wanted;
+use super::acks::{AckRequest, Unconfirmed, Waiter};
+use super::machine::{Output, Phase, Replica, Target};
+use super::peers::Peer;
+use super::wire::{Ack, Chunk, Chunker, Frame, FramesGone, FramesRequest, Message};
+use super::Now;
+use crate::cache::{Command, Millis, NodeId, Time};
+
+/// Frames may arrive a little after the beat or frame that announces them; only then are they missing.
+const GAP_GRACE_MS: Millis = 100;
+
+/// An author that does not answer is asked again after this time.
+const ASK_AGAIN_MS: Millis = 400;
+
+/// Requests for frames without progress after which a comparison has to do.
+const MAX_ASKED: u32 = 3;
+
+/// Bytes of frames sent again for one request.
+const RESEND_BYTES: usize = 1 << 20;
+
+/// Counters with at least so many entries of nodes that are gone are folded.
+const FOLD_ENTRIES: usize = 16;
+
+/// Partitions looked at for that with each beat.
+const FOLD_PARTITIONS: u16 = 8;
+
+impl Replica {
+    // --- own commands
+
+    /// Sends commands as frames. While NATS is away they are not kept: the number of the frame they would have had
+    /// stays missing, and peers fetch by digest what they do not have.
+    pub(super) fn publish_commands(&mut self, now: Now, commands: &[Command], acks: Vec<AckRequest>) {
+        let first = self.seq + 1;
+        if self.connected {
+            let mut chunker = Chunker::new(self.message_bytes());
+            for command in commands {
+                if let Some(chunk) = chunker.push(command) {
+                    self.frame(chunk, !acks.is_empty());
+                }
+            }
+            if let Some(chunk) = chunker.finish() {
+                self.frame(chunk, !acks.is_empty());
+            }
+        } else {
+            self.seq += 1;
+            self.counters.commands_unsent += commands.len() as u64;
+        }
+        for request in acks {
+            let peers = self.peers.iter().map(|(node, _)| node).collect();
+            self.acks.wait(request, first, self.seq, peers, now.mono);
+        }
+        self.check_acks(u64::MAX);
+    }
+
+    fn frame(&mut self, chunk: Chunk, wants_ack: bool) {
+        self.seq += 1;
+        self.counters.frames_sent += 1;
+        self.counters.commands_sent += chunk.count();
+        let clock = self.cache.clock().latest();
+        let frame = chunk.into_frame(
+            self.version_for(Target::Commands),
+            self.cache.node(),
+            self.seq,
+            wants_ack,
+            clock,
+        );
+        self.ring.keep(self.seq, frame.clone().into());
+        self.publish(Target::Commands, frame);
+    }
+
+    /// Writes counters of nodes that are gone shorter. One node of the lattice does it: of those that have seen for long
+    /// enough who comes and goes, the one with the lowest id. The others get it by the next comparison: as frames, these
+    /// commands would be older than the deletions they remember.
+    pub(super) fn fold(&mut self, now: Now) {
+        let ttl = self.cache.limits().tombstone_ttl_ms;
+        let watched = self
+            .started
+            .is_some_and(|started| now.mono.saturating_sub(started) > ttl);
+        let node = self.cache.node();
+        if self.phase != Phase::Synced || !watched || self.peers.iter().any(|(peer, _)| peer < node) {
+            return;
+        }
+        for _ in 0..FOLD_PARTITIONS {
+            let partition = crate::cache::Partition(self.next_fold);
+            self.next_fold = (self.next_fold + 1) % crate::cache::PARTITIONS as u16;
+            let may_add = |author| author == node || self.peers.may_return(author, 2 * ttl, now.mono);
+            let commands = self.cache.fold(partition, FOLD_ENTRIES, now.wall, may_add);
+            self.counters.folded += commands.len() as u64;
+        }
+    }
+
+    // --- peers' commands
+
+    pub(super) fn frame_of_peer(&mut self, now: Now, node: NodeId, frame: Frame) {
+        let Some(peer) = self.peers.proven(node) else { return };
+        if !peer.frames.takes(frame.seq) {
+            self.counters.repeated += 1;
+            if frame.wants_ack && peer.frames.covers(frame.seq, frame.seq) {
+                self.confirm(node, frame.seq);
+            }
+            return;
+        }
+        self.counters.frames_received += 1;
+        // What is older than the deletions this node remembers cannot be told from something deleted. A comparison
+        // decides about it, once it is clear which of the two nodes was away for too long.
+        let floor = self.cache.floor();
+        let whole = frame.commands.iter().all(|command| command.newest().time >= floor);
+        let commands = frame.commands.iter().filter(|command| command.newest().time >= floor);
+        let accepted = self.apply(now, commands, frame.clock);
+        if let Some(peer) = self.peers.proven(node) {
+            if whole && accepted {
+                peer.arrived(frame.seq, now.mono);
+            } else {
+                peer.announced(frame.seq, now.mono);
+            }
+        }
+        if !whole {
+            self.counters.outdated += 1;
+        } else if accepted && frame.wants_ack {
+            self.confirm(node, frame.seq);
+        }
+        self.settle(now);
+    }
+
+    /// Everything of a peer is here, not all of it by its frames: somebody there may wait to hear that.
+    pub(super) fn confirm_all(&mut self, node: NodeId) {
+        let contiguous = self.peers.get(node).map_or(0, |peer| peer.frames.contiguous());
+        let ack = Ack {
+            to: node,
+            seq: contiguous,
+            contiguous,
+        };
+        self.send(Target::Node(node), &Message::Ack(ack));
+    }
+
+    fn confirm(&mut self, node: NodeId, seq: u64) {
+        let contiguous = self.peers.get(node).map_or(0, |peer| peer.frames.contiguous());
+        let ack = Ack {
+            to: node,
+            seq,
+            contiguous,
+        };
+        self.send(Target::Node(node), &Message::Ack(ack));
+    }
+
+    /// Merges commands. Returns whether all were accepted.
+    pub(super) fn apply<'a>(&mut self, now: Now, commands: impl IntoIterator<Item = &'a Command>, clock: Time) -> bool {
+        self.observe(now, clock);
+        let refused = self.counters.refused;
+        for command in commands {
+            self.counters.commands_received += 1;
+            if let Err(error) = self.cache.apply(command, now.wall) {
+                self.counters.refused += 1;
+                if let Some(suppressed) = self.logs.refused.pass(now.mono) {
+                    tracing::warn!(%error, suppressed, "refused a command of a peer; check the clocks of the hosts");
+                }
+            }
+        }
+        self.counters.refused == refused
+    }
+
+    /// Follows a peer's clock, unless it is too far ahead to be right.
+    pub(super) fn observe(&self, now: Now, clock: Time) {
+        if clock.millis() <= now.wall.saturating_add(self.cache.limits().max_clock_skew_ms) {
+            self.cache.clock().observe(clock);
+        }
+    }
+
+    // --- missing frames
+
+    /// When the author of the frame missing longest has to be asked for it.
+    fn ask_at(&self, peer: &Peer) -> Option<Millis> {
+        let since = peer.gap_since?;
+        match peer.asked.times {
+            _ if peer.asked.gone => None,
+            // What was asked for may still be coming in.
+            0 => Some(since.max(peer.asked.at).max(peer.last_frame) + GAP_GRACE_MS),
+            times if times < MAX_ASKED => Some(peer.asked.at + ASK_AGAIN_MS),
+            _ => None,
+        }
+    }
+
+    pub(super) fn next_frames_request(&self) -> Option<Millis> {
+        if self.phase == Phase::Replaying || self.phase == Phase::Yielding {
+            return None;
+        }
+        let gap = |(node, peer): (NodeId, &Peer)| {
+            let hopeless = || self.gap_hopeless_at(peer).filter(|_| self.may_take_from(node));
+            self.ask_at(peer).or_else(hopeless)
+        };
+        self.peers.iter().filter_map(gap).min()
+    }
+
+    /// When it is clear that the author will not send what is missing. Only of interest while a comparison could start.
+    fn gap_hopeless_at(&self, peer: &Peer) -> Option<Millis> {
+        peer.gap_since.filter(|_| self.pull.is_none())?;
+        let patience = if peer.asked.gone { 0 } else { ASK_AGAIN_MS };
+        Some((peer.asked.at + patience).max(self.next_gap_comparison))
+    }
+
+    /// Whether the frames that are missing of a peer have to be replaced by a comparison.
+    pub(super) fn gap_is_hopeless(&self, peer: &Peer, now: Now) -> bool {
+        self.ask_at(peer).is_none() && self.gap_hopeless_at(peer).is_some_and(|at| now.mono >= at)
+    }
+
+    pub(super) fn ask_for_frames(&mut self, now: Now) {
+        if !self.connected || self.phase == Phase::Replaying || self.phase == Phase::Yielding {
+            return;
+        }
+        let due = |(node, peer): (NodeId, &Peer)| {
+            self.ask_at(peer)
+                .filter(|at| now.mono >= *at)
+                .map(|_| (node, peer.frames.missing()))
+        };
+        let due: Vec<_> = self.peers.iter().filter_map(due).collect();
+        for (node, missing) in due {
+            if let Some(peer) = self.peers.get_mut(node) {
+                peer.asked.times += 1;
+                peer.asked.at = now.mono;
+            }
+            self.counters.frames_asked += 1;
+            self.send(Target::Node(node), &Message::FramesRequest(FramesRequest { missing }));
+        }
+    }
+
+    pub(super) fn serve_frames(&mut self, node: NodeId, request: &FramesRequest) {
+        let oldest = self.ring.oldest().unwrap_or(self.seq + 1);
+        let mut bytes = 0;
+        let mut gone = false;
+        'runs: for &(first, last) in &request.missing {
+            gone |= first < oldest;
+            for seq in first.max(oldest)..=last.min(self.seq) {
+                let Some(frame) = self.ring.get(seq) else {
+                    gone = true;
+                    continue;
+                };
+                let frame = frame.to_vec();
+                bytes += frame.len();
+                self.counters.frames_resent += 1;
+                self.publish(Target::Node(node), frame);
+                if bytes > RESEND_BYTES {
+                    break 'runs;
+                }
+            }
+        }
+        if gone {
+            self.send(
+                Target::Node(node),
+                &Message::FramesGone(FramesGone { to: node, oldest }),
+            );
+        }
+    }
+
+    pub(super) fn frames_gone(&mut self, node: NodeId, gone: FramesGone) {
+        if gone.to != self.cache.node() {
+            return;
+        }
+        if let Some(peer) = self.peers.proven(node) {
+            let missing = peer.frames.missing();
+            peer.asked.gone |= missing.first().is_some_and(|(first, _)| *first < gone.oldest) || peer.asked.times > 1;
+        }
+    }
+
+    // --- confirmations
+
+    pub(super) fn ack_of_peer(&mut self, node: NodeId, ack: Ack) {
+        if ack.to != self.cache.node() {
+            return;
+        }
+        if let Some(peer) = self.peers.proven(node) {
+            // Nobody can confirm what was not sent.
+            peer.confirmed.complete_to(ack.contiguous.min(self.seq));
+            if ack.seq <= self.seq {
+                peer.confirmed.arrived(ack.seq);
+            }
+        }
+        self.check_acks(ack.seq.max(ack.contiguous));
+    }
+
+    /// Answers those who wait for frames up to `last` and have what they wait for.
+    pub(super) fn check_acks(&mut self, last: u64) {
+        let joining = matches!(self.phase, Phase::Replaying | Phase::Settling(_));
+        if self.acks.is_empty() || !self.connected || joining {
+            return;
+        }
+        let peers = &self.peers;
+        let has = |node: &NodeId, waiter: &Waiter| {
+            peers.get(*node).is_none_or(|peer| {
+                !peer.proven || peer.is_leaving() || peer.confirmed.covers(waiter.first, waiter.last)
+            })
+        };
+        let done = self.acks.take(last, |waiter| match waiter.wanted {
+            Wanted::Local => true,
+            Wanted::Peers(number) => {
+                let covers = |(_, peer): &(NodeId, &Peer)| peer.confirmed.covers(waiter.first, waiter.last);
+                peers.iter().filter(covers).count() >= number as usize
+            }
+            Wanted::All => waiter.peers.iter().all(|node| has(node, waiter)),
+        });
+        for waiter in done {
+            self.outputs.push_back(Output::Acked {
+                id: waiter.id,
+                result: Ok(()),
+            });
+        }
+    }
+
+    pub(super) fn tick_acks(&mut self, now: Now) {
+        if self.acks.is_empty() {
+            return;
+        }
+        self.check_acks(u64::MAX);
+        for waiter in self.acks.take(u64::MAX, |waiter| now.mono >= waiter.deadline) {
+            let result = Err(self.unconfirmed(&waiter));
+            self.outputs.push_back(Output::Acked { id: waiter.id, result });
+        }
+        if !self.connected {
+            return;
+        }
+        for (first, last, peers) in self.acks.due(now.mono) {
+            for node in peers {
+                self.send_again(node, first, last);
+            }
+        }
+    }
+
+    fn unconfirmed(&self, waiter: &Waiter) -> Unconfirmed {
+        let (confirmed, missing): (Vec<_>, Vec<_>) = self
+            .peers
+            .iter()
+            .partition(|(_, peer)| peer.confirmed.covers(waiter.first, waiter.last));
+        let name = |(node, peer): (NodeId, &Peer)| match peer.host.as_str() {
+            "" => node.to_string(),
+            host => host.to_owned(),
+        };
+        Unconfirmed {
+            confirmed: confirmed.len(),
+            missing: missing.into_iter().map(name).collect(),
+            disconnected: !self.connected,
+        }
+    }
+
+    fn send_again(&mut self, node: NodeId, first: u64, last: u64) {
+        let lacks = |seq: u64| {
+            self.peers
+                .get(node)
+                .is_some_and(|peer| peer.proven && !peer.confirmed.covers(seq, seq))
+        };
+        let frames: Vec<Vec<u8>> = (first..=last)
+            .filter(|seq| lacks(*seq))
+            .filter_map(|seq| self.ring.get(seq))
+            .map(|frame| frame.to_vec())
+            .collect();
+        for frame in frames {
+            self.counters.frames_resent += 1;
+            self.publish(Target::Node(node), frame);
+        }
+    }
+}

@@ -1,0 +1,405 @@
+//! Who is there: challenges, beats, strangers.
+//!
+//! A message that proves who wrote it may still be a recording. So a node counts only after it has answered a challenge
+//! of this process; from then on its frames and beats are numbered and each is taken once.
+
+use super::machine::{Output, Phase, Replica, Target};
+use super::seal::Refusal;
+use super::wire::{Beat, BeatState, Header, Hello, Message, Welcome};
+use super::Now;
+use crate::cache::{Millis, NodeId, Time};
+
+/// A beat that was asked for comes at once, but never more often than this.
+pub(super) const EARLY_BEAT_MS: Millis = 100;
+
+/// A beat goes out this many times slower for each further block of peers, so that a large lattice is not busy with
+/// beats alone.
+const PEERS_PER_SLOWDOWN: u64 = 32;
+
+/// A node that was alone for long waits this many intervals of beats for others than newcomers.
+const NEWCOMER_BEATS: u64 = 3;
+
+/// Foreign issuers that are named.
+const MAX_FOREIGN: usize = 4;
+
+/// Nodes of unknown versions that are named.
+const MAX_UNKNOWN: usize = 64;
+
+/// Nodes that cannot be peers, each named once.
+#[derive(Default)]
+pub(super) struct Strangers {
+    foreign: Vec<String>,
+    /// Version and node.
+    unknown: Vec<(u8, NodeId)>,
+}
+
+impl Strangers {
+    /// Public keys of issuers that are not accepted here.
+    pub fn foreign(&self) -> &[String] {
+        &self.foreign
+    }
+}
+
+/// How far back a node's state goes, and when it last was in contact.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Past {
+    pub node: NodeId,
+    /// Since when the state it holds exists, handed down from node to node.
+    pub since: Time,
+    /// When its own first replay was done.
+    pub joined: Time,
+    /// Since when it has been listening without a break.
+    pub listening: Time,
+    pub contact: Time,
+    pub floor: Time,
+}
+
+impl Past {
+    pub fn of_beat(node: NodeId, beat: &Beat) -> Self {
+        Past {
+            node,
+            since: beat.since,
+            joined: beat.joined,
+            listening: beat.listening,
+            contact: beat.contact,
+            floor: beat.floor,
+        }
+    }
+
+    /// Whether this node was out of contact for so long that deletions it never heard of are forgotten in the state of
+    /// the other. A state that began later has forgotten nothing.
+    pub fn is_outdated_by(self, other: Past) -> bool {
+        self.contact < other.floor && other.since <= self.contact
+    }
+
+    /// Whether the other was there all the time in which this node was out of contact.
+    fn is_behind(self, other: Past) -> bool {
+        self.is_outdated_by(other) && other.joined <= self.contact
+    }
+
+    /// Whether this node has to take the state of the other instead of merging its own. Never that of a newcomer: its
+    /// state may come from this very node. Of two that were both alone for so long, the one that was not listening.
+    pub fn yields_to(self, other: Past) -> bool {
+        let later = (self.listening, self.node) > (other.listening, other.node);
+        self.is_behind(other) && (!other.is_behind(self) || later)
+    }
+}
+
+impl Replica {
+    /// When the next challenge is due, if one is.
+    pub(super) fn next_challenge(&self) -> Option<Millis> {
+        let strange = self.peers.all().filter(|(_, peer)| peer.is_strange());
+        strange.map(|(_, peer)| peer.next_challenge()).min()
+    }
+
+    pub(super) fn tick_membership(&mut self, now: Now) {
+        if !self.connected {
+            return;
+        }
+        for node in self.peers.silent(now.mono) {
+            if self.peers.get(node).is_some_and(|peer| peer.proven) {
+                tracing::info!(peer = %node, "peer is silent and counts as gone");
+            }
+            self.remove(now, node);
+        }
+        let strange: Vec<NodeId> = self
+            .peers
+            .all()
+            .filter(|(_, peer)| peer.is_strange())
+            .map(|(node, _)| node)
+            .collect();
+        for node in strange {
+            self.challenge(now, node);
+        }
+        self.peers
+            .forget_gone(2 * self.cache.limits().tombstone_ttl_ms, now.mono);
+    }
+
+    fn remove(&mut self, now: Now, node: NodeId) {
+        self.orphaned |= self.peers.remove(node, now.mono);
+        self.check_acks(u64::MAX);
+    }
+
+    /// Asks a node that was heard to prove that it is alive, and whether it counts this one as a peer.
+    pub(super) fn challenge(&mut self, now: Now, node: NodeId) {
+        if !self.connected {
+            return;
+        }
+        let number = self.next_id + 1;
+        let Some(peer) = self.peers.get_mut(node) else { return };
+        if !peer.is_strange() || now.mono < peer.next_challenge() {
+            return;
+        }
+        peer.challenged(number, now.mono);
+        let knows_you = peer.proven;
+        self.next_id = number;
+        let hello = Hello {
+            to: node,
+            number,
+            knows_you,
+        };
+        self.introduce(Target::Node(node), &Message::Hello(hello));
+    }
+
+    pub(super) fn hello(&mut self, now: Now, node: NodeId, hello: &Hello) {
+        if hello.to != self.cache.node() {
+            return;
+        }
+        if let Some(peer) = self.peers.get_mut(node).filter(|_| !hello.knows_you) {
+            // It does not count this node as a peer, or no longer.
+            peer.knows_us = false;
+        }
+        let beat = self.fresh_beat(now, self.beat_state());
+        let welcome = Welcome {
+            to: node,
+            number: hello.number,
+            knows_you: self.peers.get(node).is_some_and(|peer| peer.proven),
+            host: self.config.host.clone(),
+            release: self.config.release.clone(),
+            beat,
+        };
+        self.introduce(Target::Node(node), &Message::Welcome(welcome));
+    }
+
+    pub(super) fn welcome(&mut self, now: Now, node: NodeId, welcome: Welcome) {
+        let Some(peer) = self.peers.get_mut(node) else { return };
+        if welcome.to != self.cache.node() || !peer.answers(welcome.number) {
+            self.counters.repeated += 1;
+            return;
+        }
+        peer.knows_us = welcome.knows_you;
+        (peer.host, peer.release) = (welcome.host.clone(), welcome.release.clone());
+        if self.peers.prove(node) {
+            tracing::info!(peer = %node, host = %welcome.host, release = %welcome.release, "peer joins");
+        }
+        self.beat_of_peer(now, node, welcome.beat);
+    }
+
+    pub(super) fn beat_interval(&self) -> Millis {
+        self.config.beat_interval_ms * (1 + self.peers.len() as u64 / PEERS_PER_SLOWDOWN)
+    }
+
+    pub(super) fn beat_state(&self) -> BeatState {
+        match self.phase {
+            Phase::Synced => BeatState::Synced,
+            _ => BeatState::Starting,
+        }
+    }
+
+    pub(super) fn beat(&mut self, now: Now, state: BeatState) {
+        let beat = self.fresh_beat(now, state);
+        self.last_beat = now.mono;
+        self.next_beat = now.mono + self.beat_interval();
+        self.wants_beats = false;
+        self.introduce(Target::Beat, &Message::Beat(beat));
+    }
+
+    fn fresh_beat(&mut self, now: Now, state: BeatState) -> Beat {
+        Beat {
+            number: self.fresh_id(),
+            seq: self.seq,
+            digest: self.cache.root_digest(),
+            keys: self.cache.keys(),
+            clock: self.cache.clock().latest().max(self.hybrid_now(now)),
+            floor: self.cache.floor(),
+            contact: self.contact,
+            since: self.since,
+            joined: self.joined,
+            listening: self.listening,
+            state,
+            interval_ms: self.beat_interval(),
+            wants_beats: self.wants_beats,
+            versions: self.config.versions,
+            foreign: self.strangers.foreign.clone(),
+        }
+    }
+
+    pub(super) fn hybrid_now(&self, now: Now) -> Time {
+        Time::from_millis(self.cache.clock().now(now.wall))
+    }
+
+    pub(super) fn beat_of_peer(&mut self, now: Now, node: NodeId, beat: Beat) {
+        let past = Past::of_beat(node, &beat);
+        let (state, clock, wants_beats, digest) = (beat.state, beat.clock, beat.wants_beats, beat.digest);
+        if !beat.foreign.is_empty() {
+            self.named_foreign(node, &beat.foreign);
+        }
+        let own = self.cache.root_digest();
+        let had_gap = self.peers.get(node).is_some_and(|peer| peer.frames.has_gap());
+        if !self.peers.beat(node, beat, own, self.cache.floor(), now.mono) {
+            self.counters.repeated += 1;
+            return;
+        }
+        if state == BeatState::Leaving {
+            tracing::info!(peer = %node, "peer leaves");
+            // Its last frames may come after its last beat.
+            let waits = self.peers.get(node).is_some_and(|peer| peer.frames.has_gap());
+            return if waits {
+                self.check_acks(u64::MAX)
+            } else {
+                self.remove(now, node)
+            };
+        }
+        if had_gap && digest == own {
+            self.confirm_all(node);
+        }
+        self.observe(now, clock);
+        if state == BeatState::Synced && self.phase == Phase::Synced && self.is_plausible(now, past, clock) {
+            if digest != own && self.past().yields_to(past) {
+                self.start_yielding(now, node, past.floor);
+            } else {
+                self.in_contact(now, past, clock, digest == own);
+            }
+        }
+        self.follow_floor(now, past.floor);
+        if wants_beats {
+            let soon = EARLY_BEAT_MS + self.spread(2 * self.peers.len() as Millis);
+            self.next_beat = self.next_beat.min((self.last_beat + soon).max(now.mono));
+        }
+        self.settle(now);
+        self.repair(now);
+    }
+
+    /// Takes note of the contact with a synced peer.
+    fn in_contact(&mut self, now: Now, peer: Past, clock: Time, equal: bool) {
+        if !equal && self.past().is_outdated_by(peer) && peer.joined > self.contact {
+            // A newcomer. Either its state is from here, and this node was just alone, or those it is from will be heard
+            // soon.
+            let patience = NEWCOMER_BEATS * self.beat_interval();
+            let since = *self.newcomers_since.get_or_insert(now.mono);
+            if now.mono.saturating_sub(since) < patience {
+                return;
+            }
+        }
+        self.newcomers_since = None;
+        // As of when the beat was sent: it may have waited here for a long time.
+        self.contact = self.contact.max(clock.min(self.hybrid_now(now)));
+    }
+
+    pub(super) fn past(&self) -> Past {
+        Past {
+            node: self.cache.node(),
+            since: self.since,
+            joined: self.joined,
+            listening: self.listening,
+            contact: self.contact,
+            floor: self.cache.floor(),
+        }
+    }
+
+    /// The state of this node is that of its peers, and goes back as far as theirs.
+    pub(super) fn inherit_since(&mut self) {
+        let theirs = self.peers.iter().filter(|(_, peer)| peer.synced());
+        let theirs = theirs.filter_map(|(_, peer)| peer.beat.as_ref()).map(|beat| beat.since);
+        self.since = theirs.min().unwrap_or(self.since).min(self.since);
+    }
+
+    /// A peer has collected deletions up to `floor`; so does this node, within what its own settings allow.
+    fn follow_floor(&self, now: Now, floor: Time) {
+        if floor <= self.newest_floor(now) {
+            self.cache.raise_floor(floor);
+        }
+    }
+
+    /// The newest floor that a clock which is right within the limits can have.
+    fn newest_floor(&self, now: Now) -> Time {
+        let limits = self.cache.limits();
+        let newest = now.wall.saturating_add(limits.max_clock_skew_ms);
+        Time::from_millis(newest.saturating_sub(limits.tombstone_ttl_ms))
+    }
+
+    /// Whether the times of a peer can be right. Nobody gives in to a clock that is wrong.
+    fn is_plausible(&self, now: Now, past: Past, clock: Time) -> bool {
+        let newest = now.wall.saturating_add(self.cache.limits().max_clock_skew_ms);
+        let newest = Time::from_millis(newest.saturating_add(1));
+        past.floor <= self.newest_floor(now) && past.contact.max(past.joined).max(clock) < newest
+    }
+
+    /// The first replay is done when everything that peers are known to have sent is here, and all of them know this
+    /// node: from then on nothing they confirm can be missing here.
+    pub(super) fn settle(&mut self, now: Now) {
+        let Phase::Settling(until) = self.phase else { return };
+        let settled = |(_, peer): (NodeId, &super::peers::Peer)| !peer.is_strange() && !peer.frames.has_gap();
+        if now.mono >= until || self.peers.all().all(settled) {
+            self.become_synced(now);
+        }
+    }
+
+    pub(super) fn become_synced(&mut self, now: Now) {
+        let took_ms = now.mono - self.replay_began;
+        tracing::info!(
+            "synced keys={} took_ms={took_ms} digest={}",
+            self.cache.keys(),
+            self.cache.root_digest()
+        );
+        self.phase = Phase::Synced;
+        if self.joined == Time::default() {
+            self.inherit_since();
+            self.contact = self.hybrid_now(now);
+            self.joined = self.contact;
+            self.since = self.since.min(self.contact);
+        }
+        self.next_beat = now.mono;
+        self.outputs.push_back(Output::AnswerReplays);
+        let peers: Vec<NodeId> = self.peers.iter().map(|(node, _)| node).collect();
+        self.acks.also_wait_for(&peers);
+        self.check_acks(u64::MAX);
+    }
+
+    // --- those who are no peers
+
+    pub(super) fn unknown_version(&mut self, header: Header) {
+        self.counters.unknown_versions += 1;
+        let stranger = (header.version, header.node);
+        if self.strangers.unknown.len() < MAX_UNKNOWN && !self.strangers.unknown.contains(&stranger) {
+            self.strangers.unknown.push(stranger);
+            let (oldest, newest) = self.config.versions;
+            tracing::warn!(
+                "node {} speaks version {} of the protocol, this one {oldest} to {newest}: its messages are ignored, and \
+                 nothing is replicated between the two; run releases of nearby versions",
+                header.node,
+                header.version
+            );
+        }
+    }
+
+    pub(super) fn refused_message(&mut self, now: Now, header: Header, refusal: &Refusal) {
+        self.counters.unauthenticated += 1;
+        if let Refusal::Foreign(issuer) = refusal {
+            return self.foreign_issuer(header.node, issuer);
+        }
+        if let Some(suppressed) = self.logs.unauthenticated.pass(now.mono) {
+            let remedy = match refusal {
+                Refusal::Unauthenticated | Refusal::Sealed => "set FRAME_AUTH alike on all hosts",
+                _ => "all hosts need the same cluster seed, or list each other's issuer in cluster_issuers",
+            };
+            tracing::warn!(node = %header.node, suppressed, "ignored a message: {refusal}; {remedy}");
+        }
+    }
+
+    fn foreign_issuer(&mut self, node: NodeId, issuer: &str) {
+        let foreign = &mut self.strangers.foreign;
+        if foreign.len() >= MAX_FOREIGN || foreign.iter().any(|known| known == issuer) {
+            return;
+        }
+        foreign.push(issuer.to_owned());
+        tracing::warn!(
+            "node {node} is of issuer {issuer}, which is not accepted here: nothing is replicated between the two; start \
+             its host with the same cluster seed, or list the issuers of both in cluster_issuers of both"
+        );
+    }
+
+    /// A peer names issuers it does not accept.
+    fn named_foreign(&mut self, node: NodeId, foreign: &[String]) {
+        if let Some(own) = self.config.keyring.issuer() {
+            let news = self
+                .peers
+                .get(node)
+                .and_then(|peer| peer.beat.as_ref())
+                .is_none_or(|beat| beat.foreign.is_empty());
+            if news && foreign.iter().any(|issuer| issuer == own) {
+                tracing::warn!(peer = %node, "the peer does not accept the issuer of this host, {own}; list it there");
+            }
+        }
+    }
+}

@@ -1,0 +1,501 @@
+//! Which repair is due, and what is done with the answers of peers.
+
+use std::collections::HashSet;
+
+use super::machine::{Output, Phase, Replica, Target};
+use super::membership::Past;
+use super::outbound::spread_of;
+use super::peers::Peer;
+use super::pull::{is_whole, FollowUp, Progress, Pull, Purpose, Range, Task};
+use super::serve::{digest_of, Answer, Held};
+use super::wire::{
+    Compare, Fetch, Holding, Message, ReplayCommands, ReplayEnd, ReplayRequest, Splits, Unknown, Want, ENVELOPE_BYTES,
+};
+use super::Now;
+use crate::cache::{Millis, NodeId, Partition, Span, Time, PARTITIONS};
+
+/// While one of two nodes has forgotten older deletions than the other, their digests differ for no reason. A difference
+/// that stays for this many beat intervals is looked at all the same.
+const FLOOR_PATIENCE: u64 = 30;
+
+/// Unanswered requests of a first replay after which a node that hears of no synced peer takes itself for the first of
+/// its lattice: those who listen are of another cluster.
+const LONELY_FAILURES: u32 = 8;
+
+/// Before a node believes that it is the first of its lattice it asks once more, after this time.
+const ASK_AGAIN_MS: Millis = 250;
+
+/// How long a node waits after its first replay for what peers have sent meanwhile.
+const SETTLING_MS: Millis = 1_500;
+
+impl Replica {
+    // --- answering
+
+    /// What an answer made now stands for.
+    fn stands_for(&self) -> Vec<(NodeId, u64)> {
+        let own = (self.cache.node(), self.seq);
+        let peers = self.peers.iter().map(|(node, peer)| (node, peer.frames.contiguous()));
+        std::iter::once(own).chain(peers).collect()
+    }
+
+    fn answer(&self, node: NodeId, request: u64) -> Answer<'_> {
+        let seqs = self.stands_for();
+        let version = self.version_for(Target::Node(node));
+        Answer::new(&self.cache, (node, request), version, self.message_bytes(), seqs)
+    }
+
+    pub(super) fn serve_replay(&mut self, now: Now, node: NodeId, request: &ReplayRequest) {
+        if self.phase != Phase::Synced || now.mono < self.serves_from {
+            return;
+        }
+        self.counters.replays_served += 1;
+        let messages = self.answer(node, request.request).partitions(request, now);
+        self.publish_all(node, messages);
+    }
+
+    pub(super) fn serve_compare(&mut self, node: NodeId, compare: &Compare) {
+        let messages = self.answer(node, compare.request).compare(compare);
+        self.publish_all(node, messages);
+    }
+
+    pub(super) fn serve_fetch(&mut self, now: Now, node: NodeId, fetch: &Fetch) {
+        let (messages, lacking) = self.answer(node, fetch.request).fetch(fetch);
+        self.publish_all(node, messages);
+        self.fetch_back(now, node, lacking);
+    }
+
+    fn publish_all(&mut self, node: NodeId, messages: Vec<Vec<u8>>) {
+        for message in messages {
+            self.publish(Target::Node(node), message);
+        }
+    }
+
+    /// A peer that compares with this node has something in these spans that is missing here. One exchange so makes
+    /// both equal.
+    fn fetch_back(&mut self, now: Now, node: NodeId, spans: Vec<Span>) {
+        let paused = now.mono < self.next_reverse && self.reverse.is_none();
+        if spans.is_empty() || paused || self.phase != Phase::Synced || !self.may_take_from(node) {
+            return;
+        }
+        let mut follow = FollowUp::default();
+        let mut held = Held::of(&self.cache);
+        for span in spans {
+            let here = held.components(span).len();
+            follow.fetch(span, true, here * 8 + 2_048);
+        }
+        let reverse = self
+            .reverse
+            .get_or_insert_with(|| Pull::of(Purpose::Reverse(node), now.mono));
+        if reverse.purpose.peer() == Some(node) && reverse.has_room() {
+            reverse.add(follow.tasks());
+        }
+    }
+
+    /// Whether a peer is known to have been away for so long that it has to take others' state first.
+    pub(super) fn is_outdated(&self, node: NodeId) -> bool {
+        let beat = self.peers.get(node).and_then(|peer| peer.beat.as_ref());
+        beat.is_some_and(|beat| Past::of_beat(node, beat).is_outdated_by(self.past()))
+    }
+
+    /// Whether a peer is synced, and not one that has to take others' state first.
+    pub(super) fn may_take_from(&self, node: NodeId) -> bool {
+        self.peers.get(node).is_some_and(Peer::synced) && !self.is_outdated(node)
+    }
+
+    // --- asking
+
+    /// Sends requests while the windows have room.
+    pub(super) fn request_tasks(&mut self, now: Now) {
+        if !self.connected {
+            return;
+        }
+        while let Some((purpose, doubtful, request, task)) = self.next_task(now) {
+            let message = self.request(purpose, request, task);
+            let to = match purpose.peer() {
+                Some(node) => Target::Node(node),
+                // One that is known to be there, should those that NATS picks not answer.
+                None => match self.peers.iter().find(|(_, peer)| peer.synced()).filter(|_| doubtful) {
+                    Some((node, _)) => Target::Node(node),
+                    None => Target::Replay { request },
+                },
+            };
+            self.send(to, &message);
+        }
+    }
+
+    fn next_task(&mut self, now: Now) -> Option<(Purpose, bool, u64, Task)> {
+        let request = self.next_id + 1;
+        // The fragments of a larger request could reach different peers of the replay group.
+        let most = (self.max_message.saturating_sub(2 * ENVELOPE_BYTES) / 8).clamp(1, PARTITIONS) as u16;
+        for pull in [&mut self.pull, &mut self.reverse].into_iter().flatten() {
+            if let Some(task) = pull.next_request(request, most, now.mono) {
+                self.next_id = request;
+                let doubtful = pull.again || pull.failures() > 0;
+                return Some((pull.purpose, doubtful, request, task));
+            }
+        }
+        None
+    }
+
+    fn request(&self, purpose: Purpose, request: u64, task: Task) -> Message {
+        match task {
+            Task::Partitions(Range { from, to }) => Message::ReplayRequest(ReplayRequest {
+                request,
+                from: Partition(from),
+                digests: (from..to)
+                    .map(|partition| self.cache.digest(Partition(partition)))
+                    .collect(),
+                want: match purpose {
+                    Purpose::FirstReplay => Want::Commands,
+                    _ => Want::Splits,
+                },
+                settled_ms: match purpose {
+                    Purpose::Difference(_) => self.config.beat_interval_ms,
+                    _ => 0,
+                },
+            }),
+            Task::Compare(spans) => {
+                let mut held = Held::of(&self.cache);
+                let digest = |span: Span| (span, digest_of(held.components(span)));
+                Message::Compare(Compare {
+                    request,
+                    spans: spans.into_iter().map(digest).collect(),
+                })
+            }
+            Task::Fetch(spans) => {
+                let mut held = Held::of(&self.cache);
+                let mut hashes = |span| held.components(span).iter().map(|component| component.hash).collect();
+                let holding = |(span, wanted): (Span, bool)| Holding {
+                    span,
+                    hashes: wanted.then(|| hashes(span)),
+                };
+                Message::Fetch(Fetch {
+                    request,
+                    yields: matches!(purpose, Purpose::Yield(..)),
+                    holdings: spans.into_iter().map(holding).collect(),
+                })
+            }
+        }
+    }
+
+    // --- using answers
+
+    /// The pull that asked `request`, if the answer comes from whom it asked.
+    fn asked(&mut self, node: NodeId, request: u64) -> Option<&mut Pull> {
+        let pull = [&mut self.pull, &mut self.reverse]
+            .into_iter()
+            .flatten()
+            .find(|pull| pull.has_request(request))?;
+        (pull.purpose.peer().is_none_or(|peer| peer == node)).then_some(pull)
+    }
+
+    pub(super) fn replay_commands(&mut self, now: Now, node: NodeId, replay: ReplayCommands, length: u64) {
+        let own = self.cache.node();
+        let asked = self.asked(node, replay.part.request).filter(|_| replay.part.to == own);
+        if asked.and_then(|pull| pull.part(node, replay.part, now.mono)).is_none() {
+            self.counters.repeated += 1;
+            return;
+        }
+        self.counters.replay_bytes_received += length;
+        self.counters.replay_commands_received += replay.commands.len() as u64;
+        let before = self.cache.root_digest();
+        let accepted = self.apply(now, &replay.commands, replay.clock);
+        let changed = self.cache.root_digest() != before;
+        if let Some(pull) = self.asked(node, replay.part.request) {
+            pull.refused |= !accepted;
+            pull.changed |= changed;
+        }
+        self.close(now, replay.part.request);
+    }
+
+    pub(super) fn splits(&mut self, now: Now, node: NodeId, splits: Splits, length: u64) {
+        let own = self.cache.node();
+        let part = splits.part;
+        let Some(pull) = self.asked(node, part.request).filter(|_| part.to == own) else {
+            self.counters.repeated += 1;
+            return;
+        };
+        let purpose = pull.purpose;
+        // A split of something that was not asked for could lead anywhere.
+        let asked = |task: &Task| splits.splits.iter().all(|split| task.covers(split.span));
+        if !pull.part(node, part, now.mono).is_some_and(asked) {
+            self.counters.repeated += 1;
+            return;
+        }
+        self.counters.replay_bytes_received += length;
+        let tasks = self.follow_up(now, purpose, &splits);
+        if let Some(pull) = self.asked(node, part.request) {
+            pull.add(tasks);
+        }
+        self.close(now, part.request);
+    }
+
+    fn follow_up(&self, now: Now, purpose: Purpose, splits: &Splits) -> Vec<Task> {
+        let mut follow = FollowUp::default();
+        let mut held = Held::of(&self.cache);
+        for split in &splits.splits {
+            // Parts that do not cover their whole say nothing.
+            let Some(spans) = split.spans() else { continue };
+            for (span, theirs) in spans {
+                let here = held.components(span);
+                if digest_of(here) == theirs.digest && here.len() as u64 == theirs.count {
+                    continue;
+                }
+                match purpose {
+                    Purpose::Yield(_, floor) if theirs.count == 0 => {
+                        self.cache.forget(span, floor, |_| true, now.wall);
+                    }
+                    _ => follow.differs(span, here.len() as u64, theirs.count, is_whole(split)),
+                }
+            }
+        }
+        follow.tasks()
+    }
+
+    pub(super) fn unknown(&mut self, now: Now, node: NodeId, unknown: &Unknown) {
+        let own = self.cache.node();
+        let Some(pull) = self
+            .asked(node, unknown.part.request)
+            .filter(|_| unknown.part.to == own)
+        else {
+            self.counters.repeated += 1;
+            return;
+        };
+        let Purpose::Yield(_, floor) = pull.purpose else { return };
+        if let Some(Task::Fetch(spans)) = pull.part(node, unknown.part, now.mono).cloned() {
+            let doomed: HashSet<u64> = unknown.hashes.iter().copied().collect();
+            for (span, _) in spans {
+                self.cache.forget(span, floor, |hash| doomed.contains(&hash), now.wall);
+            }
+        }
+        self.close(now, unknown.part.request);
+    }
+
+    pub(super) fn replay_end(&mut self, now: Now, node: NodeId, end: ReplayEnd) {
+        let own = self.cache.node();
+        let request = end.request;
+        match self.asked(node, request).filter(|_| end.to == own) {
+            Some(pull) => pull.end(node, end),
+            None => return,
+        }
+        self.close(now, request);
+    }
+
+    fn close(&mut self, now: Now, request: u64) {
+        let pulls = [&mut self.pull, &mut self.reverse];
+        let found = pulls.into_iter().flatten().find(|pull| pull.has_request(request));
+        let Some((purpose, progress)) = found.map(|pull| (pull.purpose, pull.close(request))) else {
+            return;
+        };
+        self.pull_progress(now, purpose, progress);
+    }
+
+    pub(super) fn tick_pulls(&mut self, now: Now) {
+        let progress = |pull: &mut Pull| (pull.purpose, pull.tick(now.mono));
+        let pulls = [&mut self.pull, &mut self.reverse];
+        let all: Vec<_> = pulls.into_iter().flatten().map(progress).collect();
+        for (purpose, progress) in all {
+            self.pull_progress(now, purpose, progress);
+        }
+        if self.ask_again.take_if(|at| now.mono >= *at).is_some() {
+            let mut pull = Pull::new(Purpose::FirstReplay, now.mono);
+            pull.again = true;
+            self.pull = Some(pull);
+        }
+        let lonely =
+            |pull: &Pull| pull.purpose == Purpose::FirstReplay && !pull.answered && pull.failures() >= LONELY_FAILURES;
+        if self.pull.as_ref().is_some_and(lonely) && !self.peers.iter().any(|(_, peer)| peer.synced()) {
+            tracing::warn!("those who answer replays do not answer this node: going on as the first of its cluster");
+            self.pull = None;
+            self.replayed(now);
+        }
+    }
+
+    pub(super) fn no_responders(&mut self, now: Now, request: u64) {
+        let Some(pull) = self.pull.take_if(|pull| pull.has_request(request)) else {
+            return;
+        };
+        if pull.purpose != Purpose::FirstReplay {
+            return self.pull_failed(now, pull.purpose);
+        }
+        if self.peers.iter().any(|(_, peer)| peer.synced()) {
+            // There is somebody: it is asked directly.
+            let mut pull = Pull::new(Purpose::FirstReplay, now.mono);
+            pull.again = true;
+            self.pull = Some(pull);
+            return;
+        }
+        if pull.answered {
+            tracing::warn!("the peers that answered the replay are gone; going on with what has arrived");
+        } else if !pull.again {
+            // A server that has just started may not know yet who listens at the others.
+            self.ask_again = Some(now.mono + ASK_AGAIN_MS);
+            return;
+        } else {
+            tracing::info!("no peer answers replays: first node of the lattice");
+        }
+        self.replayed(now);
+    }
+
+    fn pull_progress(&mut self, now: Now, purpose: Purpose, progress: Progress) {
+        if progress == Progress::Running {
+            return;
+        }
+        let place = match purpose {
+            Purpose::Reverse(_) => &mut self.reverse,
+            _ => &mut self.pull,
+        };
+        let Some(pull) = place.take() else { return };
+        if progress == Progress::Failed {
+            return self.pull_failed(now, purpose);
+        }
+        self.counters.pulls += 1;
+        for (node, seq) in pull.stands_for() {
+            if node == self.cache.node() {
+                continue;
+            }
+            // Nodes that only the responder has heard are asked to introduce themselves.
+            if let Some(peer) = self.peers.heard(node, now.mono) {
+                let missed = peer.frames.has_gap();
+                peer.complete_to(seq, now.mono);
+                if missed && !peer.frames.has_gap() {
+                    self.confirm_all(node);
+                }
+            }
+        }
+        let took_ms = now.mono - pull.began;
+        match purpose {
+            Purpose::FirstReplay => {
+                self.inherit_since();
+                self.replayed(now);
+            }
+            Purpose::Gap(node) => {
+                // The next beats may show that this has closed other gaps as well.
+                let interval = self.beat_interval();
+                self.next_gap_comparison = now.mono + interval / 2 + self.spread(interval / 2);
+                tracing::info!(peer = %node, took_ms, "repaired after missing frames");
+            }
+            Purpose::Orphan(node) => {
+                self.orphaned = false;
+                tracing::info!(peer = %node, took_ms, "repaired after a peer went with frames missing here");
+            }
+            Purpose::Difference(node) => {
+                if let Some(peer) = self.peers.get_mut(node) {
+                    // A newer beat has to show that something still differs.
+                    peer.differs_since = None;
+                }
+                tracing::debug!(peer = %node, took_ms, "compared partitions at rest");
+            }
+            Purpose::Reverse(node) => {
+                if !pull.changed {
+                    // Two nodes that cannot take what the other has would ask each other for ever.
+                    self.next_reverse = now.mono + self.beat_interval();
+                }
+                tracing::debug!(peer = %node, took_ms, "took what a comparison has shown");
+            }
+            Purpose::Yield(node, _) => {
+                tracing::info!(peer = %node, took_ms, "took the state of a peer after a long absence");
+                self.contact = self.hybrid_now(now);
+                self.become_synced(now);
+            }
+        }
+        self.settle(now);
+    }
+
+    /// The first replay is done.
+    fn replayed(&mut self, now: Now) {
+        self.phase = Phase::Settling(now.mono + SETTLING_MS);
+        self.settle(now);
+    }
+
+    /// The peer did not answer. It is asked again when it shows life; if it does not, it counts as gone.
+    fn pull_failed(&mut self, now: Now, purpose: Purpose) {
+        if let Purpose::Yield(..) = purpose {
+            self.stop_yielding(now);
+        }
+        if let Some(peer) = purpose.peer().and_then(|node| self.peers.get_mut(node)) {
+            tracing::warn!(peer = ?purpose.peer(), "peer does not answer requests");
+            peer.gap_since = None;
+            peer.differs_since = None;
+        }
+    }
+
+    // --- what is due
+
+    /// This node was away for too long: it takes the state of `node`.
+    pub(super) fn start_yielding(&mut self, now: Now, node: NodeId, floor: Time) {
+        tracing::warn!(
+            peer = %node,
+            "this node was out of contact for longer than deletions are remembered: it takes the state of its peers"
+        );
+        self.counters.yields += 1;
+        self.phase = Phase::Yielding;
+        self.replay_began = now.mono;
+        self.next_beat = now.mono;
+        self.reverse = None;
+        self.outputs.push_back(Output::LeaveReplays);
+        self.pull = Some(Pull::new(Purpose::Yield(node, floor), now.mono));
+    }
+
+    /// It did not work out. The next beat of a synced peer starts it again; if none comes, this node is all there is.
+    pub(super) fn stop_yielding(&mut self, now: Now) {
+        self.phase = Phase::Synced;
+        self.next_beat = now.mono;
+        self.serves_from = now.mono + 1_000;
+        self.outputs.push_back(Output::AnswerReplays);
+    }
+
+    /// Starts a pull where something is missing and none is under way.
+    pub(super) fn repair(&mut self, now: Now) {
+        let ready = matches!(self.phase, Phase::Synced | Phase::Settling(_));
+        if !self.connected || !ready || self.pull.is_some() {
+            return;
+        }
+        let found = self.gap(now).or_else(|| self.orphan()).or_else(|| self.difference(now));
+        let Some(purpose) = found else { return };
+        if matches!(purpose, Purpose::Difference(_)) {
+            let interval = self.config.beat_interval_ms;
+            self.next_comparison = now.mono + interval + self.spread(interval);
+        }
+        self.pull = Some(Pull::new(purpose, now.mono));
+    }
+
+    /// Where many nodes miss frames of many others, comparing with one at random makes two of them whole; a few rounds
+    /// of that, and all are equal, which closes every gap.
+    fn gap(&self, now: Now) -> Option<Purpose> {
+        let own = NodeId(self.cache.node().0 ^ self.counters.pulls);
+        self.peers
+            .iter()
+            .filter(|(node, peer)| self.gap_is_hopeless(peer, now) && self.may_take_from(*node))
+            .min_by_key(|(node, _)| spread_of(own, node.0))
+            .map(|(node, _)| Purpose::Gap(node))
+    }
+
+    fn orphan(&self) -> Option<Purpose> {
+        let mut synced = self.peers.iter().filter(|(node, _)| self.may_take_from(*node));
+        synced
+            .next()
+            .filter(|_| self.orphaned)
+            .map(|(node, _)| Purpose::Orphan(node))
+    }
+
+    fn difference(&self, now: Now) -> Option<Purpose> {
+        if now.mono < self.next_comparison {
+            return None;
+        }
+        let interval = self.config.beat_interval_ms;
+        let own = self.cache.node();
+        let stays = |node: NodeId, peer: &Peer| {
+            let patience = if peer.floor_agrees { 1 } else { FLOOR_PATIENCE };
+            // An exchange goes both ways: one of the two is enough, and begins a little earlier.
+            let patience = interval * patience + if own < node { 0 } else { 2 * interval };
+            peer.differs_since.is_some_and(|since| now.mono >= since + patience)
+        };
+        // Not all nodes at once with the same one.
+        self.peers
+            .iter()
+            .filter(|(node, peer)| stays(*node, peer) && self.may_take_from(*node))
+            .min_by_key(|(node, _)| spread_of(own, node.0))
+            .map(|(node, _)| Purpose::Difference(node))
+    }
+}

@@ -1,0 +1,201 @@
+//! Nodes that were away for longer than deletions are remembered, and counters of nodes that are gone for good.
+
+use nats_kvcache::replica::{Input, SyncState};
+
+use crate::net::{keyring, name, Net, BEAT};
+
+const TTL: u64 = 60_000;
+
+fn forgetful(count: usize) -> Net {
+    let mut net = Net::new();
+    net.limits.tombstone_ttl_ms = TTL;
+    for _ in 0..count {
+        net.join(keyring(1, &[]));
+    }
+    net.settle();
+    net
+}
+
+/// Lets `ms` pass while the nodes sweep as the provider does.
+fn run_and_sweep(net: &mut Net, ms: u64) {
+    for _ in 0..ms / (5 * BEAT) {
+        net.run(5 * BEAT);
+        for node in 0..net.nodes.len() {
+            if !net.nodes[node].stopped {
+                net.sweep(node);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_node_that_was_cut_off_for_too_long_takes_the_state_of_its_peers() {
+    let mut net = forgetful(3);
+    net.set(0, "deleted meanwhile", "value");
+    net.set(0, "stays", "value");
+    net.wait_equal();
+    net.disconnect(2);
+    net.delete(0, "deleted meanwhile");
+    net.set(1, "made meanwhile", "value");
+    net.set(1, "stays", "changed");
+    run_and_sweep(&mut net, 3 * TTL);
+    assert_eq!(net.nodes[0].cache.entries(), 2, "the deletion is forgotten");
+    // Written just before it comes back: newer than anything forgotten.
+    net.set(2, "fresh", "value");
+    net.connect(2);
+    net.settle();
+    net.wait_equal();
+    assert_eq!(net.counters(2).yields, 1);
+    for node in 0..3 {
+        assert_eq!(net.get(node, "deleted meanwhile"), None, "on node {node}");
+        assert_eq!(
+            net.get(node, "made meanwhile").as_deref(),
+            Some("value"),
+            "on node {node}"
+        );
+        assert_eq!(net.get(node, "stays").as_deref(), Some("changed"), "on node {node}");
+        assert_eq!(net.get(node, "fresh").as_deref(), Some("value"), "on node {node}");
+    }
+}
+
+#[test]
+fn a_process_that_was_stopped_for_too_long_takes_the_state_of_its_peers() {
+    let mut net = forgetful(3);
+    net.set(0, "deleted meanwhile", "value");
+    net.wait_equal();
+    net.stop(2);
+    net.delete(0, "deleted meanwhile");
+    net.drop_where(|_, to| to == 2);
+    run_and_sweep(&mut net, 3 * TTL);
+    net.drop_nothing();
+    net.go_on(2);
+    net.run(10 * BEAT);
+    net.settle();
+    assert_eq!(net.counters(2).yields, 1);
+    for node in 0..3 {
+        assert_eq!(net.get(node, "deleted meanwhile"), None, "on node {node}");
+    }
+    assert!(net.equal());
+}
+
+#[test]
+fn a_node_that_was_alone_for_long_loses_nothing_to_a_newcomer() {
+    let mut net = forgetful(1);
+    net.set(0, "old", "value");
+    run_and_sweep(&mut net, 5 * TTL);
+    // NATS is away for a moment, in which another node comes up that finds nobody.
+    net.disconnect(0);
+    net.join(keyring(1, &[]));
+    net.run(5 * BEAT);
+    assert_eq!(net.status(1).sync, SyncState::Synced);
+    net.set(1, "new", "value");
+    net.sweep(1);
+    net.connect(0);
+    net.settle();
+    net.wait_equal();
+    for node in 0..2 {
+        assert_eq!(net.get(node, "old").as_deref(), Some("value"), "on node {node}");
+        assert_eq!(net.get(node, "new").as_deref(), Some("value"), "on node {node}");
+    }
+    assert_eq!(net.counters(0).yields, 0);
+    // And a newcomer whose state is its own.
+    run_and_sweep(&mut net, 2 * TTL);
+    net.join(keyring(1, &[]));
+    net.settle();
+    net.wait_equal();
+    assert_eq!(net.get(2, "old").as_deref(), Some("value"));
+}
+
+#[test]
+fn two_lonely_nodes_end_equal() {
+    let mut net = forgetful(2);
+    net.set(0, "both", "value");
+    net.wait_equal();
+    net.drop_where(|_, _| true);
+    net.set(0, "deleted", "value");
+    run_and_sweep(&mut net, 3 * TTL);
+    net.set(0, "new of 0", "value");
+    net.set(1, "new of 1", "value");
+    net.drop_nothing();
+    net.run(10 * BEAT);
+    net.settle();
+    net.wait_equal();
+    assert_eq!(
+        net.counters(0).yields + net.counters(1).yields,
+        1,
+        "one of the two gives in"
+    );
+    for key in ["both", "new of 0", "new of 1"] {
+        assert_eq!(net.get(0, key).as_deref(), Some("value"), "{key}");
+    }
+}
+
+#[test]
+fn a_frame_older_than_what_is_remembered_is_not_taken() {
+    let mut net = forgetful(2);
+    net.drop_where(|_, _| true);
+    net.set(0, "key", "value");
+    net.drop_nothing();
+    // The deletion comes from elsewhere and is forgotten before the frame arrives.
+    run_and_sweep(&mut net, 0);
+    let late = net
+        .sent
+        .iter()
+        .rev()
+        .find(|sent| sent.kind() == 1)
+        .expect("a frame")
+        .clone();
+    net.wait_equal();
+    net.delete(1, "key");
+    net.wait_equal();
+    run_and_sweep(&mut net, 3 * TTL);
+    assert_eq!(net.nodes[1].cache.entries(), 0);
+    net.input(1, Input::Message(late.payload));
+    net.run(5 * BEAT);
+    assert_eq!(net.nodes[1].cache.entries(), 0);
+}
+
+#[test]
+fn a_new_frame_of_a_write_older_than_what_is_remembered_is_not_taken() {
+    let mut net = forgetful(2);
+    let author = net.empty_cache();
+    let now = net.clock().wall;
+    let command = author.set(&name("key"), "value".into(), 0, now).unwrap();
+    run_and_sweep(&mut net, 3 * TTL);
+    net.send(0, vec![command]);
+    net.run(10);
+    assert_eq!(net.counters(1).outdated, 1);
+    assert_eq!(net.nodes[1].cache.entries(), 0);
+}
+
+#[test]
+fn counters_do_not_grow_with_restarts() {
+    let mut net = forgetful(2);
+    let mut total = 0;
+    for restart in 0..60 {
+        let node = net.join(keyring(1, &[]));
+        net.settle();
+        let now = net.clock().wall;
+        let (_, command) = net.nodes[node].cache.increment(&name("counter"), 3, now).unwrap();
+        net.send(node, vec![command]);
+        total += 3;
+        net.run(10);
+        net.input(node, Input::Leaving);
+        net.disconnect(node);
+        run_and_sweep(&mut net, 5 * BEAT);
+        if restart % 10 == 9 {
+            // Long enough to forget who is gone, and for a look at every partition.
+            run_and_sweep(&mut net, 2 * TTL + 140 * BEAT);
+        }
+    }
+    net.wait_equal();
+    for node in 0..2 {
+        assert_eq!(net.get(node, "counter"), Some(total.to_string()));
+        let mut commands = 0;
+        for partition in nats_kvcache::cache::Partition::all() {
+            net.nodes[node].cache.commands(partition, |_| commands += 1);
+        }
+        assert!(commands <= 20, "{commands} components of one counter on node {node}");
+    }
+    assert!(net.counters(0).folded + net.counters(1).folded > 0);
+}

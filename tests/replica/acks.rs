@@ -1,0 +1,166 @@
+//! Writes that wait for confirmations.
+
+use bytes::Bytes;
+use nats_kvcache::replica::{Ack, AckRequest, Input, Target};
+
+use crate::net::{keyring, name, Net, BEAT};
+
+const FRAME: u8 = 1;
+
+#[test]
+fn a_write_is_confirmed_by_as_many_as_were_asked_for() {
+    let mut net = Net::of(3);
+    for (id, wanted) in [(1, Ack::Peers(1)), (2, Ack::Peers(2)), (3, Ack::All)] {
+        net.set_acked(0, "key", "value", id, wanted, 1_000);
+        assert!(
+            !net.nodes[0].acked.contains_key(&id),
+            "{wanted:?} before anybody could answer"
+        );
+        net.run(5);
+        assert_eq!(net.nodes[0].acked.get(&id), Some(&Ok(())), "{wanted:?}");
+    }
+    net.set_acked(0, "key", "value", 4, Ack::Peers(3), 1_000);
+    net.run(999);
+    assert!(!net.nodes[0].acked.contains_key(&4), "a third peer may come");
+    net.run(10);
+    let unconfirmed = net.nodes[0].acked[&4].clone().unwrap_err();
+    assert_eq!((unconfirmed.confirmed, unconfirmed.missing), (2, vec![]));
+}
+
+#[test]
+fn what_all_have_confirmed_can_be_read_everywhere() {
+    let mut net = Net::of(5);
+    let mut seed = 1u64;
+    // A fourth of everything is lost.
+    net.drop_where(move |_, _| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        seed >> 62 == 0
+    });
+    for n in 0..100 {
+        let (writer, value) = (n as usize % 5, n.to_string());
+        net.set_acked(writer, "key", &value, n, Ack::All, 30_000);
+        net.run_until("the write is confirmed", |net| net.nodes[writer].acked.contains_key(&n));
+        assert_eq!(net.nodes[writer].acked[&n], Ok(()));
+        for node in 0..5 {
+            assert_eq!(net.get(node, "key"), Some(value.clone()), "on node {node} after {n}");
+        }
+    }
+}
+
+#[test]
+fn a_lost_frame_is_sent_again_to_those_who_have_not_confirmed_it() {
+    let mut net = Net::of(3);
+    net.drop_where(|sent, to| to == 2 && sent.kind() == FRAME && sent.to == Target::Commands);
+    net.set_acked(0, "key", "value", 1, Ack::All, 1_000);
+    net.run(400);
+    assert_eq!(net.nodes[0].acked.get(&1), Some(&Ok(())));
+    assert_eq!(net.counters(0).frames_resent, 1);
+}
+
+#[test]
+fn who_has_not_confirmed_in_time_is_named_and_the_write_stays() {
+    let mut net = Net::of(3);
+    net.stop(2);
+    net.set_acked(0, "key", "value", 1, Ack::All, 1_500);
+    net.run(1_600);
+    let unconfirmed = net.nodes[0].acked[&1].clone().unwrap_err();
+    assert_eq!(
+        (unconfirmed.confirmed, unconfirmed.missing),
+        (1, vec!["host2".to_owned()])
+    );
+    assert_eq!(net.get(0, "key").as_deref(), Some("value"));
+    net.go_on(2);
+    net.wait_equal();
+}
+
+#[test]
+fn a_peer_that_goes_is_no_longer_waited_for() {
+    let mut net = Net::of(3);
+    net.disconnect(2);
+    net.set_acked(0, "key", "value", 1, Ack::All, 60_000);
+    net.run(2 * BEAT);
+    assert!(!net.nodes[0].acked.contains_key(&1), "it may only be slow");
+    net.run(5 * BEAT);
+    assert_eq!(net.nodes[0].acked.get(&1), Some(&Ok(())));
+}
+
+#[test]
+fn nothing_is_confirmed_while_nats_is_away() {
+    let mut net = Net::of(2);
+    net.disconnect(0);
+    net.set_acked(0, "key", "value", 1, Ack::All, 500);
+    net.run(600);
+    assert!(net.nodes[0].acked[&1].clone().unwrap_err().disconnected);
+    net.set_acked(0, "key", "other", 2, Ack::All, 60_000);
+    net.run(10 * BEAT);
+    assert!(
+        !net.nodes[0].acked.contains_key(&2),
+        "nobody is there, but nobody can be seen either"
+    );
+    net.connect(0);
+    net.run_until("it is confirmed", |net| net.nodes[0].acked.contains_key(&2));
+    assert_eq!(
+        (net.nodes[0].acked[&2].clone(), net.get(1, "key").as_deref()),
+        (Ok(()), Some("other"))
+    );
+}
+
+#[test]
+fn a_write_that_a_peer_refuses_is_not_confirmed_by_it() {
+    let mut net = Net::of(2);
+    // The clock of the writer is further ahead than peers accept.
+    let ahead = net.clock().wall + net.limits.max_clock_skew_ms + 60_000;
+    let cache = &net.nodes[0].cache;
+    let command = cache.set(&name("key"), Bytes::from("value"), 0, ahead).unwrap();
+    let acks = vec![AckRequest {
+        id: 1,
+        wanted: Ack::All,
+        deadline: net.clock().mono + 1_000,
+    }];
+    let commands = vec![command];
+    net.input(0, Input::Local { commands, acks });
+    net.run(1_010);
+    assert!(net.counters(1).refused > 0);
+    assert_eq!(net.get(1, "key"), None);
+    let unconfirmed = net.nodes[0].acked[&1].clone().unwrap_err();
+    assert_eq!(unconfirmed.confirmed, 0);
+}
+
+#[test]
+fn all_of_nobody_is_confirmed_at_once() {
+    let mut net = Net::new();
+    net.join(keyring(1, &[]));
+    net.settle();
+    net.set_acked(0, "key", "value", 1, Ack::All, 1_000);
+    assert_eq!(net.nodes[0].acked.get(&1), Some(&Ok(())));
+}
+
+#[test]
+fn a_newcomer_answers_no_read_before_it_has_what_all_have_confirmed() {
+    for delay in 0..40 {
+        let mut net = Net::of(2);
+        net.join(keyring(1, &[]));
+        net.run(delay);
+        net.set_acked(0, "key", "value", 1, Ack::All, 1_000);
+        net.run_until("confirmed", |net| net.nodes[0].acked.contains_key(&1));
+        assert_eq!(net.nodes[0].acked[&1], Ok(()));
+        let synced = net.status(2).sync == nats_kvcache::replica::SyncState::Synced;
+        assert!(!synced || net.get(2, "key").is_some(), "joined {delay} ms before");
+        net.wait_equal();
+    }
+}
+
+#[test]
+fn a_node_that_was_out_of_contact_knows_that_it_is_not_current() {
+    let mut net = Net::of(2);
+    let current = |net: &Net| net.nodes[1].replica.current_until() > net.clock().mono;
+    assert!(current(&net));
+    net.stop(1);
+    net.run(4 * BEAT);
+    assert!(!current(&net), "peers may already do without it");
+    net.go_on(1);
+    net.run(BEAT);
+    assert!(current(&net));
+    net.disconnect(1);
+    assert!(!current(&net));
+}

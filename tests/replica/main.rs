@@ -1,0 +1,7 @@
+//! The replication protocol between bare replicas: single situations, each as small as it can be.
+
+mod absence;
+mod acks;
+mod net;
+mod repair;
+mod trust;

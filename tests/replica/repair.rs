@@ -1,0 +1,338 @@
+//! Missing frames, differences, and what repairing them costs.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nats_kvcache::cache::Cache;
+use nats_kvcache::replica::Target;
+
+use crate::net::{keyring, name, Net, BEAT};
+
+/// Kinds of messages, see docs/PROTOCOL.md.
+const FRAME: u8 = 1;
+const REPLAY_REQUEST: u8 = 2;
+const SPLITS: u8 = 8;
+const FRAMES_REQUEST: u8 = 11;
+
+fn count(net: &Net, from: usize, kind: u8) -> usize {
+    net.sent[from..].iter().filter(|sent| sent.kind() == kind).count()
+}
+
+#[test]
+fn a_missing_frame_is_fetched_from_its_author_and_nothing_else_is() {
+    let mut net = Net::of(3);
+    for n in 0..50 {
+        net.set(0, &format!("key{n}"), "value");
+    }
+    net.wait_equal();
+    net.run(2 * BEAT);
+    let mut lost = 0;
+    net.drop_where(move |sent, to| {
+        let frame = sent.kind() == FRAME && sent.to == Target::Commands && to == 1;
+        lost += usize::from(frame);
+        frame && lost % 3 == 1
+    });
+    let from = net.sent.len();
+    for n in 0..10 {
+        net.set(0, &format!("new{n}"), "value");
+    }
+    let took = net.wait_equal();
+    assert!(took <= 2 * BEAT, "took {took} ms");
+    // One for those in the middle, and one for the last, which only the next beat announces.
+    assert_eq!(count(&net, from, FRAMES_REQUEST), 2);
+    assert_eq!(net.counters(0).frames_resent, 4, "those that were lost");
+    assert_eq!(count(&net, from, REPLAY_REQUEST), 0);
+}
+
+#[test]
+fn a_lost_last_frame_is_noticed_by_the_next_beat() {
+    let mut net = Net::of(2);
+    net.drop_where(|sent, _| sent.kind() == FRAME && sent.to == Target::Commands);
+    net.set(0, "key", "value");
+    net.run(10);
+    assert_eq!(net.get(1, "key"), None);
+    let took = net.wait_equal();
+    assert!(took <= BEAT + 500, "took {took} ms");
+    assert_eq!(net.get(1, "key").as_deref(), Some("value"));
+}
+
+#[test]
+fn frames_that_are_no_longer_kept_are_replaced_by_a_comparison() {
+    let mut net = Net::new();
+    net.ring_bytes = 4_000;
+    for _ in 0..2 {
+        net.join(keyring(1, &[]));
+    }
+    net.settle();
+    for n in 0..5_000 {
+        net.set(0, &format!("key{n}"), "value");
+    }
+    net.wait_equal();
+    net.run(2 * BEAT);
+    net.drop_where(|sent, to| to == 1 && sent.to == Target::Commands);
+    let from = net.sent.len();
+    for n in 0..100 {
+        net.set(0, &format!("key{n}"), "changed");
+    }
+    net.run(1);
+    net.drop_nothing();
+    let took = net.wait_equal();
+    assert!(took <= 3 * BEAT, "took {took} ms");
+    assert!(count(&net, from, SPLITS) > 0);
+    assert!(net.counters(1).replay_commands_received < 300, "{:?}", net.counters(1));
+}
+
+#[test]
+fn a_gap_whose_author_is_gone_is_filled_by_another() {
+    let mut net = Net::of(3);
+    net.drop_where(|sent, to| to == 1 && sent.from == 0 && sent.to == Target::Commands);
+    net.set(0, "key", "value");
+    net.run(1);
+    // Node 1 hears of the frame by a beat, but before it has asked for it the author is gone.
+    net.drop_where(|sent, _| sent.kind() == FRAMES_REQUEST);
+    net.run(BEAT + 50);
+    net.disconnect(0);
+    net.run_until("the others are equal", |net| net.get(1, "key").is_some());
+}
+
+/// Nodes with equal caches of `keys` keys that know each other.
+fn filled(nodes: usize, keys: usize) -> Net {
+    let mut net = Net::new();
+    let author = net.empty_cache();
+    let now = net.clock().wall;
+    let commands: Vec<_> = (0..keys)
+        .map(|n| {
+            author
+                .set(&name(&format!("key{n:013}")), Bytes::from_static(&[7; 16]), 0, now)
+                .unwrap()
+        })
+        .collect();
+    for node in 0..nodes {
+        let cache: Arc<Cache> = if node == 0 { author.clone() } else { net.empty_cache() };
+        commands.iter().for_each(|command| {
+            cache.apply(command, now).unwrap();
+        });
+        net.join_with(cache, keyring(1, &[]), nats_kvcache::replica::Config::VERSIONS);
+    }
+    net.settle();
+    net.run(2 * BEAT);
+    net
+}
+
+#[test]
+fn a_hundred_differences_among_a_million_keys_cost_little_and_one_exchange() {
+    let mut net = filled(2, 1_000_000);
+    let from = net.sent.len();
+    for n in 0..100 {
+        net.set_silently(n % 2, &format!("key{:013}", n * 9_973), "changed");
+    }
+    net.wait_equal();
+    let bytes = net.repair_bytes(from);
+    println!("100 of 1,000,000 keys: {bytes} bytes");
+    assert!(bytes <= 300_000, "{bytes} bytes");
+    // The requests of all partitions come from one of the two: the exchange goes both ways.
+    let starters = |node: usize| {
+        let own = |sent: &&crate::net::Sent| sent.kind() == REPLAY_REQUEST && sent.from == node;
+        net.sent[from..].iter().filter(own).count()
+    };
+    assert!(
+        starters(0) == 0 || starters(1) == 0,
+        "{} and {}",
+        starters(0),
+        starters(1)
+    );
+}
+
+#[test]
+fn one_difference_costs_hardly_more_than_the_digests() {
+    let mut net = filled(2, 20_000);
+    let from = net.sent.len();
+    net.set_silently(0, "one more", "value");
+    net.wait_equal();
+    let bytes = net.repair_bytes(from);
+    println!("one of 20,000 keys: {bytes} bytes");
+    assert!(bytes <= 12_000, "{bytes} bytes");
+}
+
+#[test]
+fn one_member_of_a_large_set_does_not_resend_the_set() {
+    let mut net = Net::of(2);
+    let set = name("set");
+    let now = net.clock().wall;
+    for n in 0..100_000 {
+        let member = Bytes::from(format!("member {n}"));
+        let (_, command) = net.nodes[0].cache.set_add(&set, member, now).unwrap();
+        net.nodes[1].cache.apply(&command, now).unwrap();
+    }
+    net.run(2 * BEAT);
+    for node in 0..2 {
+        let from = net.sent.len();
+        let member = Bytes::from(format!("the one of {node}"));
+        net.nodes[node].cache.set_add(&set, member, now).unwrap();
+        net.wait_equal();
+        let bytes = net.repair_bytes(from);
+        println!("one of 100,000 members: {bytes} bytes");
+        assert!(bytes <= 40_000, "{bytes} bytes");
+        net.run(2 * BEAT);
+    }
+}
+
+#[test]
+fn many_members_of_a_large_set_are_repaired_in_a_few_rounds() {
+    let mut net = Net::of(2);
+    let set = name("set");
+    let now = net.clock().wall;
+    for n in 0..30_000 {
+        let member = Bytes::from(format!("member {n}"));
+        let (_, command) = net.nodes[0].cache.set_add(&set, member, now).unwrap();
+        net.nodes[1].cache.apply(&command, now).unwrap();
+    }
+    net.run(2 * BEAT);
+    let from = net.sent.len();
+    for n in 0..1_000 {
+        let member = Bytes::from(format!("new {n}"));
+        net.nodes[n % 2].cache.set_add(&set, member, now).unwrap();
+    }
+    net.wait_equal();
+    let bytes = net.repair_bytes(from);
+    println!("1,000 of 30,000 members: {bytes} bytes");
+    assert!(bytes <= 1_500_000, "{bytes} bytes");
+}
+
+#[test]
+fn differences_of_all_types_are_found_on_both_sides() {
+    let mut net = Net::of(2);
+    let now = net.clock().wall;
+    for node in 0..2 {
+        let cache = net.nodes[node].cache.clone();
+        for n in 0..300 {
+            let key = name(&format!("key {}", n % 100));
+            match (n + node) % 6 {
+                0 => drop(cache.set(&key, Bytes::from("text"), 60, now)),
+                1 => drop(cache.increment(&key, 5, now)),
+                2 => drop(cache.list_push(&name("list"), Bytes::from(format!("{node} {n}")), now)),
+                3 => drop(cache.set_add(&name("set"), Bytes::from(format!("{}", n % 50)), now)),
+                4 => drop(cache.set_remove(&name("set"), Bytes::from(format!("{}", n % 30)), now)),
+                _ => drop(cache.delete(&key, now)),
+            }
+        }
+    }
+    net.wait_equal();
+    assert_eq!(
+        net.nodes[0].cache.recomputed_digest(),
+        net.nodes[1].cache.recomputed_digest()
+    );
+    net.run(3 * BEAT);
+    let from = net.sent.len();
+    net.run(20 * BEAT);
+    assert_eq!(net.repair_bytes(from), 0, "equal nodes have nothing to say but beats");
+}
+
+#[test]
+fn fifty_nodes_that_lose_their_server_repair_without_a_storm() {
+    // What is written meanwhile waits in the queues of the nodes, or (the worst case) has found no room there.
+    for (waits, most) in [(true, 2), (false, 6)] {
+        let mut net = filled(50, 2_000);
+        // The last frames of some nodes are lost with the connections.
+        net.drop_where(|sent, _| sent.to == Target::Commands);
+        for node in 0..5 {
+            net.set(node, &format!("last words of {node}"), "0123456789012345");
+        }
+        net.drop_nothing();
+        for node in 0..50 {
+            net.disconnect(node);
+        }
+        let mut waiting = Vec::new();
+        for node in 0..50 {
+            for n in 0..20 {
+                let command = net.set_silently(node, &format!("away {node} {n}"), "0123456789012345");
+                waiting.push((node, command));
+            }
+        }
+        if !waits {
+            for (node, command) in std::mem::take(&mut waiting) {
+                net.send(node, vec![command]);
+            }
+        }
+        net.run(3 * BEAT);
+        let from = net.sent.len();
+        for node in 0..50 {
+            net.connect(node);
+        }
+        for (node, command) in waiting {
+            net.send(node, vec![command]);
+        }
+        let took = net.wait_equal();
+        net.run(10 * BEAT);
+        let bytes = net.repair_bytes(from);
+        // Every node lacks what the 49 others have written.
+        let lacking = 50 * 49 * 20 * (7 + 12 + 16 + 24);
+        let digests = 50 * 8 * 1_024;
+        println!("50 nodes, waits {waits}: {bytes} bytes in {took} ms, {lacking} lacking, {digests} of digests");
+        assert!(
+            bytes <= most * (lacking + digests),
+            "{bytes} bytes, where {lacking} are lacking"
+        );
+    }
+}
+
+#[test]
+fn a_process_that_was_stopped_reconciles_at_once() {
+    let mut net = Net::of(3);
+    net.set(0, "before", "1");
+    net.wait_equal();
+    net.stop(2);
+    // What is sent to it meanwhile is more than the server keeps.
+    net.drop_where(|_, to| to == 2);
+    for n in 0..100 {
+        net.set(0, &format!("key{n}"), "value");
+    }
+    net.run(120 * BEAT);
+    assert_eq!(net.status(0).peers.len(), 1, "the stopped one counts as gone");
+    net.drop_nothing();
+    net.go_on(2);
+    let took = net.wait_equal();
+    assert!(took <= BEAT, "took {took} ms");
+    assert_eq!(net.counters(2).stops, 1);
+    net.settle();
+}
+
+#[test]
+fn a_notice_of_dropped_messages_leads_to_reconciliation_at_once() {
+    let mut net = Net::of(2);
+    net.run(BEAT / 2);
+    net.drop_where(|_, to| to == 1);
+    net.set(0, "key", "value");
+    net.run(1);
+    net.drop_nothing();
+    net.input(1, nats_kvcache::replica::Input::MessagesLost);
+    let took = net.wait_equal();
+    assert!(took <= 400, "took {took} ms");
+}
+
+#[test]
+fn large_values_travel_in_pieces_that_fit() {
+    let mut net = Net::new();
+    net.max_payload = 64 << 10;
+    net.ring_bytes = 16 << 20;
+    for _ in 0..2 {
+        net.join(keyring(1, &[]));
+    }
+    net.settle();
+    let large = "x".repeat(1 << 20);
+    net.set(0, "large", &large);
+    net.wait_equal();
+    // A lost piece makes the message incomplete; the frame is fetched once more.
+    let mut pieces = 0;
+    net.drop_where(move |sent, _| {
+        pieces += usize::from(sent.kind() == 6);
+        sent.kind() == 6 && pieces == 3
+    });
+    net.set(0, "large", &large.replace('x', "y"));
+    net.wait_equal();
+    assert_eq!(net.get(1, "large"), Some("y".repeat(1 << 20)));
+    // Through a comparison as well.
+    net.drop_nothing();
+    net.set_silently(0, "larger", &"z".repeat(2 << 20));
+    net.wait_equal();
+}
