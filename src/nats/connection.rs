@@ -6,19 +6,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{Client, ConnectOptions, Event, ServerAddr, Subscriber};
+use async_nats::{Client, ConnectOptions, Event, ServerAddr};
 use percent_encoding::percent_decode_str;
 use tokio::sync::{mpsc, watch};
 
+use super::inbox::{Drain, Inbox};
 use super::subjects::Subjects;
 use crate::cache::{Millis, NodeId};
 use crate::time;
 
-/// Messages of one subscription that wait to be taken. Beyond it the client drops, which shows as a gap.
-const SUBSCRIPTION_CAPACITY: usize = 16 << 10;
+/// Messages of one subscription that wait to be moved to the inbox, which happens at once. Beyond it the client drops,
+/// which shows as a gap.
+const SUBSCRIPTION_CAPACITY: usize = 4 << 10;
 
-/// Messages that wait to be written to the socket.
-const CLIENT_CAPACITY: usize = 256;
+/// Messages that wait to be written to the socket, of 256 KiB at most each.
+const CLIENT_CAPACITY: usize = 64;
 
 /// Between two warnings about a server that stays away.
 const WARNING_INTERVAL_MS: Millis = 30_000;
@@ -82,19 +84,18 @@ pub(super) struct Connection {
     pub client: Client,
     pub events: mpsc::UnboundedReceiver<ConnectionEvent>,
     pub up: watch::Receiver<bool>,
-    pub commands: Subscriber,
-    pub beats: Subscriber,
-    pub node: Subscriber,
-    pub replies: Subscriber,
+    /// Drain the subscriptions for as long as they are kept.
+    _drains: Vec<Drain>,
 }
 
 impl Connection {
-    /// Starts to connect and makes the subscriptions. Returns at once; [`ConnectionEvent::Up`] tells the rest.
+    /// Starts to connect and makes the subscriptions, whose messages go to `inbox`. Returns at once; [`ConnectionEvent::Up`] tells the rest.
     pub async fn open(
         servers: &[String],
         credentials: &Credentials,
         subjects: &Subjects,
         node: NodeId,
+        inbox: &Inbox,
     ) -> Result<Self, NatsError> {
         let addresses = servers
             .iter()
@@ -114,23 +115,22 @@ impl Connection {
             .connect(addresses)
             .await
             .map_err(|error| NatsError::Client(error.to_string()))?;
-        let subscribe = |subject: String| {
-            let client = client.clone();
-            async move {
-                client
-                    .subscribe(subject)
-                    .await
-                    .map_err(|error| NatsError::Client(error.to_string()))
-            }
-        };
+        let mut drains = Vec::new();
+        for subject in [
+            subjects.commands().to_owned(),
+            subjects.beat(),
+            subjects.node(node),
+            format!("{}.*", subjects.node(node)),
+        ] {
+            let subscription = client.subscribe(subject).await;
+            let subscription = subscription.map_err(|error| NatsError::Client(error.to_string()))?;
+            drains.push(inbox.drain(subscription));
+        }
         Ok(Connection {
-            commands: subscribe(subjects.commands().into()).await?,
-            beats: subscribe(subjects.beat()).await?,
-            node: subscribe(subjects.node(node)).await?,
-            replies: subscribe(format!("{}.*", subjects.node(node))).await?,
             client,
             events,
             up,
+            _drains: drains,
         })
     }
 }

@@ -4,10 +4,11 @@
 //! performs what the machine asks for.
 
 mod connection;
+mod inbox;
 mod queue;
 mod replicator;
 mod subjects;
 
 pub use connection::{is_address, without_credentials, Credentials, NatsError};
-pub use replicator::{Replicator, Settings};
+pub use replicator::{Replicated, Replicator, Settings};
 pub use subjects::{SubjectError, Subjects};

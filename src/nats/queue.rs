@@ -1,49 +1,185 @@
 //! The bounded queue of commands between local writers and the replication task.
+//!
+//! While the task cannot keep up, or NATS is away, a newer command takes the place of an older one that it makes
+//! superfluous; when that is not enough, writers wait.
 
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{mpsc, OwnedSemaphorePermit, Semaphore};
+use bytes::Bytes;
+use tokio::sync::{oneshot, Notify};
 
-use crate::cache::{Change, Command};
+use crate::cache::{Change, Command, Millis, Slot};
+use crate::replica::{Ack, Unconfirmed};
 
-/// Unit in which the memory of queued commands is counted.
-const UNIT_BYTES: usize = 1_024;
+/// What a queued command costs beside its key and value.
+const COMMAND_BYTES: usize = 256;
 
-/// Memory of queued commands, in units. A writer waits when it is used up.
-const CAPACITY: usize = 64 << 10;
-
-/// A command on its way to the peers, and its share of the queue's memory.
-pub(super) struct Queued {
-    pub command: Command,
-    _share: OwnedSemaphorePermit,
+/// Somebody who waits until a command is confirmed.
+pub(super) struct Waiting {
+    pub wanted: Ack,
+    /// Until when, in milliseconds of the monotonic clock.
+    pub deadline: Millis,
+    pub answer: oneshot::Sender<Result<(), Unconfirmed>>,
 }
 
-/// The writers' end.
+/// A command on its way to the peers.
+pub(super) struct Queued {
+    pub command: Command,
+    pub waiting: Vec<Waiting>,
+}
+
+/// Both ends of the queue. Clones share it.
 #[derive(Clone)]
 pub(super) struct Queue {
-    sender: mpsc::UnboundedSender<Queued>,
-    memory: Arc<Semaphore>,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    state: Mutex<State>,
+    capacity: usize,
+    filled: Notify,
+    room: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    queued: VecDeque<Queued>,
+    /// Number of the first of them; every command ever queued has one.
+    first: u64,
+    /// Numbers of the queued commands, by what they are about.
+    places: HashMap<(Bytes, Slot), u64>,
+    bytes: usize,
+    merged: u64,
+    closed: bool,
 }
 
 impl Queue {
-    pub fn new() -> (Self, mpsc::UnboundedReceiver<Queued>) {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        (
-            Queue {
-                sender,
-                memory: Arc::new(Semaphore::new(CAPACITY)),
-            },
-            receiver,
-        )
+    /// A queue of about `capacity` bytes.
+    pub fn new(capacity: usize) -> Self {
+        Queue {
+            inner: Arc::new(Inner {
+                state: Mutex::default(),
+                capacity,
+                filled: Notify::new(),
+                room: Notify::new(),
+            }),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No code that holds the lock can panic half-way through a change.
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Queues a command; waits while the queue is full. Returns false when replication has stopped.
-    pub async fn push(&self, command: Command) -> bool {
-        let units = (size(&command) / UNIT_BYTES).clamp(1, CAPACITY) as u32;
-        let Ok(share) = self.memory.clone().acquire_many_owned(units).await else {
-            return false;
+    pub async fn push(&self, command: Command, waiting: Option<Waiting>) -> bool {
+        let mut queued = Queued {
+            command,
+            waiting: waiting.into_iter().collect(),
         };
-        self.sender.send(Queued { command, _share: share }).is_ok()
+        loop {
+            let room = self.inner.room.notified();
+            tokio::pin!(room);
+            // From here on a notification is not missed.
+            room.as_mut().enable();
+            match self.lock().push(queued, self.inner.capacity) {
+                Pushed::Closed => return false,
+                Pushed::Queued => {
+                    self.inner.filled.notify_one();
+                    return true;
+                }
+                Pushed::Full(back) => queued = *back,
+            }
+            room.await;
+        }
+    }
+
+    /// Waits until something is queued.
+    pub async fn filled(&self) {
+        loop {
+            let filled = self.inner.filled.notified();
+            if !self.lock().queued.is_empty() {
+                return;
+            }
+            filled.await;
+        }
+    }
+
+    /// Waits until the queue is as good as full.
+    pub async fn full(&self) {
+        loop {
+            let filled = self.inner.filled.notified();
+            if self.lock().bytes > self.inner.capacity / 2 {
+                return;
+            }
+            filled.await;
+        }
+    }
+
+    /// Takes the oldest commands, `most` of them at most.
+    pub fn take(&self, most: usize) -> Vec<Queued> {
+        let mut state = self.lock();
+        let count = state.queued.len().min(most);
+        let taken: Vec<Queued> = (0..count).filter_map(|_| state.pop()).collect();
+        drop(state);
+        self.inner.room.notify_waiters();
+        taken
+    }
+
+    /// Takes no more commands.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.inner.room.notify_waiters();
+    }
+
+    /// How many commands were never sent because a newer one made them superfluous.
+    pub fn merged(&self) -> u64 {
+        self.lock().merged
+    }
+}
+
+enum Pushed {
+    Queued,
+    Full(Box<Queued>),
+    Closed,
+}
+
+impl State {
+    fn push(&mut self, new: Queued, capacity: usize) -> Pushed {
+        if self.closed {
+            return Pushed::Closed;
+        }
+        let place = (new.command.key.clone(), new.command.slot());
+        let known = self.places.get(&place).map(|number| (number - self.first) as usize);
+        if let Some(old) = known.and_then(|index| self.queued.get_mut(index)) {
+            if new.command.supersedes(&old.command) {
+                self.bytes = self.bytes + size(&new.command) - size(&old.command);
+                old.command = new.command;
+                old.waiting.extend(new.waiting);
+                self.merged += 1;
+                return Pushed::Queued;
+            }
+        }
+        let bytes = size(&new.command);
+        if self.bytes + bytes > capacity && !self.queued.is_empty() {
+            return Pushed::Full(Box::new(new));
+        }
+        self.bytes += bytes;
+        self.places.insert(place, self.first + self.queued.len() as u64);
+        self.queued.push_back(new);
+        Pushed::Queued
+    }
+
+    fn pop(&mut self) -> Option<Queued> {
+        let queued = self.queued.pop_front()?;
+        self.bytes -= size(&queued.command);
+        let place = (queued.command.key.clone(), queued.command.slot());
+        if self.places.get(&place) == Some(&self.first) {
+            self.places.remove(&place);
+        }
+        self.first += 1;
+        Some(queued)
     }
 }
 
@@ -55,5 +191,93 @@ fn size(command: &Command) -> usize {
         Change::SetAdd { member, .. } | Change::SetRemove { member, .. } => member.len(),
         Change::Add { .. } | Change::ListRemove { .. } => 0,
     };
-    command.key.len() + value
+    command.key.len() + value + COMMAND_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::{Cache, Key, Limits, NodeId};
+
+    const NOW: Millis = 1_700_000_000_000;
+
+    fn set(cache: &Cache, key: &str, value: &str) -> Command {
+        let value = Bytes::copy_from_slice(value.as_bytes());
+        cache.set(&Key::shared(key.as_bytes()), value, 0, NOW).unwrap()
+    }
+
+    #[tokio::test]
+    async fn newer_commands_take_the_place_of_older_ones() {
+        let cache = Cache::new(NodeId(1), Limits::default());
+        let queue = Queue::new(1 << 20);
+        let counter = Key::shared(b"counter");
+        for n in 0..100 {
+            let command = set(&cache, if n % 2 == 0 { "even" } else { "odd" }, &n.to_string());
+            assert!(queue.push(command, None).await);
+            assert!(queue.push(cache.increment(&counter, 1, NOW).unwrap().1, None).await);
+        }
+        let list = Key::shared(b"list");
+        for n in 0..3 {
+            queue
+                .push(cache.list_push(&list, Bytes::from(n.to_string()), NOW).unwrap().1, None)
+                .await;
+        }
+        let taken = queue.take(usize::MAX);
+        assert_eq!(taken.len(), 3 + 3, "one for each key, one for each item");
+        assert_eq!(queue.merged(), 197);
+        let other = Cache::new(NodeId(2), Limits::default());
+        for queued in &taken {
+            other.apply(&queued.command, NOW).unwrap();
+        }
+        assert_eq!(other.root_digest(), cache.root_digest());
+        assert_eq!(queue.lock().bytes, 0);
+        assert!(queue.lock().places.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_makes_writers_wait_but_not_for_what_is_queued_already() {
+        let cache = Cache::new(NodeId(1), Limits::default());
+        let queue = Queue::new(10 * COMMAND_BYTES);
+        for n in 0..9 {
+            queue.push(set(&cache, &format!("key{n}"), ""), None).await;
+        }
+        queue.push(set(&cache, "key3", "x"), None).await;
+        let waiting = tokio::spawn({
+            let (queue, command) = (queue.clone(), set(&cache, "one more", ""));
+            async move { queue.push(command, None).await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        assert_eq!(queue.take(1).len(), 1);
+        assert!(waiting.await.unwrap());
+        queue.close();
+        assert!(!queue.push(set(&cache, "too late", ""), None).await);
+    }
+
+    #[tokio::test]
+    async fn a_command_larger_than_the_queue_passes_alone() {
+        let cache = Cache::new(NodeId(1), Limits::default());
+        let queue = Queue::new(10);
+        assert!(queue.push(set(&cache, "key", "larger than ten bytes"), None).await);
+        assert_eq!(queue.take(10).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_a_superseded_command_waits_for_the_newer_one() {
+        let cache = Cache::new(NodeId(1), Limits::default());
+        let queue = Queue::new(1 << 20);
+        let mut answers = Vec::new();
+        for value in ["1", "2"] {
+            let (answer, receiver) = oneshot::channel();
+            let waiting = Waiting {
+                wanted: Ack::All,
+                deadline: 0,
+                answer,
+            };
+            queue.push(set(&cache, "key", value), Some(waiting)).await;
+            answers.push(receiver);
+        }
+        let taken = queue.take(10);
+        assert_eq!((taken.len(), taken[0].waiting.len()), (1, 2));
+    }
 }

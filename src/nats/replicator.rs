@@ -1,19 +1,22 @@
 //! The replication task and its handle.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use async_nats::{Client, StatusCode, Subscriber};
+use async_nats::{Client, StatusCode};
 use bytes::Bytes;
-use futures::StreamExt;
-use tokio::sync::{mpsc, oneshot, watch, Mutex};
+use tokio::sync::{oneshot, watch, Mutex};
 use tokio::task::JoinHandle;
 
 use super::connection::{Connection, ConnectionEvent, Credentials, NatsError};
-use super::queue::{Queue, Queued};
-use super::subjects::{Subjects, REPLAY_GROUP};
+use super::inbox::{Drain, Inbox};
+use super::queue::{Queue, Queued, Waiting};
+use super::subjects::{replay_group, Subjects};
 use crate::cache::{Cache, Command, Millis, NodeId};
-use crate::replica::{Config, Input, Numbers, Output, Replica, Status, SyncState, Target};
+use crate::replica::{
+    Ack, AckRequest, Config, Input, Keyring, Numbers, Output, Replica, Status, SyncState, Target, Unconfirmed,
+};
 use crate::time;
 
 /// Commands taken from the queue at once.
@@ -25,8 +28,11 @@ const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// The status that others see is at most this old.
 const STATUS_INTERVAL_MS: Millis = 250;
 
+/// How much longer than its deadline an answer about confirmations is waited for.
+const ANSWER_SLACK_MS: Millis = 250;
+
 /// Where and how to replicate.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Addresses of NATS servers; any of them will do.
     pub servers: Vec<String>,
@@ -40,13 +46,34 @@ pub struct Settings {
     pub beat_interval_ms: Millis,
     /// After how many milliseconds without a finished first replay the node says that it is not synced.
     pub sync_limit_ms: Millis,
+    /// What messages are authenticated with.
+    pub keyring: Arc<Keyring>,
+    /// Bytes of commands that may wait to be sent; then writers wait.
+    pub queue_bytes: usize,
+    /// Bytes of peers' messages that may wait to be taken in; beyond it they are dropped and fetched later.
+    pub inbox_bytes: usize,
+    /// Bytes of recent frames kept for peers that missed some.
+    pub ring_bytes: usize,
+}
+
+/// What became of a command that was to be replicated.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Replicated {
+    /// It is queued, and confirmed as far as was asked for.
+    Done,
+    /// It is queued, but not confirmed in time.
+    Unconfirmed(Unconfirmed),
+    /// Replication has stopped: it does not leave this host.
+    Stopped,
 }
 
 /// Replication that runs until it is stopped.
 pub struct Replicator {
     queue: Queue,
     status: watch::Receiver<Status>,
-    stop: Mutex<Option<(oneshot::Sender<()>, JoinHandle<Numbers>)>>,
+    current: watch::Receiver<Millis>,
+    numbers: Arc<std::sync::Mutex<Numbers>>,
+    stop: Mutex<Option<(oneshot::Sender<()>, JoinHandle<()>)>>,
 }
 
 impl Replicator {
@@ -54,38 +81,109 @@ impl Replicator {
     /// `numbers` are those with which an earlier replicator of the same cache stopped.
     pub async fn start(cache: Arc<Cache>, settings: Settings, numbers: Numbers) -> Result<Self, NatsError> {
         let node = cache.node();
-        let connection = Connection::open(&settings.servers, &settings.credentials, &settings.subjects, node).await?;
+        let inbox = Inbox::new(settings.inbox_bytes);
+        let connection = Connection::open(
+            &settings.servers,
+            &settings.credentials,
+            &settings.subjects,
+            node,
+            &inbox,
+        )
+        .await?;
+        let group = replay_group(&settings.keyring);
         let config = Config {
             host: settings.host,
             release: env!("CARGO_PKG_VERSION").into(),
             beat_interval_ms: settings.beat_interval_ms,
             sync_limit_ms: settings.sync_limit_ms,
+            keyring: settings.keyring,
+            ring_bytes: settings.ring_bytes,
+            versions: Config::VERSIONS,
         };
-        let (queue, commands) = Queue::new();
+        let shared = Arc::new(std::sync::Mutex::new(numbers));
+        let queue = Queue::new(settings.queue_bytes);
         let (status_sender, status) = watch::channel(Status::default());
+        let (current_sender, current) = watch::channel(0);
         let (stop, stopped) = oneshot::channel();
         let driver = Driver {
             node,
             replica: Replica::new(cache, config, numbers),
             subjects: settings.subjects,
+            group,
             client: connection.client.clone(),
+            connected: false,
             up: connection.up.clone(),
+            inbox,
+            queue: queue.clone(),
+            numbers: shared.clone(),
             replays: None,
+            waiting: HashMap::new(),
+            next_waiting: 0,
             status: status_sender,
             status_due: 0,
+            current: current_sender,
         };
-        let task = tokio::spawn(driver.run(connection, commands, stopped));
+        let task = tokio::spawn(driver.run(connection, stopped));
         Ok(Replicator {
             queue,
             status,
+            current,
+            numbers: shared,
             stop: Mutex::new(Some((stop, task))),
         })
     }
 
-    /// Hands a command of a local write over. Waits only while the bounded queue is full. Returns false when
-    /// replication has stopped; then the command does not leave this host.
-    pub async fn replicate(&self, command: Command) -> bool {
-        self.queue.push(command).await
+    /// Hands a command of a local write over. Waits while the bounded queue is full, then until `wanted` peers have
+    /// confirmed it, but no longer than `timeout_ms` for that.
+    pub async fn replicate(&self, command: Command, wanted: Ack, timeout_ms: Millis) -> Replicated {
+        if wanted == Ack::Local {
+            return match self.queue.push(command, None).await {
+                true => Replicated::Done,
+                false => Replicated::Stopped,
+            };
+        }
+        let deadline = time::mono() + timeout_ms;
+        let (answer, confirmed) = oneshot::channel();
+        let waiting = Waiting {
+            wanted,
+            deadline,
+            answer,
+        };
+        let confirmed = async {
+            match self.queue.push(command, Some(waiting)).await {
+                true => confirmed
+                    .await
+                    .map_or(Replicated::Stopped, |confirmed| match confirmed {
+                        Ok(()) => Replicated::Done,
+                        Err(unconfirmed) => Replicated::Unconfirmed(unconfirmed),
+                    }),
+                false => Replicated::Stopped,
+            }
+        };
+        // The replica answers in time, unless it has not even been given the command.
+        let limit = time::instant(deadline + ANSWER_SLACK_MS);
+        tokio::time::timeout_at(limit, confirmed).await.unwrap_or_else(|_| {
+            let status = self.status.borrow();
+            Replicated::Unconfirmed(Unconfirmed {
+                confirmed: 0,
+                missing: status.peers.iter().map(|peer| peer.host.clone()).collect(),
+                disconnected: status.sync == SyncState::Disconnected,
+            })
+        })
+    }
+
+    /// Waits until this node has everything its peers are known to have sent and counts as present with them. Returns
+    /// false when that takes longer than `timeout_ms`.
+    pub async fn current(&self, timeout_ms: Millis) -> bool {
+        let now = time::mono();
+        if *self.current.borrow() > now {
+            return true;
+        }
+        let mut current = self.current.clone();
+        let reached = current.wait_for(|until| *until > time::mono());
+        tokio::time::timeout_at(time::instant(now + timeout_ms), reached)
+            .await
+            .is_ok_and(|reached| reached.is_ok())
     }
 
     /// Whether the replication task is there.
@@ -109,17 +207,16 @@ impl Replicator {
 
     /// Sends what is queued, says goodbye to the peers and ends. Returns the numbers used; further calls do nothing.
     pub async fn stop(&self) -> Numbers {
-        let Some((stop, task)) = self.stop.lock().await.take() else {
-            return Numbers::default();
-        };
-        let _ = stop.send(());
-        match tokio::time::timeout(STOP_LIMIT, task).await {
-            Ok(numbers) => numbers.unwrap_or_default(),
-            Err(_) => {
+        if let Some((stop, mut task)) = self.stop.lock().await.take() {
+            let _ = stop.send(());
+            if tokio::time::timeout(STOP_LIMIT, &mut task).await.is_err() {
                 tracing::warn!("replication did not end within {} s", STOP_LIMIT.as_secs());
-                Numbers::default()
+                // Whoever takes over goes on with its numbers, so it must not use any more.
+                task.abort();
+                let _ = task.await;
             }
         }
+        *self.numbers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -127,44 +224,53 @@ struct Driver {
     node: NodeId,
     replica: Replica,
     subjects: Subjects,
+    group: String,
     client: Client,
+    /// What the replica was told last.
+    connected: bool,
+    /// What the client says, perhaps earlier.
     up: watch::Receiver<bool>,
-    /// Subscription of the replay group, once this node may answer.
-    replays: Option<Subscriber>,
+    inbox: Inbox,
+    queue: Queue,
+    /// Numbers used so far, for whoever takes over.
+    numbers: Arc<std::sync::Mutex<Numbers>>,
+    /// Subscription of the replay group, while this node answers.
+    replays: Option<Drain>,
+    /// Writes that wait for confirmations.
+    waiting: HashMap<u64, oneshot::Sender<Result<(), Unconfirmed>>>,
+    next_waiting: u64,
     status: watch::Sender<Status>,
     status_due: Millis,
+    current: watch::Sender<Millis>,
 }
 
 impl Driver {
-    async fn run(
-        mut self,
-        mut connection: Connection,
-        mut commands: mpsc::UnboundedReceiver<Queued>,
-        mut stopped: oneshot::Receiver<()>,
-    ) -> Numbers {
-        let mut batch = Vec::with_capacity(BATCH);
+    async fn run(mut self, mut connection: Connection, mut stopped: oneshot::Receiver<()>) {
+        let queue = self.queue.clone();
         loop {
             self.publish_status();
+            self.note_numbers();
             let wake = self.replica.poll_timeout().min(time::mono() + STATUS_INTERVAL_MS);
             tokio::select! {
                 Some(event) = connection.events.recv() => self.connection_event(event).await,
-                Some(message) = connection.commands.next() => self.input(Input::Message(message.payload)).await,
-                Some(message) = connection.beats.next() => self.input(Input::Message(message.payload)).await,
-                Some(message) = connection.node.next() => self.input(Input::Message(message.payload)).await,
-                Some(message) = connection.replies.next() => self.reply(message).await,
-                Some(message) = next(&mut self.replays) => self.input(Input::Message(message.payload)).await,
-                1.. = commands.recv_many(&mut batch, BATCH) => self.local(&mut batch).await,
+                Some(message) = self.inbox.next() => self.message(message).await,
+                () = queue.filled(), if self.connected => { self.local(BATCH).await; }
+                // While NATS is away, commands wait for it: newer ones take the place of older ones. When that is not
+                // enough they are given up; peers will see that frames are missing, and compare.
+                () = queue.full(), if !self.connected => { self.local(usize::MAX).await; }
                 () = tokio::time::sleep_until(time::instant(wake)) => self.tick().await,
                 _ = &mut stopped => break,
             }
         }
-        commands.close();
-        while commands.recv_many(&mut batch, BATCH).await > 0 {
-            self.local(&mut batch).await;
-        }
+        self.queue.close();
+        while self.local(BATCH).await {}
         self.input(Input::Leaving).await;
+        self.note_numbers();
         self.flush().await;
-        self.replica.numbers()
+    }
+
+    fn note_numbers(&self) {
+        *self.numbers.lock().unwrap_or_else(PoisonError::into_inner) = self.replica.numbers();
     }
 
     /// Waits until everything is written to the socket, unless the server is away.
@@ -189,23 +295,57 @@ impl Driver {
             ConnectionEvent::Down => Input::Disconnected,
             ConnectionEvent::MessagesLost => Input::MessagesLost,
         };
+        match event {
+            ConnectionEvent::Up => self.connected = true,
+            ConnectionEvent::Down => self.connected = false,
+            ConnectionEvent::MessagesLost => {}
+        }
         self.input(input).await;
     }
 
-    /// The server answers a request for which nobody listens with a status on the reply subject.
-    async fn reply(&mut self, message: async_nats::Message) {
-        let request = message.subject.rsplit('.').next().and_then(|token| token.parse().ok());
-        match (message.status, request) {
-            (Some(StatusCode::NO_RESPONDERS), Some(request)) => self.input(Input::NoResponders { request }).await,
-            _ => self.input(Input::Message(message.payload)).await,
+    async fn message(&mut self, message: async_nats::Message) {
+        // The server answers a request for which nobody listens with a status on the reply subject.
+        let request = match message.status {
+            Some(StatusCode::NO_RESPONDERS) => self.subjects.request_of(self.node, &message.subject),
+            _ => None,
+        };
+        match request {
+            Some(request) => self.input(Input::NoResponders { request }).await,
+            None => self.input(Input::Message(message.payload)).await,
+        }
+        if self.inbox.has_dropped() {
+            tracing::warn!("messages of peers came faster than they could be taken in, and were dropped; reconciling");
+            self.input(Input::MessagesLost).await;
         }
     }
 
-    /// Makes one frame of what has queued up. The memory of the queue is given back when the frame is on its way.
-    async fn local(&mut self, batch: &mut Vec<Queued>) {
-        let commands = batch.iter().map(|queued| queued.command.clone()).collect();
-        self.input(Input::Local(commands)).await;
-        batch.clear();
+    /// Makes frames of what has queued up. Returns whether there was anything.
+    async fn local(&mut self, most: usize) -> bool {
+        let queued = self.queue.take(most);
+        if queued.is_empty() {
+            return false;
+        }
+        let mut acks = Vec::new();
+        let mut commands = Vec::with_capacity(queued.len());
+        for Queued { command, waiting } in queued {
+            commands.push(command);
+            for Waiting {
+                wanted,
+                deadline,
+                answer,
+            } in waiting
+            {
+                self.next_waiting += 1;
+                self.waiting.insert(self.next_waiting, answer);
+                acks.push(AckRequest {
+                    id: self.next_waiting,
+                    wanted,
+                    deadline,
+                });
+            }
+        }
+        self.input(Input::Local { commands, acks }).await;
+        true
     }
 
     async fn tick(&mut self) {
@@ -223,6 +363,13 @@ impl Driver {
             match output {
                 Output::Publish { to, payload } => self.publish(to, payload).await,
                 Output::AnswerReplays => self.answer_replays().await,
+                Output::LeaveReplays => self.replays = None,
+                Output::Acked { id, result } => {
+                    if let Some(answer) = self.waiting.remove(&id) {
+                        // Whoever waited may have given up.
+                        let _ = answer.send(result);
+                    }
+                }
             }
         }
     }
@@ -257,25 +404,23 @@ impl Driver {
 
     async fn answer_replays(&mut self) {
         let subject = self.subjects.replay().to_owned();
-        match self.client.queue_subscribe(subject, REPLAY_GROUP.into()).await {
-            Ok(subscription) => self.replays = Some(subscription),
+        match self.client.queue_subscribe(subject, self.group.clone()).await {
+            Ok(subscription) => self.replays = Some(self.inbox.drain(subscription)),
             Err(error) => tracing::error!(%error, "cannot answer replay requests"),
         }
     }
 
     fn publish_status(&mut self) {
         let now = time::now();
+        let until = self.replica.current_until();
+        self.current
+            .send_if_modified(|known| std::mem::replace(known, until) != until);
         let changed = self.replica.sync_state(now) != self.status.borrow().sync;
         if changed || now.mono >= self.status_due {
             self.status_due = now.mono + STATUS_INTERVAL_MS;
-            self.status.send_replace(self.replica.status(now));
+            let mut status = self.replica.status(now);
+            status.counters.commands_merged = self.queue.merged();
+            self.status.send_replace(status);
         }
-    }
-}
-
-async fn next(subscription: &mut Option<Subscriber>) -> Option<async_nats::Message> {
-    match subscription {
-        Some(subscription) => subscription.next().await,
-        None => std::future::pending().await,
     }
 }

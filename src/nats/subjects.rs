@@ -1,9 +1,14 @@
 //! Names of the NATS subjects of one lattice and link name.
 
 use crate::cache::NodeId;
+use crate::replica::wire::VERSION;
+use crate::replica::Keyring;
 
-/// Queue group of those who answer replay requests.
-pub(super) const REPLAY_GROUP: &str = "replay";
+/// Queue group of those who answer replay requests: only nodes that understand and accept each other share one, so that
+/// a request is not delivered to somebody who will not answer it.
+pub(super) fn replay_group(keyring: &Keyring) -> String {
+    format!("replay.{VERSION}.{}", keyring.domain())
+}
 
 /// Why a text cannot be used as a subject.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -70,6 +75,12 @@ impl Subjects {
     /// Messages to one node.
     pub fn node(&self, node: NodeId) -> String {
         format!("{}.node.{node}", self.root)
+    }
+
+    /// The request a reply subject of `node` belongs to.
+    pub fn request_of(&self, node: NodeId, subject: &str) -> Option<u64> {
+        let token = subject.strip_prefix(&self.node(node))?.strip_prefix('.')?;
+        token.parse().ok()
     }
 
     /// Where the server says that nobody listens for request `request` of `node`.
