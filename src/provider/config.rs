@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::secret::Secret;
 use crate::cache::{Limits, MAX_NAMESPACE_BYTES};
+use crate::replica::Ack;
 
 /// Names of all settings.
 mod name {
@@ -22,10 +23,19 @@ mod name {
     pub const TOMBSTONE_TTL_SECS: &str = "TOMBSTONE_TTL_SECS";
     pub const MAX_CLOCK_SKEW_SECS: &str = "MAX_CLOCK_SKEW_SECS";
     pub const MAX_VALUE_BYTES: &str = "MAX_VALUE_BYTES";
+    pub const FRAME_AUTH: &str = "FRAME_AUTH";
+    pub const QUEUE_BYTES: &str = "QUEUE_BYTES";
+    pub const INBOX_BYTES: &str = "INBOX_BYTES";
+    pub const RING_BYTES: &str = "RING_BYTES";
+    pub const ACK: &str = "ACK";
+    pub const ACK_TIMEOUT_MS: &str = "ACK_TIMEOUT_MS";
     pub const NAMESPACE: &str = "NAMESPACE";
 
+    /// Settings of a link.
+    pub const LINK: [&str; 3] = [NAMESPACE, ACK, ACK_TIMEOUT_MS];
+
     /// Settings of the process.
-    pub const PROCESS: [&str; 11] = [
+    pub const PROCESS: [&str; 15] = [
         REPLICATION,
         NATS_URL,
         CLIENT_JWT,
@@ -37,8 +47,22 @@ mod name {
         TOMBSTONE_TTL_SECS,
         MAX_CLOCK_SKEW_SECS,
         MAX_VALUE_BYTES,
+        FRAME_AUTH,
+        QUEUE_BYTES,
+        INBOX_BYTES,
+        RING_BYTES,
     ];
 }
+
+/// Smallest and largest buffer that can be set, in bytes.
+const MIN_BUFFER_BYTES: usize = 64 << 10;
+const MAX_BUFFER_BYTES: usize = 4 << 30;
+
+/// Deletions are remembered for this many intervals of beats at least: a peer that missed a few is not away for long.
+const TTL_BEATS: u64 = 10;
+
+/// Shorter than the two seconds in which a host gives up a call.
+const ACK_TIMEOUT_MS: u64 = 1_500;
 
 /// A setting that cannot be used. Says which, where it stands, and what was expected.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -234,7 +258,7 @@ impl RawSettings {
 
 fn is_known(name: &str) -> bool {
     let name = name.trim().to_ascii_uppercase();
-    name == name::NAMESPACE || name::PROCESS.contains(&name.as_str())
+    name::LINK.contains(&name.as_str()) || name::PROCESS.contains(&name.as_str())
 }
 
 /// An address can carry a password.
@@ -280,6 +304,25 @@ pub struct Config {
     pub sync_timeout_secs: u64,
     /// Bounds of the cache.
     pub limits: Limits,
+    /// Whether messages of replication are authenticated.
+    pub frame_auth: bool,
+    /// Bytes of commands that may wait to be sent.
+    pub queue_bytes: usize,
+    /// Bytes of peers' messages that may wait to be taken in.
+    pub inbox_bytes: usize,
+    /// Bytes of recent frames kept for peers that missed some.
+    pub ring_bytes: usize,
+}
+
+/// Settings of one link, validated.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct LinkConfig {
+    /// Keyspace of the link; empty for the shared one.
+    pub namespace: String,
+    /// Who has to confirm a write before it is answered.
+    pub ack: Ack,
+    /// How long that may take, in milliseconds.
+    pub ack_timeout_ms: u64,
 }
 
 impl Config {
@@ -297,7 +340,18 @@ impl Config {
             beat_secs: raw.number(name::REPLAY_HEARTBEAT_SECS, 1, 1, 3_600)?,
             sync_timeout_secs: raw.number(name::SYNC_TIMEOUT_SECS, 10, 0, 3_600)?,
             limits: limits(raw)?,
+            frame_auth: raw.switch(name::FRAME_AUTH, true)?,
+            queue_bytes: raw.number(name::QUEUE_BYTES, 64 << 20, MIN_BUFFER_BYTES, MAX_BUFFER_BYTES)?,
+            inbox_bytes: raw.number(name::INBOX_BYTES, 64 << 20, MIN_BUFFER_BYTES, MAX_BUFFER_BYTES)?,
+            ring_bytes: raw.number(name::RING_BYTES, 16 << 20, MIN_BUFFER_BYTES, MAX_BUFFER_BYTES)?,
         };
+        if config.limits.tombstone_ttl_ms < TTL_BEATS * config.beat_secs * 1_000 {
+            return Err(ConfigError::Together(
+                "settings TOMBSTONE_TTL_SECS and REPLAY_HEARTBEAT_SECS: expected deletions to be remembered for at least \
+                 10 intervals of beats",
+            ));
+        }
+        Self::link(raw)?;
         // Checked here, so that a bad subject is reported with its setting and before anything has started.
         config.subjects(raw, "lattice", "link")?;
         Ok(config)
@@ -328,13 +382,25 @@ impl Config {
         Ok(subjects)
     }
 
-    /// The namespace a link asks for; empty for the shared keyspace.
-    pub fn namespace(link: &RawSettings) -> Result<String, ConfigError> {
-        let namespace = link.text(name::NAMESPACE).unwrap_or_default();
+    /// Validates the settings of a link: its own over those of the provider.
+    pub fn link(raw: &RawSettings) -> Result<LinkConfig, ConfigError> {
+        let namespace = raw.text(name::NAMESPACE).unwrap_or_default();
         if namespace.len() > MAX_NAMESPACE_BYTES {
-            return Err(link.error(name::NAMESPACE, format!("at most {MAX_NAMESPACE_BYTES} bytes")));
+            return Err(raw.error(name::NAMESPACE, format!("at most {MAX_NAMESPACE_BYTES} bytes")));
         }
-        Ok(namespace.into())
+        let ack = raw.text(name::ACK).map(str::to_ascii_lowercase);
+        Ok(LinkConfig {
+            namespace: namespace.into(),
+            ack: match ack.as_deref() {
+                Some("all") => Ack::All,
+                _ => match raw.number(name::ACK, 0, 0, 1_000) {
+                    Ok(0) => Ack::Local,
+                    Ok(peers) => Ack::Peers(peers),
+                    Err(_) => return Err(raw.error(name::ACK, "0, a number of peers up to 1000, or all")),
+                },
+            },
+            ack_timeout_ms: raw.number(name::ACK_TIMEOUT_MS, ACK_TIMEOUT_MS, 1, 600_000)?,
+        })
     }
 }
 

@@ -9,10 +9,11 @@ use wasmbus_rpc::core::{HealthCheckRequest, HealthCheckResponse, HostData};
 use wasmbus_rpc::provider::prelude::*;
 use wasmcloud_interface_keyvalue::KeyValueReceiver;
 
-use super::config::{Config, RawSettings};
+use super::config::{Config, LinkConfig, RawSettings};
+use super::secret::Secret;
 use crate::cache::{Cache, Command, Key};
-use crate::nats::{Credentials, Replicator, Settings};
-use crate::replica::{Numbers, SyncState};
+use crate::nats::{Credentials, Replicated, Replicator, Settings};
+use crate::replica::{Ack, Keyring, Numbers, SyncState, Unconfirmed};
 use crate::time;
 
 /// Address the SDK uses when the host data names none.
@@ -30,8 +31,10 @@ struct Inner {
     lattice: LatticeData,
     /// Settings of the provider itself, from `config_json`.
     base: RawSettings,
-    /// Namespace of each linked actor.
-    namespaces: DashMap<String, String>,
+    /// Settings of actors without a link that has some.
+    defaults: LinkConfig,
+    /// Settings of each linked actor.
+    links: DashMap<String, LinkConfig>,
     /// Read on every write, changed hardly ever.
     replicator: RwLock<Option<Arc<Replicator>>>,
     /// Held while links change settings of the process.
@@ -45,6 +48,8 @@ struct LatticeData {
     host: String,
     url: String,
     credentials: Credentials,
+    cluster_seed: Secret,
+    cluster_issuers: Vec<String>,
 }
 
 /// Settings of the process in force, and who set them.
@@ -72,8 +77,9 @@ impl KvCacheProvider {
             inner: Arc::new(Inner {
                 cache: Arc::new(Cache::new(time::fresh_node_id(), config.limits)),
                 lattice: LatticeData::new(host_data),
-                base,
-                namespaces: DashMap::new(),
+                base: base.clone(),
+                defaults: Config::link(&base)?,
+                links: DashMap::new(),
                 replicator: RwLock::new(None),
                 process: Mutex::new(Process {
                     config: config.clone(),
@@ -89,42 +95,67 @@ impl KvCacheProvider {
         &self.inner.cache
     }
 
-    /// The key an actor means by `name`: in its link's namespace.
-    pub(super) fn key(&self, ctx: &Context, name: &str) -> RpcResult<Key> {
-        let actor = ctx.actor.as_deref().unwrap_or_default();
-        let key = match self.inner.namespaces.get(actor) {
-            Some(namespace) => Key::new(&namespace, name.as_bytes()),
-            None => Ok(Key::shared(name.as_bytes())),
-        };
-        key.map_err(|error| RpcError::InvalidParameter(error.to_string()))
+    fn link<T>(&self, ctx: &Context, look: impl FnOnce(&LinkConfig) -> T) -> T {
+        match self.inner.links.get(ctx.actor.as_deref().unwrap_or_default()) {
+            Some(link) => look(&link),
+            None => look(&self.inner.defaults),
+        }
     }
 
-    /// Hands a command over to replication; waits only while its queue is full, or while a link changes how this
-    /// provider replicates.
-    pub(super) async fn replicate(&self, command: Command) -> RpcResult<()> {
+    /// The key an actor means by `name`: in its link's namespace.
+    pub(super) fn key(&self, ctx: &Context, name: &str) -> RpcResult<Key> {
+        self.link(ctx, |link| Key::new(&link.namespace, name.as_bytes()))
+            .map_err(|error| RpcError::InvalidParameter(error.to_string()))
+    }
+
+    /// Hands a command over to replication. Waits while its queue is full, while a link changes how this provider
+    /// replicates, and for the confirmations that the actor's link asks for.
+    pub(super) async fn replicate(&self, ctx: &Context, command: Command) -> RpcResult<()> {
         let Some(replicator) = self.replicator() else {
             return Ok(());
         };
-        if replicator.replicate(command.clone()).await {
-            return Ok(());
+        let (ack, timeout_ms) = self.link(ctx, |link| (link.ack, link.ack_timeout_ms));
+        let mut replicated = replicator.replicate(command.clone(), ack, timeout_ms).await;
+        if replicated == Replicated::Stopped {
+            // Either another one takes over once its settings are in force, or this is the end.
+            let _settled = self.inner.process.lock().await;
+            replicated = match self.replicator() {
+                None => return Ok(()),
+                Some(replicator) => replicator.replicate(command, ack, timeout_ms).await,
+            };
         }
-        // It has stopped. Either another one takes over once its settings are in force, or this is the end.
-        let _settled = self.inner.process.lock().await;
-        match self.replicator() {
-            None => Ok(()),
-            Some(replicator) if replicator.replicate(command).await => Ok(()),
-            Some(_) => Err(RpcError::Other(
+        match replicated {
+            Replicated::Done => Ok(()),
+            Replicated::Unconfirmed(unconfirmed) => Err(RpcError::Other(not_confirmed(ack, timeout_ms, &unconfirmed))),
+            Replicated::Stopped => Err(RpcError::Other(
                 "the provider is shutting down: the write was applied on this host only and not replicated".into(),
             )),
         }
     }
 
     /// Like [`Self::replicate`], where there may have been nothing to do. Returns whether there was.
-    pub(super) async fn replicate_some(&self, command: Option<Command>) -> RpcResult<bool> {
+    pub(super) async fn replicate_some(&self, ctx: &Context, command: Option<Command>) -> RpcResult<bool> {
         match command {
-            Some(command) => self.replicate(command).await.map(|()| true),
+            Some(command) => self.replicate(ctx, command).await.map(|()| true),
             None => Ok(false),
         }
+    }
+
+    /// Where the actor's link asks all peers to confirm its writes, an answer must not miss one that was confirmed: a node
+    /// that may have been out of contact catches up first. Also before writes whose answer depends on what is there.
+    pub(super) async fn catch_up(&self, ctx: &Context) -> RpcResult<()> {
+        let (ack, timeout_ms) = self.link(ctx, |link| (link.ack, link.ack_timeout_ms));
+        let Some(replicator) = self.replicator().filter(|_| ack == Ack::All) else {
+            return Ok(());
+        };
+        if replicator.current(timeout_ms).await {
+            return Ok(());
+        }
+        Err(RpcError::Other(format!(
+            "this host is out of contact with the lattice ({}) and may have missed writes that all others have confirmed; \
+             ACK=all does not allow to answer from what it has; nothing was changed",
+            replicator.status().sync
+        )))
     }
 
     fn replicator(&self) -> Option<Arc<Replicator>> {
@@ -174,6 +205,7 @@ impl KvCacheProvider {
             None if config.nats_url.is_none() => lattice.credentials.clone(),
             None => Credentials::None,
         };
+        let keyring = self.keyring(config, subjects.commands())?;
         tracing::info!(node = %self.inner.cache.node(), subject = subjects.commands(), "replicating");
         Ok(Some(Settings {
             servers: config.nats_url.clone().unwrap_or_else(|| vec![lattice.url.clone()]),
@@ -182,7 +214,25 @@ impl KvCacheProvider {
             host: lattice.host.clone(),
             beat_interval_ms: config.beat_secs * 1_000,
             sync_limit_ms: config.sync_timeout_secs * 1_000,
+            keyring: Arc::new(keyring),
+            queue_bytes: config.queue_bytes,
+            inbox_bytes: config.inbox_bytes,
+            ring_bytes: config.ring_bytes,
         }))
+    }
+
+    fn keyring(&self, config: &Config, root: &str) -> anyhow::Result<Keyring> {
+        let lattice = &self.inner.lattice;
+        if !config.frame_auth {
+            tracing::warn!("FRAME_AUTH=off: whoever may publish on the subjects of this cache can change it");
+            return Ok(Keyring::open());
+        }
+        if lattice.cluster_seed.0.is_empty() {
+            // Only a host for tests may do without; host_data.rs refuses others.
+            tracing::warn!("the host has no cluster seed: messages are not authenticated, as with FRAME_AUTH=off");
+            return Ok(Keyring::open());
+        }
+        Ok(Keyring::new(&lattice.cluster_seed.0, &lattice.cluster_issuers, root)?)
     }
 
     /// Settings of the process may stand in the values of a link, as in the classic provider. The first link that has
@@ -229,14 +279,15 @@ impl KvCacheProvider {
         host_data.link_definitions = usable;
     }
 
-    /// Puts the settings of a link in force. Returns its namespace.
-    async fn accept(&self, actor: &str, values: &RawSettings) -> RpcResult<String> {
-        let namespace = Config::namespace(values).map_err(|error| RpcError::InvalidParameter(error.to_string()))?;
+    /// Puts the settings of the process that a link has in force. Returns its own.
+    async fn accept(&self, actor: &str, values: &RawSettings) -> RpcResult<LinkConfig> {
+        let link = Config::link(&self.inner.base.overlaid_with(values))
+            .map_err(|error| RpcError::InvalidParameter(error.to_string()))?;
         let settings = values.of_process();
         if !settings.is_empty() {
             self.impose(actor, settings).await?;
         }
-        Ok(namespace)
+        Ok(link)
     }
 
     async fn wait_for_first_sync(&self) {
@@ -250,9 +301,14 @@ impl KvCacheProvider {
         let cache = self.cache();
         let replicator = self.replicator();
         let running = replicator.as_ref().is_none_or(|replicator| replicator.is_running());
-        let (sync, peers, counters) = match replicator.map(|replicator| replicator.status()) {
-            Some(status) => (status.sync.to_string(), status.peers.len(), Some(status.counters)),
-            None => ("standalone".into(), 0, None),
+        let (sync, peers, foreign, counters) = match replicator.map(|replicator| replicator.status()) {
+            Some(status) => (
+                status.sync.to_string(),
+                status.peers.len(),
+                status.foreign,
+                Some(status.counters),
+            ),
+            None => ("standalone".into(), 0, Vec::new(), None),
         };
         let mut message = format!(
             "node={} keys={} peers={peers} sync={sync} digest={}",
@@ -263,6 +319,9 @@ impl KvCacheProvider {
         if let Some(counters) = counters {
             message += &format!(" {counters}");
         }
+        if !foreign.is_empty() {
+            message += &format!(" foreign={}", foreign.join(","));
+        }
         if !running {
             message += " error=replication-stopped";
         }
@@ -271,6 +330,28 @@ impl KvCacheProvider {
             message: Some(message),
         }
     }
+}
+
+/// Says what was done and what was not.
+fn not_confirmed(ack: Ack, timeout_ms: u64, unconfirmed: &Unconfirmed) -> String {
+    let wanted = match ack {
+        Ack::Local => "none".into(),
+        Ack::Peers(number) => number.to_string(),
+        Ack::All => "all".into(),
+    };
+    let missing = if unconfirmed.disconnected {
+        "NATS is away".into()
+    } else if unconfirmed.missing.is_empty() {
+        "no other peer is there".into()
+    } else {
+        format!("no confirmation of {}", unconfirmed.missing.join(", "))
+    };
+    format!(
+        "the write is applied on this host and goes on replicating, but within {timeout_ms} ms (ACK_TIMEOUT_MS) only {} \
+         peers have confirmed it where ACK={wanted} asks for more: {missing}; nothing was undone, so do not repeat what \
+         must not happen twice",
+        unconfirmed.confirmed
+    )
 }
 
 impl LatticeData {
@@ -287,6 +368,8 @@ impl LatticeData {
                 "" => DEFAULT_NATS_URL.into(),
                 url => url.into(),
             },
+            cluster_seed: Secret(host_data.invocation_seed.trim().into()),
+            cluster_issuers: host_data.cluster_issuers.clone(),
             credentials: match (jwt, seed) {
                 ("", "") => Credentials::None,
                 (jwt, seed) => Credentials::Jwt {
@@ -321,19 +404,19 @@ impl ProviderHandler for KvCacheProvider {
     async fn put_link(&self, link: &LinkDefinition) -> RpcResult<bool> {
         let values = RawSettings::from_link(&link.values);
         warn_unknown("the link values", &values);
-        let namespace = self.accept(&link.actor_id, &values).await.inspect_err(|error| {
+        let settings = self.accept(&link.actor_id, &values).await.inspect_err(|error| {
             tracing::error!(actor = %link.actor_id, "link refused: {error}");
         })?;
-        if namespace.is_empty() {
-            self.inner.namespaces.remove(&link.actor_id);
+        if settings == self.inner.defaults {
+            self.inner.links.remove(&link.actor_id);
         } else {
-            self.inner.namespaces.insert(link.actor_id.clone(), namespace);
+            self.inner.links.insert(link.actor_id.clone(), settings);
         }
         self.wait_for_first_sync().await;
         Ok(true)
     }
 
-    /// The data stays, and so does replication: other links use them. The namespace stays as well until a new link
+    /// The data stays, and so does replication: other links use them. The link's settings stay as well until a new link
     /// says otherwise, so that a call under way does not end in another keyspace.
     async fn delete_link(&self, actor_id: &str) {
         let mut process = self.inner.process.lock().await;

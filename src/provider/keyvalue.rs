@@ -37,8 +37,9 @@ impl KvCacheProvider {
     }
 
     async fn delete<TS: ToString + ?Sized + Sync>(&self, ctx: &Context, name: &TS) -> RpcResult<bool> {
+        self.catch_up(ctx).await?;
         let (deleted, command) = self.cache().delete(&self.named(ctx, name)?, time::wall());
-        self.replicate(command).await?;
+        self.replicate(ctx, command).await?;
         Ok(deleted)
     }
 }
@@ -46,13 +47,15 @@ impl KvCacheProvider {
 #[async_trait]
 impl KeyValue for KvCacheProvider {
     async fn increment(&self, ctx: &Context, arg: &IncrementRequest) -> RpcResult<i32> {
+        self.catch_up(ctx).await?;
         let key = self.key(ctx, &arg.key)?;
         let (value, command) = self.cache().increment(&key, arg.value, time::wall()).map_err(refused)?;
-        self.replicate(command).await?;
+        self.replicate(ctx, command).await?;
         Ok(value)
     }
 
     async fn contains<TS: ToString + ?Sized + Sync>(&self, ctx: &Context, arg: &TS) -> RpcResult<bool> {
+        self.catch_up(ctx).await?;
         Ok(self.cache().contains(&self.named(ctx, arg)?, time::wall()))
     }
 
@@ -61,6 +64,7 @@ impl KeyValue for KvCacheProvider {
     }
 
     async fn get<TS: ToString + ?Sized + Sync>(&self, ctx: &Context, arg: &TS) -> RpcResult<GetResponse> {
+        self.catch_up(ctx).await?;
         Ok(
             match self
                 .cache()
@@ -80,10 +84,11 @@ impl KeyValue for KvCacheProvider {
     }
 
     async fn list_add(&self, ctx: &Context, arg: &ListAddRequest) -> RpcResult<u32> {
+        self.catch_up(ctx).await?;
         let key = self.key(ctx, &arg.list_name)?;
         let value = Bytes::copy_from_slice(arg.value.as_bytes());
         let (length, command) = self.cache().list_push(&key, value, time::wall()).map_err(refused)?;
-        self.replicate(command).await?;
+        self.replicate(ctx, command).await?;
         Ok(length)
     }
 
@@ -92,15 +97,17 @@ impl KeyValue for KvCacheProvider {
     }
 
     async fn list_del(&self, ctx: &Context, arg: &ListDelRequest) -> RpcResult<bool> {
+        self.catch_up(ctx).await?;
         let key = self.key(ctx, &arg.list_name)?;
         let command = self
             .cache()
             .list_remove(&key, arg.value.as_bytes(), time::wall())
             .map_err(refused)?;
-        self.replicate_some(command).await
+        self.replicate_some(ctx, command).await
     }
 
     async fn list_range(&self, ctx: &Context, arg: &ListRangeRequest) -> RpcResult<StringList> {
+        self.catch_up(ctx).await?;
         let key = self.key(ctx, &arg.list_name)?;
         texts(
             self.cache()
@@ -116,31 +123,35 @@ impl KeyValue for KvCacheProvider {
             .cache()
             .set(&key, value, arg.expires, time::wall())
             .map_err(refused)?;
-        self.replicate(command).await
+        self.replicate(ctx, command).await
     }
 
     async fn set_add(&self, ctx: &Context, arg: &SetAddRequest) -> RpcResult<u32> {
+        self.catch_up(ctx).await?;
         let key = self.key(ctx, &arg.set_name)?;
         let member = Bytes::copy_from_slice(arg.value.as_bytes());
         let (new, command) = self.cache().set_add(&key, member, time::wall()).map_err(refused)?;
-        self.replicate(command).await?;
+        self.replicate(ctx, command).await?;
         Ok(new.into())
     }
 
     async fn set_del(&self, ctx: &Context, arg: &SetDelRequest) -> RpcResult<u32> {
+        self.catch_up(ctx).await?;
         let key = self.key(ctx, &arg.set_name)?;
         let member = Bytes::copy_from_slice(arg.value.as_bytes());
         let (removed, command) = self.cache().set_remove(&key, member, time::wall()).map_err(refused)?;
-        self.replicate_some(command).await?;
+        self.replicate_some(ctx, command).await?;
         Ok(removed.into())
     }
 
     async fn set_intersection(&self, ctx: &Context, arg: &StringList) -> RpcResult<StringList> {
+        self.catch_up(ctx).await?;
         let keys = self.all_named(ctx, arg)?;
         texts(self.cache().set_intersection(&keys, time::wall()).map_err(refused)?)
     }
 
     async fn set_query<TS: ToString + ?Sized + Sync>(&self, ctx: &Context, arg: &TS) -> RpcResult<StringList> {
+        self.catch_up(ctx).await?;
         texts(
             self.cache()
                 .set_members(&self.named(ctx, arg)?, time::wall())
@@ -149,6 +160,7 @@ impl KeyValue for KvCacheProvider {
     }
 
     async fn set_union(&self, ctx: &Context, arg: &StringList) -> RpcResult<StringList> {
+        self.catch_up(ctx).await?;
         let keys = self.all_named(ctx, arg)?;
         texts(self.cache().set_union(&keys, time::wall()).map_err(refused)?)
     }
