@@ -1,0 +1,297 @@
+//! What has to be true when all is well again.
+
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+
+use nats_kvcache::cache::{Cache, Change, Command, Millis, NodeId};
+use nats_kvcache::replica::SyncState;
+use rand::RngExt;
+
+use crate::client::{checked_digest, commands, seen, Seen, START};
+use crate::clients::{counter, shared_key, SHARED_KEYS};
+use crate::node::Acknowledged;
+use crate::world::World;
+
+/// Virtual time in which everything has to be equal after the last fault.
+const HEALING_MS: Millis = 60_000;
+
+/// Virtual time after that in which there has to be a stretch of nothing but beats.
+const SETTLING_MS: Millis = 120_000;
+
+/// One round of the sweep over all partitions.
+const SWEEP_ROUND_MS: Millis = 12_800;
+
+/// A newcomer may be welcomed by a beat out of turn.
+const EXTRA_BEATS: u64 = 3;
+
+/// Exchanges after the last fault between any two nodes; more than there should be.
+const REPAIRS_PER_PAIR: u64 = 10;
+
+/// Nodes that have reason to do so compare this often.
+const COMPARISON_MS: Millis = 1_000;
+
+/// A request that carries the digests of all partitions, and the end of its answer.
+const REQUEST_BYTES: u64 = 12_000;
+
+/// Messages of an exchange that are small.
+const MESSAGES_PER_REPAIR: u64 = 32;
+
+impl World {
+    /// Checks everything that has to hold after the last fault.
+    pub(crate) fn check(&mut self) {
+        let healed = self.now;
+        let limit = healed + HEALING_MS + self.forgetting_ms();
+        self.wait_until_equal(limit);
+        self.outcome.healing_ms = self.now - healed;
+        // They may have been equal by chance, with messages of a dead process still on their way to some.
+        self.run_until(self.now + self.scenario.max_delay_ms.max(self.scenario.queue_ms));
+        if !self.equal() {
+            self.wait_until_equal(limit);
+            self.outcome.healing_ms = self.now - healed;
+        }
+        self.tell(|| "all nodes are equal".into());
+        if self.scenario.tombstone_ttl_ms.is_none() {
+            self.check_state();
+        }
+        self.last_deletes();
+        self.wait_until_quiet();
+        self.tell_nodes();
+        self.check_state();
+        for number in 0..SHARED_KEYS {
+            let key = shared_key(number);
+            let shown = seen(self.any_cache(), &key, self.later());
+            assert_eq!(shown, Seen::Nothing, "{key:?}, which was deleted at the end");
+        }
+        self.check_effort();
+    }
+
+    /// Repair takes no more than it should for a state of this size.
+    fn check_effort(&self) {
+        let nodes = self.living().count() as u64;
+        let state: u64 = commands(self.any_cache()).iter().map(size).sum();
+        // While nodes forget deletions at different times, they have reason to compare.
+        let per_pair = REPAIRS_PER_PAIR + self.forgetting_ms() / COMPARISON_MS;
+        // What waited for a process that did nothing may be requests, which it then answers.
+        let repairs = nodes * (nodes - 1) * per_pair + self.waiting;
+        let most_bytes = repairs * (REQUEST_BYTES + state);
+        // Frames that are missing are sent again one by one, hardly ever more than one for each write.
+        let frames = self.outcome.writes * nodes;
+        let most_messages =
+            repairs * (2 * (REQUEST_BYTES + state) / self.max_payload as u64 + MESSAGES_PER_REPAIR) + frames;
+        let (bytes, messages) = (self.outcome.repair_bytes, self.outcome.repair_messages);
+        assert!(
+            bytes <= most_bytes && messages <= most_messages,
+            "{bytes} bytes of repair in {messages} messages, where {most_bytes} in {most_messages} are plenty for a \
+             state of {state}"
+        );
+    }
+
+    /// The cache of a process that lives; all are equal in the end.
+    fn any_cache(&self) -> &Cache {
+        let place = self.living().next().expect("two at least");
+        &self.nodes[place].cache
+    }
+
+    /// Until then nodes may differ because they forget deletions at different times.
+    fn forgetting_ms(&self) -> Millis {
+        let forgetting = |ttl: Millis| ttl + ttl / 12 + 2 * self.scenario.max_skew_ms + 2 * SWEEP_ROUND_MS;
+        self.scenario.tombstone_ttl_ms.map_or(0, forgetting)
+    }
+
+    fn equal(&self) -> bool {
+        let digest = self.any_cache().root_digest();
+        self.living()
+            .all(|place| self.nodes[place].cache.root_digest() == digest)
+    }
+
+    /// Whether every node is synced and counts all others as its peers.
+    fn together(&self) -> bool {
+        let ids: BTreeSet<NodeId> = self.living().map(|place| self.nodes[place].cache.node()).collect();
+        self.living().all(|place| {
+            let status = self.nodes[place].replica.status(self.clock(place));
+            let mut known: BTreeSet<NodeId> = status.peers.iter().map(|peer| peer.node).collect();
+            known.insert(self.nodes[place].cache.node());
+            status.sync == SyncState::Synced && known == ids
+        })
+    }
+
+    fn wait_until_equal(&mut self, limit: Millis) {
+        while !self.equal() || !self.together() {
+            if self.now >= limit {
+                self.tell_nodes();
+                panic!(
+                    "the nodes are not equal after all was well for so long: {}",
+                    self.digests()
+                );
+            }
+            self.run_until(self.now + 50);
+        }
+    }
+
+    fn digests(&self) -> String {
+        let digests: Vec<String> = self
+            .living()
+            .map(|place| self.nodes[place].cache.root_digest().to_string())
+            .collect();
+        digests.join(", ")
+    }
+
+    /// A client deletes the shared keys: they have to be gone for good.
+    fn last_deletes(&mut self) {
+        let chosen = self.rng.random_range(0..self.living().count());
+        let node = self.living().nth(chosen).expect("one of them");
+        let now = self.clock(node).wall;
+        for number in 0..SHARED_KEYS {
+            let (_, command) = self.nodes[node].cache.delete(&shared_key(number), now);
+            self.nodes[node].queue.push(command);
+        }
+        self.flush(node);
+        if self.scenario.tombstone_ttl_ms.is_none() {
+            // Nothing is lost any more: the frames do it, no repair is needed.
+            self.run_until(self.now + self.scenario.max_delay_ms + 1);
+            assert!(self.equal(), "writes without any fault arrive: {}", self.digests());
+        }
+    }
+
+    /// Waits until nothing but beats was sent for a while, and beats no more often than they should.
+    fn wait_until_quiet(&mut self) {
+        let quiet = self.scenario.quiet_ms;
+        let began = self.now + self.forgetting_ms();
+        let limit = began + SETTLING_MS;
+        // Deletions that are forgotten make traffic; all of them have to be forgotten before.
+        self.run_until(began);
+        let mut since = self.busy_at.max(began);
+        loop {
+            let (beats, ticks) = (self.beats, self.ticks);
+            self.run_until(since + quiet);
+            if self.busy_at <= since {
+                let nodes = self.living().count() as u64;
+                let expected = nodes * (quiet / self.scenario.beat_interval_ms + 1 + EXTRA_BEATS);
+                let (beats, ticks) = (self.beats - beats, self.ticks - ticks);
+                assert!(
+                    beats <= expected,
+                    "{beats} beats in {quiet} ms, at most {expected} make sense"
+                );
+                assert!(ticks <= 4 * expected, "{ticks} ticks in {quiet} ms for {beats} beats");
+                break;
+            }
+            since = self.busy_at;
+            if self.now >= limit {
+                self.tell_nodes();
+                panic!("the nodes are equal, but go on sending: {}", self.digests());
+            }
+        }
+        self.outcome.settling_ms = since - began;
+        assert!(
+            self.equal(),
+            "the nodes were equal and are not any more: {}",
+            self.digests()
+        );
+    }
+
+    /// All clocks have passed every deadline by then.
+    fn later(&self) -> Millis {
+        START + self.now + 3_600_000
+    }
+
+    fn check_state(&self) {
+        let first = self.any_cache();
+        let digest = checked_digest(first);
+        let state = self.dump(first);
+        for place in self.living().skip(1) {
+            let cache = &self.nodes[place].cache;
+            assert_eq!(checked_digest(cache), digest, "digest of node {place}");
+            let other = self.dump(cache);
+            if other != state {
+                let differs = |(a, b): &(&Command, &Command)| a != b;
+                let difference = state.iter().zip(&other).find(differs);
+                panic!("node {place} has an equal digest, but another state: {difference:?}");
+            }
+        }
+        let sum: i64 = match seen(first, &counter(), self.later()) {
+            Seen::Nothing => 0,
+            Seen::Scalar(text) => std::str::from_utf8(&text)
+                .ok()
+                .and_then(|text| text.parse().ok())
+                .expect("a number"),
+            other => panic!("the counter is {other:?}"),
+        };
+        let expected = self.expected_sum();
+        assert!(
+            expected.contains(&sum),
+            "the counter is {sum}, of {expected:?} acknowledged"
+        );
+        for acknowledged in self.surviving() {
+            for (key, expected) in &acknowledged.keys {
+                assert_eq!(
+                    &seen(first, key, self.later()),
+                    expected,
+                    "{key:?}, which one process alone wrote"
+                );
+            }
+        }
+    }
+
+    /// The full state of a node. A value past its deadline counts as given back.
+    fn dump(&self, cache: &Cache) -> Vec<Command> {
+        let later = self.later();
+        let mut state = commands(cache);
+        for command in &mut state {
+            if let Change::Put { value, expires_at, .. } = &mut command.change {
+                if expires_at.is_some_and(|deadline| deadline <= later) {
+                    *value = None;
+                }
+            }
+        }
+        state
+    }
+
+    /// Nothing at all was lost on the way, nobody died before it could tell, and who was told is still there.
+    fn gentle(&self) -> bool {
+        let outcome = &self.outcome;
+        outcome.lost + outcome.crashes + outcome.cuts + outcome.handovers == 0 && outcome.leaves <= 1
+    }
+
+    /// What all processes acknowledged whose writes have to be there.
+    fn surviving(&self) -> impl Iterator<Item = &Acknowledged> {
+        let there = self.nodes.iter().filter(|node| !node.given_up);
+        let departed = self.departed.iter().filter(|_| self.gentle());
+        there.map(|node| &node.acknowledged).chain(departed)
+    }
+
+    /// The sums that the shared counter may have. Exactly one, if nobody died whose increments could have died too.
+    fn expected_sum(&self) -> RangeInclusive<i64> {
+        let survived = self.surviving().map(|acknowledged| acknowledged.added).sum();
+        survived..=self.added
+    }
+
+    fn tell_nodes(&self) {
+        for place in self.living() {
+            let node = &self.nodes[place];
+            let status = node.replica.status(self.clock(place));
+            self.tell(|| {
+                format!(
+                    "node {place} {} {} digest {} floor {} peers {}: {}",
+                    node.cache.node(),
+                    status.sync,
+                    node.cache.root_digest(),
+                    node.cache.floor().millis(),
+                    status.peers.len(),
+                    status.counters
+                )
+            });
+        }
+    }
+}
+
+/// About how many bytes a command has on its way.
+fn size(command: &Command) -> u64 {
+    let value = match &command.change {
+        Change::Put { value, seen, .. } => value.as_ref().map_or(0, |value| value.len()) + 40 * seen.len(),
+        Change::Delete { seen, .. } => 40 * seen.len(),
+        Change::ListPush { value, .. } => value.len(),
+        Change::SetAdd { member, .. } | Change::SetRemove { member, .. } => member.len(),
+        Change::Add { .. } | Change::ListRemove { .. } => 20,
+    };
+    (command.key.len() + value + 40) as u64
+}

@@ -1,0 +1,88 @@
+//! What clients do with a cache, and what readers see of it. Shared with the tests of the merge rules.
+
+use bytes::Bytes;
+use nats_kvcache::cache::{Cache, CacheError, Command, Digest, Key, Millis, Partition};
+
+/// Wall clock at which random histories start.
+pub const START: Millis = 1_700_000_000_000;
+
+/// One write of a client.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub enum Write {
+    Set { value: String, expires: u32 },
+    Delete,
+    Increment(i32),
+    Push(String),
+    Remove(String),
+    Add(String),
+    Drop(String),
+}
+
+/// Performs a write; the command it makes, if any.
+pub fn perform(cache: &Cache, key: &Key, write: &Write, now: Millis) -> Result<Option<Command>, CacheError> {
+    let bytes = |text: &String| Bytes::from(text.clone());
+    match write {
+        Write::Set { value, expires } => cache.set(key, bytes(value), *expires, now).map(Some),
+        Write::Delete => Ok(Some(cache.delete(key, now).1)),
+        Write::Increment(amount) => cache.increment(key, *amount, now).map(|(_, command)| Some(command)),
+        Write::Push(value) => cache
+            .list_push(key, bytes(value), now)
+            .map(|(_, command)| Some(command)),
+        Write::Remove(value) => cache.list_remove(key, value.as_bytes(), now),
+        Write::Add(member) => cache.set_add(key, bytes(member), now).map(|(_, command)| Some(command)),
+        Write::Drop(member) => cache.set_remove(key, bytes(member), now).map(|(_, command)| command),
+    }
+}
+
+/// What a reader sees of a key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub enum Seen {
+    Nothing,
+    Scalar(Bytes),
+    List(Vec<Bytes>),
+    Set(Vec<Bytes>),
+}
+
+/// What a reader sees of a key, through every operation that reads.
+pub fn seen(cache: &Cache, key: &Key, now: Millis) -> Seen {
+    let exists = cache.contains(key, now);
+    let seen = if let Ok(Some(value)) = cache.get(key, now) {
+        Seen::Scalar(value)
+    } else {
+        match (cache.list_range(key, 0, -1, now), cache.set_members(key, now)) {
+            (Ok(items), _) if !items.is_empty() => Seen::List(items),
+            (_, Ok(members)) if !members.is_empty() => Seen::Set(members),
+            _ => Seen::Nothing,
+        }
+    };
+    assert_eq!(
+        exists,
+        seen != Seen::Nothing,
+        "contains and reads disagree about {seen:?}"
+    );
+    seen
+}
+
+/// The full state as commands, in an order that does not depend on the history.
+pub fn commands(cache: &Cache) -> Vec<Command> {
+    let mut all = Vec::new();
+    for partition in Partition::all() {
+        cache.commands(partition, |command| all.push(command));
+    }
+    // Stamps are unique within a key, whatever they stamp.
+    all.sort_unstable_by(|a, b| (&a.key, a.newest()).cmp(&(&b.key, b.newest())));
+    all
+}
+
+/// Root digest, after checking it against the one computed from scratch.
+pub fn checked_digest(cache: &Cache) -> Digest {
+    let digest = cache.root_digest();
+    assert_eq!(
+        digest,
+        cache.recomputed_digest(),
+        "digest kept in O(1) differs from the state's"
+    );
+    digest
+}

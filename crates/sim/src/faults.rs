@@ -1,0 +1,381 @@
+//! What goes wrong, and how it ends.
+
+use std::collections::VecDeque;
+
+use nats_kvcache::cache::Millis;
+use nats_kvcache::replica::{Input, Replica, SyncState};
+use rand::RngExt;
+
+use crate::node::{replica_config, Pause};
+use crate::scenario::{spread, Fault};
+use crate::world::{Event, World};
+
+/// Something that went wrong is over.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// A process starts.
+    Down { node: usize },
+    /// A node notices that its connection is lost.
+    Unnoticed { node: usize, life: u64 },
+    /// A node connects again.
+    Cut { node: usize, life: u64 },
+    /// The server is back.
+    ServerDown,
+    /// Nodes hear each other again: from one to another.
+    Deaf { pairs: Vec<(usize, usize)> },
+    /// A process goes on.
+    Pause { node: usize, life: u64 },
+    /// The server cuts a paused process off.
+    Patience { node: usize, life: u64 },
+    /// A slow consumer keeps up again.
+    Slow { node: usize, life: u64 },
+}
+
+/// With deletions that are forgotten soon, absences are this part of that time, and have this much rest between them.
+const ABSENCE_PART: Millis = 8;
+const REST_MS: Millis = 10_000;
+
+impl World {
+    pub(crate) fn end_at(&mut self, time: Millis, end: End) {
+        let epoch = self.epoch;
+        self.at(time, Event::End { epoch, end });
+    }
+
+    fn end_after(&mut self, duration: Millis, end: End) {
+        self.end_at(self.now + duration, end);
+    }
+
+    /// Something goes wrong.
+    pub(crate) fn fault(&mut self) {
+        if self.now >= self.rest_until {
+            let fault = self.scenario.faults[self.rng.random_range(0..self.scenario.faults.len())];
+            let node = self.rng.random_range(0..self.nodes.len());
+            self.go_wrong(fault, node);
+        }
+        let next = self.now + self.rng.random_range(100..=self.scenario.fault_gap_ms);
+        self.at(next, Event::Fault);
+    }
+
+    fn go_wrong(&mut self, fault: Fault, node: usize) {
+        if !self.nodes[node].up {
+            return;
+        }
+        match fault {
+            Fault::Crash => {
+                self.tell(|| format!("node {node} crashes"));
+                self.outcome.crashes += 1;
+                self.restart(node);
+            }
+            Fault::Leave => self.leave(node),
+            Fault::Handover => self.hand_over(node),
+            Fault::Cut => self.cut(node),
+            Fault::ServerDown => self.server_goes(),
+            Fault::Split => self.fall_apart(),
+            Fault::OneWay => self.go_deaf(),
+            Fault::Pause => self.pause(node),
+            Fault::ClockJump => {
+                self.outcome.clock_jumps += 1;
+                self.nodes[node].skew = self.random_skew();
+                self.tell(|| format!("the clock of node {node} jumps and is {} ms off", self.nodes[node].skew));
+            }
+            Fault::SlowConsumer => {
+                let duration = self.absence(50, 2_000, &[node]);
+                self.tell(|| format!("messages to node {node} are dropped for {duration} ms"));
+                self.nodes[node].slow = true;
+                let life = self.nodes[node].life;
+                self.end_after(duration, End::Slow { node, life });
+            }
+            Fault::FalseAlarm => {
+                if self.nodes[node].active() && self.nodes[node].told {
+                    self.tell(|| format!("node {node} hears that messages were dropped, but none was"));
+                    self.input(node, Input::MessagesLost);
+                }
+            }
+        }
+    }
+
+    /// For how long nodes are away from others. Where deletions are forgotten while the run lasts, that is short and
+    /// has rest after it, unless the scenario wants it otherwise.
+    fn absence(&mut self, shortest: Millis, longest: Millis, nodes: &[usize]) -> Millis {
+        let drawn = spread(&mut self.rng, shortest, longest);
+        let Some(ttl) = self.scenario.tombstone_ttl_ms else {
+            return drawn;
+        };
+        let absence = if self.scenario.long_absences && self.rng.random_bool(0.3) {
+            for &node in nodes {
+                self.nodes[node].given_up = true;
+            }
+            spread(&mut self.rng, ttl, ttl * 2)
+        } else {
+            drawn.min(ttl / ABSENCE_PART)
+        };
+        self.rest_until = self.now + absence + REST_MS;
+        absence
+    }
+
+    /// Puts a process that has not been started in the place of another.
+    fn restart(&mut self, node: usize) {
+        self.nodes[node] = self.fresh_node();
+        let down = if self.rng.random_bool(0.5) {
+            0
+        } else {
+            self.absence(10, 4_000, &[node])
+        };
+        self.end_after(down, End::Down { node });
+    }
+
+    fn leave(&mut self, node: usize) {
+        if !self.nodes[node].active() {
+            return;
+        }
+        self.tell(|| format!("node {node} leaves"));
+        self.outcome.leaves += 1;
+        self.flush(node);
+        // When all others are complete, and nothing at all is lost in this run, what it wrote outlives it.
+        let handed_on = self.living().filter(|&other| other != node).all(|other| {
+            let there = &self.nodes[other];
+            there.active() && there.replica.sync_state(self.clock(other)) == SyncState::Synced
+        });
+        self.input(node, Input::Leaving);
+        if handed_on && self.nodes[node].told {
+            let acknowledged = std::mem::take(&mut self.nodes[node].acknowledged);
+            self.departed.push(acknowledged);
+        }
+        if self.living().count() > 2 && self.rng.random_bool(0.2) {
+            self.tell(|| format!("no other process takes the place of node {node}"));
+            self.nodes[node] = self.fresh_node();
+            self.nodes[node].gone = true;
+        } else {
+            self.restart(node);
+        }
+    }
+
+    fn hand_over(&mut self, node: usize) {
+        if !self.nodes[node].active() {
+            return;
+        }
+        self.tell(|| format!("the replica of node {node} hands over to another"));
+        self.outcome.handovers += 1;
+        self.flush(node);
+        self.input(node, Input::Leaving);
+        let config = replica_config(&self.scenario, self.nodes[node].life);
+        let it = &mut self.nodes[node];
+        it.replica = Replica::new(it.cache.clone(), config, it.replica.numbers());
+        (it.session, it.told, it.answers) = (None, false, false);
+        let life = it.life;
+        let connects = self.absence(1, 200, &[node]);
+        self.end_after(connects, End::Cut { node, life });
+    }
+
+    fn cut(&mut self, node: usize) {
+        if self.nodes[node].session.is_none() {
+            return;
+        }
+        let duration = self.absence(20, 20_000, &[node]);
+        self.tell(|| format!("node {node} loses its connection for {duration} ms"));
+        self.outcome.cuts += 1;
+        self.lose_connection(node, 3_000.min(duration));
+        let life = self.nodes[node].life;
+        self.end_after(duration, End::Cut { node, life });
+    }
+
+    /// The connection is gone; the node notices at once or later.
+    fn lose_connection(&mut self, node: usize, latest: Millis) {
+        self.nodes[node].session = None;
+        let life = self.nodes[node].life;
+        if self.rng.random_bool(0.7) {
+            self.notice(node);
+        } else {
+            let unnoticed = self.rng.random_range(0..=latest);
+            self.end_after(unnoticed, End::Unnoticed { node, life });
+        }
+    }
+
+    fn server_goes(&mut self) {
+        if self.server_down {
+            return;
+        }
+        let all: Vec<usize> = (0..self.nodes.len()).collect();
+        let duration = self.absence(20, 10_000, &all);
+        self.tell(|| format!("the server is gone for {duration} ms"));
+        self.outcome.cuts += 1;
+        self.server_down = true;
+        for node in all {
+            if self.nodes[node].session.is_some() {
+                self.lose_connection(node, 500);
+            }
+        }
+        self.end_after(duration, End::ServerDown);
+    }
+
+    fn server_comes(&mut self) {
+        self.tell(|| "the server is back".into());
+        self.server_down = false;
+        if self.rng.random_bool(0.2) {
+            self.max_payload = spread(&mut self.rng, 1 << 10, 1 << 20) as usize;
+        }
+        let living: Vec<usize> = self.living().collect();
+        for node in living {
+            let (life, wait) = (self.nodes[node].life, self.rng.random_range(0..2_000));
+            self.end_after(wait, End::Cut { node, life });
+        }
+    }
+
+    fn fall_apart(&mut self) {
+        let side: Vec<bool> = self.nodes.iter().map(|_| self.rng.random_bool(0.5)).collect();
+        let all: Vec<usize> = (0..self.nodes.len()).collect();
+        let duration = self.absence(100, 15_000, &all);
+        self.tell(|| format!("for {duration} ms the nodes fall into halves: {side:?}"));
+        self.outcome.cuts += 1;
+        let known = self.rng.random_bool(0.5);
+        let apart = |from: usize, to: usize| side[from] != side[to];
+        self.separate(apart, known, duration);
+    }
+
+    fn go_deaf(&mut self) {
+        let all: Vec<usize> = (0..self.nodes.len()).collect();
+        let [from, to] = [0; 2].map(|_| self.rng.random_range(0..self.nodes.len()));
+        let duration = self.absence(100, 15_000, &all);
+        self.outcome.one_way_cuts += 1;
+        match self.rng.random_range(0..3) {
+            0 => {
+                self.tell(|| format!("node {to} does not hear node {from} for {duration} ms"));
+                self.separate(|a, b| a == from && b == to, false, duration);
+            }
+            1 => {
+                self.tell(|| format!("nobody hears node {from} for {duration} ms"));
+                self.separate(|a, _| a == from, false, duration);
+            }
+            _ => {
+                self.tell(|| format!("node {to} hears nobody for {duration} ms"));
+                self.separate(|_, b| b == to, false, duration);
+            }
+        }
+    }
+
+    /// Messages between pairs of nodes do not arrive. `known`: the server knows, and says so of replay requests.
+    fn separate(&mut self, apart: impl Fn(usize, usize) -> bool, known: bool, duration: Millis) {
+        let places = self.nodes.len();
+        let mut pairs = Vec::new();
+        for from in 0..places {
+            for to in (0..places).filter(|&to| to != from && apart(from, to)) {
+                // A pair that is separated already is free again with the first of the two faults.
+                self.deaf[from * places + to] = true;
+                self.split[from * places + to] |= known;
+                pairs.push((from, to));
+            }
+        }
+        self.end_after(duration, End::Deaf { pairs });
+    }
+
+    fn pause(&mut self, node: usize) {
+        if !self.nodes[node].active() {
+            return;
+        }
+        let longest = self.scenario.trouble_ms.clamp(4_000, 300_000);
+        let duration = self.absence(1_000, longest, &[node]);
+        self.tell(|| format!("node {node} does nothing for {duration} ms"));
+        self.outcome.pauses += 1;
+        let it = &mut self.nodes[node];
+        it.pause = Some(Pause {
+            mailbox: VecDeque::new(),
+            overflow: false,
+        });
+        let life = it.life;
+        if self.rng.random_bool(0.3) {
+            let patience = self.rng.random_range(0..duration);
+            self.end_after(patience, End::Patience { node, life });
+        }
+        self.end_after(duration, End::Pause { node, life });
+    }
+
+    fn resume(&mut self, node: usize) {
+        let Some(pause) = self.nodes[node].pause.take() else {
+            return;
+        };
+        self.tell(|| format!("node {node} goes on; {} messages wait for it", pause.mailbox.len()));
+        // Its timers and its messages are all due; either may come first.
+        self.nodes[node].wake = Millis::MAX;
+        if self.rng.random_bool(0.5) {
+            self.tick_now(node);
+        }
+        for input in pause.mailbox {
+            self.receive(node, input);
+        }
+        if pause.overflow {
+            self.outcome.slow_consumers += 1;
+            self.input(node, Input::MessagesLost);
+        }
+        if self.nodes[node].session.is_none() {
+            self.notice(node);
+            let (life, wait) = (self.nodes[node].life, self.rng.random_range(0..2_000));
+            self.end_after(wait, End::Cut { node, life });
+        }
+        self.flush(node);
+        self.schedule(node);
+    }
+
+    fn hears_again(&mut self, node: usize) {
+        self.nodes[node].slow = false;
+        if self.nodes[node].active() && self.nodes[node].told {
+            self.tell(|| format!("node {node} hears that messages were dropped"));
+            self.outcome.slow_consumers += 1;
+            self.input(node, Input::MessagesLost);
+        }
+    }
+
+    /// Something that went wrong is over.
+    pub(crate) fn end(&mut self, end: End) {
+        match end {
+            End::Down { node } => self.start(node),
+            End::Unnoticed { node, life } if self.nodes[node].life == life => self.notice(node),
+            End::Cut { node, life } if self.nodes[node].life == life => self.connect(node),
+            End::ServerDown => self.server_comes(),
+            End::Deaf { pairs } => {
+                self.tell(|| format!("messages get through again: {pairs:?}"));
+                for (from, to) in pairs {
+                    let pair = from * self.nodes.len() + to;
+                    (self.deaf[pair], self.split[pair]) = (false, false);
+                }
+            }
+            End::Pause { node, life } if self.nodes[node].life == life => self.resume(node),
+            End::Patience { node, life } if self.nodes[node].life == life => {
+                self.tell(|| format!("the server cuts node {node} off"));
+                self.outcome.cuts += 1;
+                self.nodes[node].session = None;
+            }
+            End::Slow { node, life } if self.nodes[node].life == life => self.hears_again(node),
+            _ => {}
+        }
+    }
+
+    fn start(&mut self, node: usize) {
+        if !self.nodes[node].up && !self.nodes[node].gone {
+            self.tell(|| format!("node {node} starts as {}", self.nodes[node].cache.node()));
+            self.nodes[node].up = true;
+            self.connect(node);
+            self.schedule(node);
+        }
+    }
+
+    /// All faults end, and clients write no more.
+    pub(crate) fn heal(&mut self) {
+        self.tell(|| "all is well again".into());
+        self.trouble = false;
+        self.epoch += 1;
+        self.server_down = false;
+        self.deaf.fill(false);
+        self.split.fill(false);
+        let living: Vec<usize> = self.living().collect();
+        for node in living {
+            self.start(node);
+            let pause = self.nodes[node].pause.as_ref();
+            self.waiting += pause.map_or(0, |pause| pause.mailbox.len() as u64);
+            self.resume(node);
+            if self.nodes[node].slow {
+                self.hears_again(node);
+            }
+            self.connect(node);
+        }
+    }
+}

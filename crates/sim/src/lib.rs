@@ -1,0 +1,21 @@
+//! Clusters of bare replicas in virtual time, on a seeded network that loses, repeats, delays and reorders messages, with
+//! nodes that crash, leave, freeze, lose each other and have wrong clocks. Everything goes through the real codec.
+//!
+//! A [`World`] is one run. Equal seeds are equal runs, to the last byte delivered. A run that finds something wrong
+//! panics; [`run_all`] catches that and goes on with other seeds.
+
+mod check;
+pub mod client;
+mod clients;
+mod faults;
+mod network;
+mod node;
+mod outcome;
+mod runner;
+mod scenario;
+mod world;
+
+pub use outcome::{grouped, Outcome};
+pub use runner::{play, run_all, Failure, Totals};
+pub use scenario::{Fault, Scenario};
+pub use world::World;

@@ -1,0 +1,124 @@
+//! What happened in a run, and the sum over many.
+
+use std::fmt;
+
+use nats_kvcache::cache::Millis;
+
+/// What happened in a run; equal for equal seeds.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Outcome {
+    /// Processes at the start.
+    pub nodes: u64,
+    /// Writes that clients were told have happened.
+    pub writes: u64,
+    /// Messages delivered.
+    pub messages: u64,
+    /// Bytes of these.
+    pub bytes: u64,
+    /// Messages that did not arrive: lost, cut off, dropped before a slow or paused receiver.
+    pub lost: u64,
+    /// Messages that arrived once more.
+    pub repeated: u64,
+    /// Processes that died.
+    pub crashes: u64,
+    /// Processes that left in order.
+    pub leaves: u64,
+    /// Replicas that handed their cache to another of the same process.
+    pub handovers: u64,
+    /// Lost connections of one node, all nodes, or between two halves.
+    pub cuts: u64,
+    /// Faults that let one node no longer hear another, but not the other way round.
+    pub one_way_cuts: u64,
+    /// Processes that did nothing for a while.
+    pub pauses: u64,
+    /// Wall clocks that jumped.
+    pub clock_jumps: u64,
+    /// Times a node was told that messages to it had to be dropped.
+    pub slow_consumers: u64,
+    /// Virtual time.
+    pub virtual_ms: Millis,
+    /// Virtual milliseconds from the last fault until all nodes were equal.
+    pub healing_ms: Millis,
+    /// Virtual milliseconds from then until nothing but beats was sent.
+    pub settling_ms: Millis,
+    /// Messages other than beats sent after the last fault; the most of a run.
+    pub repair_messages: u64,
+    /// Bytes of these; the most of a run.
+    pub repair_bytes: u64,
+    /// Most bytes that a replica queued in one call.
+    pub queued_bytes: u64,
+    /// Hash over everything that was delivered, in order.
+    pub trace: u64,
+}
+
+impl Outcome {
+    /// Adds a run to a sum. The order of the runs does not matter.
+    pub fn add(&mut self, other: &Outcome) {
+        self.nodes += other.nodes;
+        self.writes += other.writes;
+        self.messages += other.messages;
+        self.bytes += other.bytes;
+        self.lost += other.lost;
+        self.repeated += other.repeated;
+        self.crashes += other.crashes;
+        self.leaves += other.leaves;
+        self.handovers += other.handovers;
+        self.cuts += other.cuts;
+        self.one_way_cuts += other.one_way_cuts;
+        self.pauses += other.pauses;
+        self.clock_jumps += other.clock_jumps;
+        self.slow_consumers += other.slow_consumers;
+        self.virtual_ms += other.virtual_ms;
+        self.healing_ms = self.healing_ms.max(other.healing_ms);
+        self.settling_ms = self.settling_ms.max(other.settling_ms);
+        self.repair_messages = self.repair_messages.max(other.repair_messages);
+        self.repair_bytes = self.repair_bytes.max(other.repair_bytes);
+        self.queued_bytes = self.queued_bytes.max(other.queued_bytes);
+        self.trace = self.trace.wrapping_add(other.trace);
+    }
+}
+
+/// The table that stands at the end of many runs.
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines = [
+            ("nodes", self.nodes),
+            ("writes", self.writes),
+            ("messages", self.messages),
+            ("bytes", self.bytes),
+            ("lost", self.lost),
+            ("repeated", self.repeated),
+            ("crashes", self.crashes),
+            ("leaves", self.leaves),
+            ("handovers", self.handovers),
+            ("cuts", self.cuts),
+            ("one-way cuts", self.one_way_cuts),
+            ("pauses", self.pauses),
+            ("clock jumps", self.clock_jumps),
+            ("slow consumers", self.slow_consumers),
+            ("hours of virtual time", self.virtual_ms / 3_600_000),
+            ("longest healing, ms", self.healing_ms),
+            ("longest settling, ms", self.settling_ms),
+            ("most messages of repair in a run", self.repair_messages),
+            ("most bytes of repair in a run", self.repair_bytes),
+            ("most bytes queued in one call", self.queued_bytes),
+        ];
+        for (name, number) in lines {
+            writeln!(f, "{name:<34} {:>19}", grouped(number))?;
+        }
+        write!(f, "{:<34} {:>19}", "trace", format!("{:016x}", self.trace))
+    }
+}
+
+/// A number with a comma every three digits.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (place, digit) in digits.char_indices() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}

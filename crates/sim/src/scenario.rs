@@ -1,0 +1,192 @@
+//! What a run is like: size, network, clocks, faults. Drawn from the seed.
+
+use nats_kvcache::cache::Millis;
+use rand::rngs::StdRng;
+use rand::{Rng, RngExt, SeedableRng};
+
+/// What can go wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// A process dies, and another starts in its place with a new id.
+    Crash,
+    /// A process leaves in order, and another starts in its place, or none.
+    Leave,
+    /// A replica ends, and another of the same process takes over its cache and its numbers.
+    Handover,
+    /// A node loses its connection, which it may notice late.
+    Cut,
+    /// The server is gone for all, and comes back.
+    ServerDown,
+    /// The nodes fall into two halves that do not hear each other; all stay connected.
+    Split,
+    /// Some nodes do not hear some others; all stay connected.
+    OneWay,
+    /// A process does nothing for a while.
+    Pause,
+    /// The wall clock of a node jumps.
+    ClockJump,
+    /// Messages to a node are dropped, and it is told.
+    SlowConsumer,
+    /// A node is told that messages were dropped although none was.
+    FalseAlarm,
+}
+
+const FAULTS: [Fault; 11] = [
+    Fault::Crash,
+    Fault::Leave,
+    Fault::Handover,
+    Fault::Cut,
+    Fault::ServerDown,
+    Fault::Split,
+    Fault::OneWay,
+    Fault::Pause,
+    Fault::ClockJump,
+    Fault::SlowConsumer,
+    Fault::FalseAlarm,
+];
+
+/// The parameters of one run.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// Where all randomness of the run comes from.
+    pub seed: u64,
+    /// Number of places for processes.
+    pub nodes: usize,
+    /// Virtual time in which clients write and faults happen.
+    pub trouble_ms: Millis,
+    /// Which faults happen.
+    pub faults: Vec<Fault>,
+    /// Longest time from one fault to the next.
+    pub fault_gap_ms: Millis,
+    /// Share of messages that do not arrive.
+    pub loss: f64,
+    /// Share of messages that arrive twice.
+    pub repeat: f64,
+    /// Messages take up to this long, each on its own: they overtake each other.
+    pub max_delay_ms: Millis,
+    /// Largest message the server takes.
+    pub max_payload: usize,
+    /// Messages that wait for a paused process before more are dropped.
+    pub mailbox: usize,
+    /// Interval of beats.
+    pub beat_interval_ms: Millis,
+    /// Longest time from one write to the next.
+    pub write_gap_ms: Millis,
+    /// Commands of local writes wait up to this long before the replica gets them.
+    pub queue_ms: Millis,
+    /// Largest value.
+    pub max_value: usize,
+    /// Wall clocks are off by up to this much.
+    pub max_skew_ms: Millis,
+    /// Whether caches are swept as the provider does.
+    pub sweep: bool,
+    /// How long deletions are remembered, if shorter than the default.
+    pub tombstone_ttl_ms: Option<Millis>,
+    /// Nodes may be away for longer than deletions are remembered. Matters only with a short `tombstone_ttl_ms`.
+    pub long_absences: bool,
+    /// How long nothing but beats has to be sent at the end.
+    pub quiet_ms: Millis,
+}
+
+impl Scenario {
+    /// The scenario of a seed.
+    pub fn from_seed(seed: u64) -> Self {
+        let rng = &mut StdRng::seed_from_u64(seed ^ 0x5ce7_a210_0000_0000);
+        let nodes = match rng.random_range(0..100) {
+            0..80 => rng.random_range(2..=4),
+            80..95 => rng.random_range(5..=7),
+            _ => rng.random_range(8..=12),
+        };
+        let loss = match rng.random_range(0..10) {
+            0..2 => 0.0,
+            2..6 => rng.random_range(0.0..0.1),
+            _ => rng.random_range(0.1..0.6),
+        };
+        let max_payload = match rng.random_range(0..10) {
+            0..3 => 1 << 10,
+            3..6 => spread(rng, 1 << 10, 64 << 10) as usize,
+            _ => 1 << 20,
+        };
+        let max_value = match rng.random_range(0..10) {
+            0 => (max_payload * 3).min(64 << 10),
+            1..4 => 5_000,
+            _ => 40,
+        };
+        // Every run has its own mix of faults: with all of them always, none would ever be alone.
+        let mut faults: Vec<Fault> = FAULTS.into_iter().filter(|_| rng.random_bool(0.5)).collect();
+        if faults.is_empty() {
+            faults.push(FAULTS[rng.random_range(0..FAULTS.len())]);
+        }
+        let mut scenario = Scenario {
+            seed,
+            nodes,
+            trouble_ms: spread(rng, 3_000, 20_000),
+            faults,
+            fault_gap_ms: spread(rng, 500, 4_000),
+            loss,
+            repeat: if rng.random_bool(0.3) {
+                0.0
+            } else {
+                rng.random_range(0.0..0.3)
+            },
+            max_delay_ms: spread(rng, 1, 800),
+            max_payload,
+            mailbox: spread(rng, 4, 2_000) as usize,
+            beat_interval_ms: if rng.random_bool(0.7) {
+                1_000
+            } else {
+                spread(rng, 300, 2_000)
+            },
+            write_gap_ms: spread(rng, 20, 800),
+            queue_ms: if rng.random_bool(0.5) {
+                0
+            } else {
+                rng.random_range(1..50)
+            },
+            max_value,
+            max_skew_ms: if rng.random_bool(0.3) {
+                0
+            } else {
+                spread(rng, 10, 300_000)
+            },
+            sweep: rng.random_bool(0.3),
+            tombstone_ttl_ms: None,
+            long_absences: false,
+            quiet_ms: 20_000,
+        };
+        match rng.random_range(0..100) {
+            0..6 => scenario.forgetful(rng),
+            // Long enough for the longest pauses and for peers that count as gone.
+            6..9 => {
+                scenario.nodes = scenario.nodes.min(5);
+                scenario.trouble_ms = spread(rng, 30_000, 300_000);
+                scenario.write_gap_ms = spread(rng, 200, 2_000);
+                scenario.fault_gap_ms = spread(rng, 2_000, 30_000);
+            }
+            _ => {}
+        }
+        scenario
+    }
+
+    /// Deletions are forgotten while the run lasts. Clocks and repairs have to be good enough for that: whatever
+    /// delays a deletion for longer than it is remembered is an absence.
+    fn forgetful(&mut self, rng: &mut StdRng) {
+        let ttl = spread(rng, 30_000, 120_000);
+        self.tombstone_ttl_ms = Some(ttl);
+        self.sweep = true;
+        self.nodes = self.nodes.min(4);
+        self.trouble_ms = ttl * rng.random_range(1..=2) + 10_000;
+        self.write_gap_ms = spread(rng, 200, 2_000);
+        self.loss = self.loss.min(0.1);
+        self.max_delay_ms = self.max_delay_ms.min(200);
+        self.max_skew_ms = self.max_skew_ms.min(ttl / 20);
+        self.beat_interval_ms = self.beat_interval_ms.min(1_000);
+    }
+}
+
+/// A random number from `low` to `high`, of every order of magnitude equally often.
+pub(crate) fn spread(rng: &mut impl Rng, low: u64, high: u64) -> u64 {
+    let doublings = (high / low).ilog2();
+    let base = low << rng.random_range(0..=doublings);
+    rng.random_range(base..base * 2).min(high)
+}
