@@ -7,7 +7,10 @@
 #![allow(clippy::disallowed_methods)]
 
 mod cluster;
+mod confirmed;
 mod failures;
+mod flood;
 mod isolation;
 mod joining;
 mod live;
+mod trust;

@@ -49,6 +49,8 @@ pub struct Lattice {
     prefix: String,
     nats_url: String,
     cluster: Arc<KeyPair>,
+    /// Public keys of other clusters whose hosts are trusted as well.
+    other_issuers: Vec<String>,
     host_id: String,
     user: Option<UserCredentials>,
     connection: Arc<OnceCell<async_nats::Client>>,
@@ -71,6 +73,7 @@ impl Lattice {
             prefix: format!("t{}", &unique[..12]),
             nats_url: nats_url.into(),
             cluster: Arc::new(KeyPair::new_cluster()),
+            other_issuers: Vec::new(),
             host_id: KeyPair::new_server().public_key(),
             user: None,
             connection: Arc::default(),
@@ -92,6 +95,17 @@ impl Lattice {
     pub fn with_cluster_seed(mut self, seed: &str) -> Result<Self> {
         self.cluster = Arc::new(KeyPair::from_seed(seed).context("the seed of the cluster")?);
         Ok(self)
+    }
+
+    /// The same lattice for hosts that also trust those of another cluster key.
+    pub fn accepting(mut self, other: &Lattice) -> Self {
+        self.other_issuers.push(other.cluster.public_key());
+        self
+    }
+
+    /// The public key of the cluster.
+    pub fn issuer(&self) -> String {
+        self.cluster.public_key()
     }
 
     pub fn prefix(&self) -> &str {
@@ -172,6 +186,7 @@ impl Lattice {
         data.provider_key = options.provider_key.clone();
         data.invocation_seed = self.cluster_seed()?;
         data.cluster_issuers = vec![self.cluster.public_key()];
+        data.cluster_issuers.extend(self.other_issuers.clone());
         data.instance_id = wasmbus_rpc::rpc_client::make_uuid();
         data.link_definitions = options.links.iter().map(|link| options.definition(link)).collect();
         data.config_json = options.config_json.clone();

@@ -3,7 +3,7 @@
 //! The kit plays the roles around the provider: [`NatsServer`] is the server of a lattice, [`Lattice`] and
 //! [`ProviderProcess`] do what a wasmCloud host does (start the binary with host data on stdin, put and delete links,
 //! ask for health, shut down), [`KeyValueClient`] sends signed invocations as an actor's host does, and [`KeyValue`]
-//! puts short names on the operations of the contract.
+//! puts short names on the operations of the contract. [`FaultyProxy`] and [`NatsCluster`] are there to break things.
 //!
 //! Nothing here sleeps for luck: [`eventually`] polls a condition with a limit and reports the last reason.
 
@@ -16,8 +16,10 @@ mod host;
 mod jwt;
 mod keyvalue;
 mod log;
+mod nats_cluster;
 mod nats_server;
 mod process;
+mod proxy;
 mod status;
 mod wait;
 mod workload;
@@ -30,7 +32,9 @@ pub use host::{CONTRACT_ID, DEFAULT_LINK_NAME, TEST_HOST_ID};
 pub use jwt::{NatsOperator, UserCredentials};
 pub use keyvalue::KeyValue;
 pub use log::CapturedLog;
-pub use nats_server::{nats_server_or_skip, NatsServer, NatsServerBuilder};
+pub use nats_cluster::NatsCluster;
+pub use nats_server::{nats_server_or_skip, NatsServer, NatsServerBuilder, ServerLimits};
+pub use proxy::{Direction, FaultyProxy, ProxyStats};
 pub use status::{Status, SyncState};
 pub use wait::eventually;
 pub use workload::Workload;

@@ -25,7 +25,28 @@ pub struct NatsServerBuilder {
     jetstream: bool,
     monitoring: bool,
     port: Option<u16>,
+    limits: ServerLimits,
+    cluster: Option<ClusterMember>,
     extra_config: String,
+}
+
+/// Limits of a server; what is `None` is the server's own default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServerLimits {
+    /// Bytes that may wait for one client; beyond it the server closes the connection of that slow consumer.
+    pub max_pending: Option<u64>,
+    /// Longest message in bytes; the server refuses to start when it is more than `max_pending`.
+    pub max_payload: Option<u64>,
+    /// How long one write to a client may take.
+    pub write_deadline: Option<Duration>,
+}
+
+/// The place of a server in a cluster, see [`crate::NatsCluster`].
+#[derive(Clone, Debug)]
+pub(crate) struct ClusterMember {
+    pub name: String,
+    /// Cluster ports of the other servers.
+    pub routes: Vec<u16>,
 }
 
 impl NatsServerBuilder {
@@ -47,7 +68,36 @@ impl NatsServerBuilder {
         self
     }
 
-    /// Text for the configuration file, for instance `max_payload: 65536` or an `authorization` block.
+    /// Limits other than the server's own defaults.
+    pub fn limits(mut self, limits: ServerLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The most bytes that may wait for one client before the server drops it as a slow consumer.
+    pub fn max_pending(mut self, bytes: u64) -> Self {
+        self.limits.max_pending = Some(bytes);
+        self
+    }
+
+    /// The longest message.
+    pub fn max_payload(mut self, bytes: u64) -> Self {
+        self.limits.max_payload = Some(bytes);
+        self
+    }
+
+    /// How long one write to a client may take before it counts as a slow consumer.
+    pub fn write_deadline(mut self, limit: Duration) -> Self {
+        self.limits.write_deadline = Some(limit);
+        self
+    }
+
+    pub(crate) fn cluster(mut self, member: ClusterMember) -> Self {
+        self.cluster = Some(member);
+        self
+    }
+
+    /// Text for the configuration file, for instance an `authorization` block.
     pub fn config(mut self, text: impl AsRef<str>) -> Self {
         self.extra_config.push_str(text.as_ref());
         self.extra_config.push('\n');
@@ -104,6 +154,7 @@ pub struct NatsServer {
 struct Ports {
     client: Option<u16>,
     monitoring: Option<u16>,
+    cluster: Option<u16>,
 }
 
 impl NatsServer {
@@ -192,6 +243,35 @@ impl NatsServer {
             .signal(Signal::CONT)
     }
 
+    /// Limits from the next start on, see [`Self::restart`].
+    pub fn set_limits(&mut self, limits: ServerLimits) {
+        self.builder.limits = limits;
+    }
+
+    pub(crate) fn set_cluster(&mut self, member: ClusterMember) {
+        self.builder.cluster = Some(member);
+    }
+
+    pub(crate) fn cluster_port(&self) -> Option<u16> {
+        self.ports.cluster
+    }
+
+    /// How many clients the server has dropped because they took their messages too slowly.
+    pub async fn slow_consumers(&self) -> Result<u64> {
+        let answer = self.monitor("/varz").await?;
+        answer["slow_consumers"]
+            .as_u64()
+            .context("no slow_consumers in the answer of /varz")
+    }
+
+    /// Clients that are connected now.
+    pub async fn clients(&self) -> Result<u64> {
+        let answer = self.monitor("/varz").await?;
+        answer["connections"]
+            .as_u64()
+            .context("no connections in the answer of /varz")
+    }
+
     /// Asks the monitoring endpoint, for instance for `/varz` or `/subsz?subs=1`.
     pub async fn monitor(&self, path: &str) -> Result<Value> {
         let port = self
@@ -255,7 +335,27 @@ impl NatsServer {
                 self.home.path().join("store")
             ));
         }
-        text + &self.builder.extra_config
+        text + &self.builder.limits.config_text() + &self.cluster_text() + &self.builder.extra_config
+    }
+
+    fn cluster_text(&self) -> String {
+        let Some(member) = &self.builder.cluster else {
+            return String::new();
+        };
+        let port = self.ports.cluster.map_or(-1, i32::from);
+        let routes: Vec<_> = member
+            .routes
+            .iter()
+            .map(|port| format!("nats://127.0.0.1:{port}"))
+            .collect();
+        // Clients are not told of the other servers: they would go round the proxies.
+        format!(
+            "server_name: \"{}-{}\"\ncluster {{\n  name: {:?}\n  listen: \"127.0.0.1:{port}\"\n  no_advertise: true\n  \
+             routes: {routes:?}\n}}\n",
+            member.name,
+            self.home.path().file_name().unwrap_or_default().to_string_lossy(),
+            member.name,
+        )
     }
 
     async fn wait_until_ready(&self, process: &mut OwnedProcess, ports_folder: &Path) -> Result<Ports> {
@@ -279,7 +379,23 @@ impl NatsServer {
     }
 }
 
-fn find_binary() -> Result<PathBuf> {
+impl ServerLimits {
+    fn config_text(&self) -> String {
+        let mut text = String::new();
+        if let Some(bytes) = self.max_pending {
+            text.push_str(&format!("max_pending: {bytes}\n"));
+        }
+        if let Some(bytes) = self.max_payload {
+            text.push_str(&format!("max_payload: {bytes}\n"));
+        }
+        if let Some(limit) = self.write_deadline {
+            text.push_str(&format!("write_deadline: \"{}ms\"\n", limit.as_millis()));
+        }
+        text
+    }
+}
+
+pub(crate) fn find_binary() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("NATS_SERVER").filter(|path| !path.is_empty()) {
         let path = PathBuf::from(path);
         return if path.is_file() {
@@ -312,6 +428,7 @@ fn read_ports_file(folder: &Path) -> Result<Ports> {
     Ok(Ports {
         client: port("nats"),
         monitoring: port("monitoring"),
+        cluster: port("cluster"),
     })
 }
 
@@ -369,6 +486,28 @@ mod tests {
         read_info(port).await.unwrap();
         server.stop().await.unwrap();
         assert!(read_info(port).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn limits_hold_from_the_next_start_on() {
+        let name = "limits_hold_from_the_next_start_on";
+        let Some(mut server) = NatsServer::builder().monitoring().start_or_skip(name).await else {
+            return;
+        };
+        server.set_limits(ServerLimits {
+            max_pending: Some(131_072),
+            max_payload: Some(65_536),
+            write_deadline: Some(Duration::from_secs(3)),
+        });
+        assert_eq!(server.monitor("/varz").await.unwrap()["max_payload"], 1_048_576);
+        server.restart().await.unwrap();
+        let varz = server.monitor("/varz").await.unwrap();
+        assert_eq!(
+            (&varz["max_payload"], &varz["max_pending"]),
+            (&65_536.into(), &131_072.into())
+        );
+        assert_eq!(varz["write_deadline"], 3_000_000_000_u64);
+        assert_eq!(server.slow_consumers().await.unwrap(), 0);
     }
 
     #[tokio::test]

@@ -13,6 +13,8 @@ pub enum SyncState {
     Starting,
     /// In step with its peers, or the first of its lattice.
     Synced,
+    /// Takes its peers' state after a long absence.
+    Resyncing,
     /// Serves without a completed first sync.
     Unsynced,
     /// Replication is switched off.
@@ -28,6 +30,7 @@ impl FromStr for SyncState {
         Ok(match text {
             "starting" => Self::Starting,
             "synced" => Self::Synced,
+            "resyncing" => Self::Resyncing,
             "unsynced" => Self::Unsynced,
             "standalone" => Self::Standalone,
             "disconnected" => Self::Disconnected,

@@ -1,0 +1,96 @@
+//! More than a node can take in.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use nats_kvcache::cache::{Cache, Key, Limits};
+use nats_kvcache::nats::{Credentials, Replicated, Replicator, Settings, Subjects};
+use nats_kvcache::replica::{Ack, Keyring, Numbers, SyncState};
+use nats_kvcache::time;
+use serde_json::json;
+use testkit::{eventually, Lattice, NatsServer, DEFAULT_LINK_NAME};
+
+use crate::cluster::{Cluster, LIMIT};
+
+/// A node in this process, which writes faster than any client could.
+async fn library_node(lattice: &Lattice) -> (Arc<Cache>, Replicator) {
+    let cache = Arc::new(Cache::new(time::fresh_node_id(), Limits::default()));
+    let subjects = Subjects::of(lattice.prefix(), DEFAULT_LINK_NAME);
+    let seed = lattice.cluster_seed().unwrap();
+    let settings = Settings {
+        servers: vec![lattice.nats_url().into()],
+        credentials: Credentials::None,
+        keyring: Arc::new(Keyring::new(&seed, &[], subjects.commands()).unwrap()),
+        subjects,
+        host: "flood".into(),
+        beat_interval_ms: 1_000,
+        sync_limit_ms: 30_000,
+        queue_bytes: 4 << 20,
+        inbox_bytes: 4 << 20,
+        ring_bytes: 4 << 20,
+    };
+    let replicator = Replicator::start(cache.clone(), settings, Numbers::default())
+        .await
+        .unwrap();
+    assert_eq!(replicator.first_sync().await, SyncState::Synced);
+    (cache, replicator)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_one_peer_starves_no_reads_and_fills_no_memory() {
+    let name = "a_flood_of_one_peer_starves_no_reads_and_fills_no_memory";
+    let Some(server) = NatsServer::builder().start_or_skip(name).await else {
+        return;
+    };
+    let mut cluster = Cluster::new(&server).with_settings(json!({ "INBOX_BYTES": 1 << 20, "RING_BYTES": 1 << 20 }));
+    cluster.join(1).await;
+    cluster.kv(0).set("read", "value").await.unwrap();
+    let (cache, writer) = library_node(&cluster.lattice).await;
+    let before = cluster.nodes[0].provider.resident_bytes().unwrap();
+    let flood = tokio::spawn({
+        let cache = cache.clone();
+        async move {
+            let value = Bytes::from(vec![b'x'; 4_000]);
+            // 300 MB in all, onto a hundred keys.
+            for n in 0..75_000u32 {
+                let key = Key::shared(format!("key{}", n % 100).as_bytes());
+                let command = cache.set(&key, value.clone(), 0, time::wall()).unwrap();
+                assert_eq!(writer.replicate(command, Ack::Local, 0).await, Replicated::Done);
+            }
+            writer
+        }
+    });
+    let (mut slowest, mut reads) = (Duration::ZERO, 0);
+    while !flood.is_finished() {
+        let started = Instant::now();
+        assert_eq!(cluster.kv(0).get("read").await.unwrap().as_deref(), Some("value"));
+        slowest = slowest.max(started.elapsed());
+        reads += 1;
+    }
+    let writer = flood.await.unwrap();
+    println!(
+        "{reads} reads, the slowest took {slowest:?}; merged {}",
+        writer.status().counters.commands_merged
+    );
+    assert!(
+        reads > 20 && slowest < Duration::from_secs(2),
+        "{reads} reads, the slowest took {slowest:?}"
+    );
+    let equal = eventually(LIMIT, || async {
+        let (there, here) = (
+            cluster.nodes[0].provider.status().await?,
+            cache.root_digest().to_string(),
+        );
+        anyhow::ensure!(there.digest == here, "{there}, here {here}");
+        Ok(())
+    });
+    equal.await.unwrap();
+    let grown = cluster.nodes[0]
+        .provider
+        .resident_bytes()
+        .unwrap()
+        .saturating_sub(before);
+    assert!(grown < 100 << 20, "the process grew by {grown} bytes");
+    writer.stop().await;
+}
