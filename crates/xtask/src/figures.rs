@@ -4,6 +4,7 @@
 //! memory are measured are real provider processes. All share the cores of this machine with the nats-server.
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,8 +12,8 @@ use anyhow::{ensure, Context, Result};
 use bytes::Bytes;
 use clap::Args;
 use nats_kvcache::cache::{Cache, Key, Limits, NodeId};
-use nats_kvcache::nats::{Credentials, Replicator, Settings, Subjects};
-use nats_kvcache::replica::{Numbers, SyncState};
+use nats_kvcache::nats::{Credentials, Replicated, Replicator, Settings, Subjects};
+use nats_kvcache::replica::{Ack, Keyring, Numbers, SyncState};
 use nats_kvcache::time;
 use testkit::{eventually, Lattice, NatsServer, ProviderOptions, ProviderProcess, DEFAULT_LINK_NAME};
 
@@ -98,16 +99,23 @@ pub async fn run(arguments: FiguresArguments) -> Result<()> {
             ));
         }
     }
-    println!("| what | median | smallest | largest | unit |\n| --- | --- | --- | --- | --- |");
-    rows.iter().for_each(|row| println!("{}", row.0));
-    println!("\n{}", machine());
+    print(&rows);
     Ok(())
 }
 
-struct Row(String);
+/// Prints the table, and where and when it was measured.
+pub fn print(rows: &[Row]) {
+    println!("| what | median | smallest | largest | unit |\n| --- | --- | --- | --- | --- |");
+    rows.iter().for_each(|row| println!("{}", row.0));
+    println!("\n{}", machine());
+}
+
+/// One line of the table.
+pub struct Row(String);
 
 impl Row {
-    fn of(name: &str, unit: &str, digits: usize, mut samples: Vec<f64>) -> Self {
+    /// The line of some samples.
+    pub fn of(name: &str, unit: &str, digits: usize, mut samples: Vec<f64>) -> Self {
         samples.sort_by(f64::total_cmp);
         let (median, min, max) = (samples[samples.len() / 2], samples[0], samples[samples.len() - 1]);
         Row(format!(
@@ -123,24 +131,46 @@ fn machine() -> String {
         .find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1))
         .unwrap_or("unknown CPU");
     let cores = std::thread::available_parallelism().map_or(0, |cores| cores.get());
-    format!("{model}, {cores} cores, {}", std::env::consts::OS)
+    let date = Command::new("date").args(["-u", "+%F"]).output();
+    let date = date.map_or_else(
+        |_| "unknown date".into(),
+        |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+    );
+    format!("{model}, {cores} cores, {}, {date}", std::env::consts::OS)
+}
+
+/// The subjects of the library nodes of a lattice.
+pub fn subjects(lattice: &Lattice) -> Subjects {
+    Subjects::of(lattice.prefix(), DEFAULT_LINK_NAME)
 }
 
 /// A node inside this process.
-struct LibraryNode {
-    cache: Arc<Cache>,
-    replicator: Replicator,
+pub struct LibraryNode {
+    pub cache: Arc<Cache>,
+    pub replicator: Replicator,
 }
 
 impl LibraryNode {
-    async fn start(cache: Arc<Cache>, lattice: &Lattice) -> Result<Self> {
+    /// Starts a node that holds the seed of the lattice.
+    pub async fn start(cache: Arc<Cache>, lattice: &Lattice) -> Result<Self> {
+        let keyring = Keyring::new(&lattice.cluster_seed()?, &[], subjects(lattice).commands())?;
+        Self::start_with(cache, lattice, keyring).await
+    }
+
+    /// Starts a node that authenticates with `keyring`.
+    pub async fn start_with(cache: Arc<Cache>, lattice: &Lattice, keyring: Keyring) -> Result<Self> {
+        let subjects = subjects(lattice);
         let settings = Settings {
             servers: vec![lattice.nats_url().into()],
             credentials: Credentials::None,
-            subjects: Subjects::of(lattice.prefix(), DEFAULT_LINK_NAME),
+            subjects,
             host: "figures".into(),
             beat_interval_ms: 1_000,
             sync_limit_ms: 30_000,
+            keyring: Arc::new(keyring),
+            queue_bytes: 64 << 20,
+            inbox_bytes: 64 << 20,
+            ring_bytes: 16 << 20,
         };
         let replicator = Replicator::start(cache.clone(), settings, Numbers::default()).await?;
         ensure!(
@@ -151,7 +181,8 @@ impl LibraryNode {
     }
 }
 
-fn key(number: usize) -> Key {
+/// Key number `number`, of 16 bytes.
+pub fn key(number: usize) -> Key {
     Key::shared(format!("{number:0KEY_BYTES$}").as_bytes())
 }
 
@@ -235,52 +266,80 @@ async fn live(commands: usize, value_bytes: usize) -> Result<Live> {
         let cache = Arc::new(Cache::new(NodeId(number), Limits::default()));
         nodes.push(LibraryNode::start(cache, &lattice).await?);
     }
-    let lag = lag(&nodes[0], &nodes[1].cache, value_bytes).await?;
+    meet(&nodes).await?;
+    let mut lag = Vec::with_capacity(LAG_SAMPLES);
+    for sample in 0..LAG_SAMPLES {
+        lag.push(one_way(&nodes[0], &nodes[1].cache, sample, value_bytes).await?);
+    }
+    lag.sort();
+    let per_second = throughput(&nodes, commands, value_bytes).await?;
+    for node in nodes {
+        node.replicator.stop().await;
+    }
+    Ok(Live {
+        per_second,
+        lag_p50_us: quantile_us(&lag, 0.5),
+        lag_p99_us: quantile_us(&lag, 0.99),
+    })
+}
+
+/// Commands per second that the first node writes and all of them hold in the end.
+pub async fn throughput(nodes: &[LibraryNode], commands: usize, value_bytes: usize) -> Result<f64> {
     let value = Bytes::from(vec![b'v'; value_bytes]);
     let started = Instant::now();
     for number in 0..commands {
         let command = nodes[0].cache.set(&key(number), value.clone(), 0, time::wall())?;
-        ensure!(nodes[0].replicator.replicate(command).await, "replication has stopped");
+        let replicated = nodes[0].replicator.replicate(command, Ack::Local, 0).await;
+        ensure!(replicated == Replicated::Done, "replication has stopped");
     }
-    let caches: Vec<_> = nodes.iter().map(|node| node.cache.clone()).collect();
-    eventually(LIMIT, || async {
-        let equal = caches
-            .iter()
-            .all(|cache| cache.root_digest() == caches[0].root_digest());
-        equal.then_some(()).context("the nodes are not equal")
-    })
-    .await?;
-    let seconds = started.elapsed().as_secs_f64();
-    for node in nodes {
-        node.replicator.stop().await;
-    }
-    let at = |part: f64| lag[((lag.len() - 1) as f64 * part) as usize].as_secs_f64() * 1e6;
-    Ok(Live {
-        per_second: commands as f64 / seconds,
-        lag_p50_us: at(0.5),
-        lag_p99_us: at(0.99),
-    })
+    equal(nodes).await?;
+    Ok(commands as f64 / started.elapsed().as_secs_f64())
 }
 
-/// From before a write on one node until another shows it, sorted.
-async fn lag(writer: &LibraryNode, reader: &Cache, value_bytes: usize) -> Result<Vec<Duration>> {
-    let mut samples = Vec::with_capacity(LAG_SAMPLES);
-    for sample in 0..LAG_SAMPLES {
-        let mut text = format!("{sample:08}");
-        text.extend(std::iter::repeat_n('v', value_bytes - 8));
-        let value = Bytes::from(text);
-        let started = Instant::now();
-        let command = writer.cache.set(&key(0), value.clone(), 0, time::wall())?;
-        writer.replicator.replicate(command).await;
-        while reader.get(&key(0), time::wall())?.as_ref() != Some(&value) {
-            ensure!(started.elapsed() < LIMIT, "a write does not arrive");
-            // Looks again at once, but lets the nodes and the server run first: they share these cores.
-            std::thread::yield_now();
+/// A quantile of sorted samples, in microseconds.
+pub fn quantile_us(sorted: &[Duration], part: f64) -> f64 {
+    sorted[((sorted.len() - 1) as f64 * part) as usize].as_secs_f64() * 1e6
+}
+
+/// Waits until each of the nodes counts all others as synced peers.
+pub async fn meet(nodes: &[LibraryNode]) -> Result<()> {
+    eventually(LIMIT, || async {
+        for node in nodes {
+            let peers = node.replicator.status().peers;
+            let synced = peers.iter().filter(|peer| peer.synced).count();
+            ensure!(synced == nodes.len() - 1, "a node has {synced} synced peers");
         }
-        samples.push(started.elapsed());
-        // An idle system: the next write waits for a quiet moment.
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        Ok(())
+    })
+    .await
+}
+
+/// Waits until all nodes hold the same.
+pub async fn equal(nodes: &[LibraryNode]) -> Result<()> {
+    let digest = |node: &LibraryNode| node.cache.root_digest();
+    eventually(LIMIT, || async {
+        let first = digest(&nodes[0]);
+        let equal = nodes.iter().all(|node| digest(node) == first);
+        equal.then_some(()).context("the nodes are not equal")
+    })
+    .await
+}
+
+/// From before a write on one node until another shows it, on an idle system. The writes of one pair need different
+/// numbers.
+pub async fn one_way(writer: &LibraryNode, reader: &Cache, number: usize, value_bytes: usize) -> Result<Duration> {
+    // The last write is at rest everywhere before the next one comes.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let mut text = format!("{number:08}");
+    text.extend(std::iter::repeat_n('v', value_bytes - 8));
+    let value = Bytes::from(text);
+    let started = Instant::now();
+    let command = writer.cache.set(&key(0), value.clone(), 0, time::wall())?;
+    writer.replicator.replicate(command, Ack::Local, 0).await;
+    while reader.get(&key(0), time::wall())?.as_ref() != Some(&value) {
+        ensure!(started.elapsed() < LIMIT, "a write does not arrive");
+        // Looks again at once, but lets the nodes and the server run first: they share these cores.
+        std::thread::yield_now();
     }
-    samples.sort();
-    Ok(samples)
+    Ok(started.elapsed())
 }
