@@ -27,10 +27,10 @@ XTASK  := cargo run --locked --quiet -p xtask --
 # Only the wash of this generation (0.2x) makes archives for a contract; later ones have other flags or no `par` at all.
 HAS_WASH := wash par create --help 2>/dev/null | grep -e --capid >/dev/null
 
-.PHONY: help build test run par inspect push start figures clean lint fmt doc
+.PHONY: help build test sim mutations faults run par inspect push start figures figures-repair clean lint fmt doc
 
 help: ## List the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-8s  %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s  %s\n", $$1, $$2 }'
 
 build: ## Build the provider (target/release/nats-kvcache)
 	cargo build --release --locked
@@ -38,12 +38,28 @@ build: ## Build the provider (target/release/nats-kvcache)
 test: ## Install the servers that tests need, run all tests, count the skipped ones
 	@scripts/run-tests.sh
 
+faults: ## Faults of all kinds for SECONDS (default 600), then all nodes must be equal (SEED=n plans the same again)
+	@scripts/install-tools.sh nats-server
+	FAULTS_SECONDS=$(or $(SECONDS),600) FAULTS_SEED=$(SEED) \
+	  cargo test --locked --test faults -- --nocapture random_faults
+
 run: build ## Show a dev lattice of three nodes replicating (KEEP=1 leaves it running)
 	@scripts/install-tools.sh nats-server
 	$(XTASK) dev-lattice $(if $(KEEP),--keep)
 
+N ?= 20000
+sim: ## Simulate N clusters on a hostile network (N=20000), or replay one of them (SEED=n)
+	cargo run --locked --profile sim -p sim -- $(if $(SEED),--seed $(SEED),--runs $(N))
+
+mutations: ## Break the code in known ways and see that the checks notice (ONLY="names" for some of them)
+	@scripts/mutations.sh $(ONLY)
+
 figures: par ## Measure the figures of the README (builds first, then about a minute)
 	cargo run --locked --release -p xtask -- figures
+
+figures-repair: ## Measure repair, churn, authentication and acknowledged writes (about six minutes after the build)
+	@scripts/install-tools.sh nats-server
+	cargo run --locked --release -p xtask -- figures-repair
 
 par: build ## Write the provider archive build/nats-kvcache.par.gz (NAME, VENDOR, VERSION, REVISION)
 	@mkdir -p build
