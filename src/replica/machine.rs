@@ -333,7 +333,10 @@ impl Replica {
     /// Until when this node, if it is not called again, still counts as present with its peers and has everything they
     /// have told it to have: in milliseconds of the monotonic clock, 0 for now not at all.
     pub fn current_until(&self) -> Millis {
-        let whole = self.peers.iter().all(|(_, peer)| !peer.frames.has_gap());
+        let whole = self
+            .peers
+            .iter()
+            .all(|(_, peer)| !peer.frames.has_gap() && !peer.is_strange());
         if self.phase != Phase::Synced || !self.connected || !whole || self.wants_beats {
             return 0;
         }

@@ -373,11 +373,14 @@ impl Peers {
         late.map(|(node, _)| *node).collect()
     }
 
-    /// This node did not listen for a while: silence until now means nothing.
+    /// This node did not listen for a while: silence until now means nothing. Nor does what waits to be taken in, which
+    /// may be old: only the answer to a new challenge shows where a peer stands.
     pub fn pardon_silence(&mut self, now: Millis) {
         for peer in self.known.values_mut() {
             peer.last_heard = now;
             peer.first_heard = now;
+            peer.knows_us = false;
+            peer.challenges.clear();
         }
     }
 
