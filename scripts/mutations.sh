@@ -29,7 +29,8 @@ flock -n 9 || die "another run is under way in $WORK"
 trap 'rm -rf "$TREE"' EXIT
 rm -rf "$TREE"
 mkdir "$TREE"
-git ls-files -z | xargs -0 tar -cf - | tar -xf - -C "$TREE"
+# Times of now, not of the files: what an earlier run has built of mutated files would be newer and count as fresh.
+git ls-files -z | xargs -0 tar -cf - | tar -xmf - -C "$TREE"
 # The index of a repository of its own is what a mutation is taken back to.
 git -C "$TREE" init --quiet
 git -C "$TREE" add --all
