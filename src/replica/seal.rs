@@ -291,6 +291,35 @@ mod tests {
         }
     }
 
+    /// The vectors of docs/PROTOCOL.md, over the bytes of tests/golden/v2_hello.hex.
+    #[test]
+    fn the_published_vectors_hold() {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let text = include_str!("../../tests/golden/v2_hello.hex").replace(char::is_whitespace, "");
+        let message: Vec<u8> = (0..text.len())
+            .step_by(2)
+            .map(|place| u8::from_str_radix(&text[place..place + 2], 16).unwrap())
+            .collect();
+        let ring = ring(&pair(1), &[], "lattice.default.kvcache.default.commands");
+        let published = include_str!("../../docs/PROTOCOL.md");
+        let signed = ring.seal(message.clone(), true);
+        let signature = &signed[signed.len() - 1 - SIGNATURE_BYTES..signed.len() - 1];
+        let tagged = ring.seal(message.clone(), false);
+        for (what, value) in [
+            ("issuer", pair(1).public_key()),
+            ("domain", ring.domain()),
+            ("tag", hex(&tagged[message.len()..message.len() + TAG_BYTES])),
+            ("digest", hex(&ring.digest(&message))),
+            ("signature, first half", hex(&signature[..32])),
+            ("signature, second half", hex(&signature[32..])),
+        ] {
+            assert!(
+                published.contains(&format!("| {what} | `{value}` |")),
+                "{what} is {value}"
+            );
+        }
+    }
+
     #[test]
     fn every_changed_byte_is_noticed() {
         let ring = ring(&pair(1), &[], "root");
