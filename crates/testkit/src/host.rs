@@ -379,7 +379,7 @@ impl ProviderProcess {
 
     /// SIGSTOP.
     pub fn pause(&mut self) -> Result<()> {
-        self.process.signal(Signal::STOP)
+        self.process.pause()
     }
 
     /// SIGCONT.

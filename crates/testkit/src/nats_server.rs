@@ -229,10 +229,7 @@ impl NatsServer {
 
     /// SIGSTOP: the server is there but answers nothing.
     pub fn pause(&mut self) -> Result<()> {
-        self.running
-            .as_mut()
-            .context("nats-server does not run")?
-            .signal(Signal::STOP)
+        self.running.as_mut().context("nats-server does not run")?.pause()
     }
 
     /// SIGCONT.

@@ -4,7 +4,7 @@ use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, Context, Result};
-use rustix::process::{kill_process, Pid, Signal};
+use rustix::process::{kill_process, waitid, Pid, Signal, WaitId, WaitIdOptions};
 
 /// Owns a child: whoever drops it kills it (and nothing else).
 #[derive(Debug)]
@@ -52,14 +52,25 @@ impl OwnedProcess {
         }
     }
 
+    fn id(&self) -> Result<Pid> {
+        let id = i32::try_from(self.pid()).ok();
+        id.and_then(Pid::from_raw).context("process id out of range")
+    }
+
+    /// SIGSTOP. Returns when the process has stopped: for a moment after the signal its threads go on.
+    pub(crate) fn pause(&mut self) -> Result<()> {
+        self.signal(Signal::STOP)?;
+        // Looks only: whoever waits for the end of the process still hears of it.
+        let look = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(self.id()?), look).with_context(|| format!("waiting for {} to stop", self.what))?;
+        Ok(())
+    }
+
     pub(crate) fn signal(&mut self, signal: Signal) -> Result<()> {
         if let Some(status) = self.try_status()? {
             bail!("{} has already ended with {status}", self.what);
         }
-        let pid = i32::try_from(self.pid())
-            .ok()
-            .and_then(Pid::from_raw)
-            .context("process id out of range")?;
+        let pid = self.id()?;
         kill_process(pid, signal).with_context(|| format!("signalling {} (process {})", self.what, self.pid()))
     }
 
