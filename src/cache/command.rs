@@ -120,8 +120,8 @@ pub struct Command {
 }
 
 /// What of its key a command is about. Commands of one key with equal slots write the same component.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Slot {
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Slot<'a> {
     /// The newest reset.
     Reset,
     /// The counter entry of a node on a base.
@@ -129,7 +129,7 @@ pub enum Slot {
     /// The list item with this id.
     Item(Stamp),
     /// This member of the set.
-    Member(Bytes),
+    Member(&'a [u8]),
 }
 
 /// Why a command of a peer cannot be merged.
@@ -162,12 +162,12 @@ impl Command {
 
     /// What of its key the command is about: of two commands with equal slots, the newer one says all that the older
     /// one says.
-    pub fn slot(&self) -> Slot {
+    pub fn slot(&self) -> Slot<'_> {
         match &self.change {
             Change::Put { .. } | Change::Delete { .. } => Slot::Reset,
             Change::Add { node, base, .. } => Slot::Add(*node, *base),
             Change::ListPush { id, .. } | Change::ListRemove { id, .. } => Slot::Item(*id),
-            Change::SetAdd { member, .. } | Change::SetRemove { member, .. } => Slot::Member(member.clone()),
+            Change::SetAdd { member, .. } | Change::SetRemove { member, .. } => Slot::Member(member),
         }
     }
 

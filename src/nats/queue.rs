@@ -3,13 +3,14 @@
 //! While the task cannot keep up, or NATS is away, a newer command takes the place of an older one that it makes
 //! superfluous; when that is not enough, writers wait.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
+use hashbrown::{DefaultHashBuilder, HashTable};
 use tokio::sync::{oneshot, Notify};
 
-use crate::cache::{Change, Command, Millis, Slot};
+use crate::cache::{Change, Command, Millis};
 use crate::replica::{Ack, Unconfirmed};
 
 /// What a queued command costs beside its key and value.
@@ -27,6 +28,8 @@ pub(super) struct Waiting {
 pub(super) struct Queued {
     pub command: Command,
     pub waiting: Vec<Waiting>,
+    /// Of its key and slot.
+    hash: u64,
 }
 
 /// Both ends of the queue. Clones share it.
@@ -38,6 +41,9 @@ pub(super) struct Queue {
 struct Inner {
     state: Mutex<State>,
     capacity: usize,
+    /// Seeded anew: keys come from outside, and nobody is to know which of them collide.
+    hasher: DefaultHashBuilder,
+    /// The queue is not empty any more, or it is as good as full.
     filled: Notify,
     room: Notify,
 }
@@ -47,8 +53,8 @@ struct State {
     queued: VecDeque<Queued>,
     /// Number of the first of them; every command ever queued has one.
     first: u64,
-    /// Numbers of the queued commands, by what they are about.
-    places: HashMap<(Bytes, Slot), u64>,
+    /// Numbers of the queued commands, by what they are about. Of several about the same, the newest.
+    places: HashTable<u64>,
     bytes: usize,
     merged: u64,
     closed: bool,
@@ -61,6 +67,7 @@ impl Queue {
             inner: Arc::new(Inner {
                 state: Mutex::default(),
                 capacity,
+                hasher: DefaultHashBuilder::default(),
                 filled: Notify::new(),
                 room: Notify::new(),
             }),
@@ -74,25 +81,43 @@ impl Queue {
 
     /// Queues a command; waits while the queue is full. Returns false when replication has stopped.
     pub async fn push(&self, command: Command, waiting: Option<Waiting>) -> bool {
-        let mut queued = Queued {
-            command,
+        let queued = Queued {
+            hash: self.inner.hasher.hash_one((&command.key, command.slot())),
             waiting: waiting.into_iter().collect(),
+            command,
         };
+        match self.try_push(queued) {
+            Ok(open) => open,
+            Err(full) => self.push_when_there_is_room(full).await,
+        }
+    }
+
+    async fn push_when_there_is_room(&self, mut queued: Box<Queued>) -> bool {
         loop {
             let room = self.inner.room.notified();
             tokio::pin!(room);
             // From here on a notification is not missed.
             room.as_mut().enable();
-            match self.lock().push(queued, self.inner.capacity) {
-                Pushed::Closed => return false,
-                Pushed::Queued => {
-                    self.inner.filled.notify_one();
-                    return true;
-                }
-                Pushed::Full(back) => queued = *back,
+            match self.try_push(*queued) {
+                Ok(open) => return open,
+                Err(full) => queued = full,
             }
             room.await;
         }
+    }
+
+    /// Returns whether the queue is open, or the command if there is no room for it.
+    fn try_push(&self, queued: Queued) -> Result<bool, Box<Queued>> {
+        let mut state = self.lock();
+        let (empty, plenty) = (state.queued.is_empty(), state.bytes > self.inner.capacity / 2);
+        let open = state.push(queued, self.inner.capacity)?;
+        let wake = empty || (!plenty && state.bytes > self.inner.capacity / 2);
+        drop(state);
+        // Whoever is awake looks by himself, and waking is not for nothing.
+        if wake {
+            self.inner.filled.notify_one();
+        }
+        Ok(open)
     }
 
     /// Waits until something is queued.
@@ -139,48 +164,60 @@ impl Queue {
     }
 }
 
-enum Pushed {
-    Queued,
-    Full(Box<Queued>),
-    Closed,
-}
-
 impl State {
-    fn push(&mut self, new: Queued, capacity: usize) -> Pushed {
+    /// Returns whether the queue is open, or the command if there is no room for it.
+    fn push(&mut self, new: Queued, capacity: usize) -> Result<bool, Box<Queued>> {
         if self.closed {
-            return Pushed::Closed;
+            return Ok(false);
         }
-        let place = (new.command.key.clone(), new.command.slot());
-        let known = self.places.get(&place).map(|number| (number - self.first) as usize);
-        if let Some(old) = known.and_then(|index| self.queued.get_mut(index)) {
+        let (queued, first) = (&mut self.queued, self.first);
+        let index = |number: u64| (number - first) as usize;
+        let bytes = size(&new.command);
+        let known = self.places.find_mut(new.hash, |&number| {
+            about_the_same(&queued[index(number)].command, &new.command)
+        });
+        if let Some(place) = &known {
+            let old = &mut queued[index(**place)];
             if new.command.supersedes(&old.command) {
-                self.bytes = self.bytes + size(&new.command) - size(&old.command);
+                self.bytes = self.bytes + bytes - size(&old.command);
                 old.command = new.command;
                 old.waiting.extend(new.waiting);
                 self.merged += 1;
-                return Pushed::Queued;
+                return Ok(true);
             }
         }
-        let bytes = size(&new.command);
-        if self.bytes + bytes > capacity && !self.queued.is_empty() {
-            return Pushed::Full(Box::new(new));
+        if self.bytes + bytes > capacity && !queued.is_empty() {
+            return Err(Box::new(new));
         }
         self.bytes += bytes;
-        self.places.insert(place, self.first + self.queued.len() as u64);
-        self.queued.push_back(new);
-        Pushed::Queued
+        let number = first + queued.len() as u64;
+        let hash = new.hash;
+        queued.push_back(new);
+        match known {
+            Some(place) => *place = number,
+            None => {
+                let hash_of = |&number: &u64| queued[index(number)].hash;
+                self.places.insert_unique(hash, number, hash_of);
+            }
+        }
+        Ok(true)
     }
 
     fn pop(&mut self) -> Option<Queued> {
         let queued = self.queued.pop_front()?;
         self.bytes -= size(&queued.command);
-        let place = (queued.command.key.clone(), queued.command.slot());
-        if self.places.get(&place) == Some(&self.first) {
-            self.places.remove(&place);
+        // Not there if a newer one about the same is queued.
+        if let Ok(place) = self.places.find_entry(queued.hash, |&number| number == self.first) {
+            place.remove();
         }
         self.first += 1;
         Some(queued)
     }
+}
+
+/// Whether the newer of both may say all that the older one says.
+fn about_the_same(a: &Command, b: &Command) -> bool {
+    a.key == b.key && a.slot() == b.slot()
 }
 
 fn size(command: &Command) -> usize {
@@ -196,6 +233,8 @@ fn size(command: &Command) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
     use crate::cache::{Cache, Key, Limits, NodeId};
 

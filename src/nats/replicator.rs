@@ -327,7 +327,7 @@ impl Driver {
         }
         let mut acks = Vec::new();
         let mut commands = Vec::with_capacity(queued.len());
-        for Queued { command, waiting } in queued {
+        for Queued { command, waiting, .. } in queued {
             commands.push(command);
             for Waiting {
                 wanted,

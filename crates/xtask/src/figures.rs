@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
 use bytes::Bytes;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use nats_kvcache::cache::{Cache, Key, Limits, NodeId};
 use nats_kvcache::nats::{Credentials, Replicated, Replicator, Settings, Subjects};
 use nats_kvcache::replica::{Ack, Keyring, Numbers, SyncState};
@@ -30,9 +30,31 @@ pub struct FiguresArguments {
     /// The provider archive, for its size
     #[arg(long, default_value = "build/nats-kvcache.par.gz")]
     par: PathBuf,
+    /// Only these
+    #[arg(long, value_enum)]
+    only: Vec<Figure>,
     /// Runs per figure; the median is printed with the smallest and the largest
     #[arg(long, default_value_t = 5)]
     runs: usize,
+}
+
+/// What can be measured on its own.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Figure {
+    /// An empty provider joins
+    Replay,
+    /// Throughput and lag of live replication
+    Live,
+    /// Resident memory per key
+    Memory,
+    /// Sizes of the binary and the archive
+    Size,
+}
+
+impl FiguresArguments {
+    fn wants(&self, figure: Figure) -> bool {
+        self.only.is_empty() || self.only.contains(&figure)
+    }
 }
 
 /// Measures everything and prints the table.
@@ -44,24 +66,37 @@ pub async fn run(arguments: FiguresArguments) -> Result<()> {
         arguments.bin.display()
     );
     let mut rows = Vec::new();
-    let (mut seconds, mut bytes) = (Vec::new(), Vec::new());
-    for _ in 0..arguments.runs {
-        let replay = replay(&arguments, 100_000, 32).await?;
-        seconds.push(replay.seconds);
-        bytes.push(replay.bytes as f64);
+    if arguments.wants(Figure::Replay) {
+        rows.extend(replay_rows(&arguments).await?);
     }
-    rows.push(Row::of(
-        "replay of 100,000 keys (16 B + 32 B) into an empty provider",
-        "s",
-        3,
-        seconds,
-    ));
-    rows.push(Row::of(
-        "bytes of that replay",
-        "MB",
-        2,
-        bytes.iter().map(|bytes| bytes / 1e6).collect(),
-    ));
+    if arguments.wants(Figure::Live) {
+        rows.extend(live_rows(&arguments).await?);
+    }
+    if arguments.wants(Figure::Memory) {
+        rows.extend(memory_rows(&arguments).await?);
+    }
+    if arguments.wants(Figure::Size) {
+        rows.extend(size_rows(&arguments));
+    }
+    print(&rows);
+    Ok(())
+}
+
+async fn replay_rows(arguments: &FiguresArguments) -> Result<Vec<Row>> {
+    let (mut seconds, mut megabytes) = (Vec::new(), Vec::new());
+    for _ in 0..arguments.runs {
+        let replay = replay(arguments, 100_000, 32).await?;
+        seconds.push(replay.seconds);
+        megabytes.push(replay.bytes as f64 / 1e6);
+    }
+    let name = "replay of 100,000 keys (16 B + 32 B) into an empty provider";
+    Ok(vec![
+        Row::of(name, "s", 3, seconds),
+        Row::of("bytes of that replay", "MB", 2, megabytes),
+    ])
+}
+
+async fn live_rows(arguments: &FiguresArguments) -> Result<Vec<Row>> {
     let (mut rate, mut p50, mut p99) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..arguments.runs {
         let live = live(500_000, 32).await?;
@@ -69,38 +104,34 @@ pub async fn run(arguments: FiguresArguments) -> Result<()> {
         p50.push(live.lag_p50_us);
         p99.push(live.lag_p99_us);
     }
-    rows.push(Row::of(
-        "live replication, one writer to two nodes (16 B + 32 B)",
-        "thousand commands/s",
-        0,
-        rate,
-    ));
-    rows.push(Row::of("one-way lag on an idle system, p50", "us", 0, p50));
-    rows.push(Row::of("one-way lag on an idle system, p99", "us", 0, p99));
+    let name = "live replication, one writer to two nodes (16 B + 32 B)";
+    Ok(vec![
+        Row::of(name, "thousand commands/s", 0, rate),
+        Row::of("one-way lag on an idle system, p50", "us", 0, p50),
+        Row::of("one-way lag on an idle system, p99", "us", 0, p99),
+    ])
+}
+
+async fn memory_rows(arguments: &FiguresArguments) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
     for (value_bytes, name) in [(16, "16 B + 16 B"), (32, "16 B + 32 B")] {
         let mut per_key = Vec::new();
         for _ in 0..arguments.runs {
-            per_key.push(replay(&arguments, 1_000_000, value_bytes).await?.resident_per_key);
+            per_key.push(replay(arguments, 1_000_000, value_bytes).await?.resident_per_key);
         }
-        rows.push(Row::of(
-            &format!("resident memory per key at 1,000,000 keys ({name})"),
-            "B",
-            0,
-            per_key,
-        ));
+        let name = format!("resident memory per key at 1,000,000 keys ({name})");
+        rows.push(Row::of(&name, "B", 0, per_key));
     }
-    for (name, path) in [("release binary", &arguments.bin), ("provider archive", &arguments.par)] {
-        if let Ok(file) = std::fs::metadata(path) {
-            rows.push(Row::of(
-                &format!("size of the {name}"),
-                "MB",
-                2,
-                vec![file.len() as f64 / 1e6],
-            ));
-        }
-    }
-    print(&rows);
-    Ok(())
+    Ok(rows)
+}
+
+fn size_rows(arguments: &FiguresArguments) -> Vec<Row> {
+    let files = [("release binary", &arguments.bin), ("provider archive", &arguments.par)];
+    let sizes = files.into_iter().filter_map(|(name, path)| {
+        let megabytes = std::fs::metadata(path).ok()?.len() as f64 / 1e6;
+        Some(Row::of(&format!("size of the {name}"), "MB", 2, vec![megabytes]))
+    });
+    sizes.collect()
 }
 
 /// Prints the table, and where and when it was measured.
