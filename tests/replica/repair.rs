@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nats_kvcache::cache::Cache;
+use nats_kvcache::cache::{Cache, KeyHash, Partition, Span};
 use nats_kvcache::replica::Target;
 
 use crate::net::{keyring, name, Net, BEAT};
@@ -95,6 +95,31 @@ fn a_gap_whose_author_is_gone_is_filled_by_another() {
     net.run_until("the others are equal", |net| net.get(1, "key").is_some());
 }
 
+#[test]
+fn a_gap_whose_author_is_gone_is_filled_while_others_go_on_writing() {
+    let mut net = Net::of(3);
+    let add = |net: &mut Net, node: usize, member: String| {
+        let now = net.clock().wall;
+        let cache = &net.nodes[node].cache;
+        let (_, command) = cache.set_add(&name("set"), Bytes::from(member), now).unwrap();
+        net.send(node, vec![command]);
+    };
+    net.drop_where(|sent, to| (sent.kind() == FRAME && to == 1 && sent.from == 0) || sent.kind() == FRAMES_REQUEST);
+    add(&mut net, 0, "lost".to_owned());
+    net.run_until("the gap is noticed", |net| net.counters(1).frames_asked > 0);
+    net.disconnect(0);
+    // The partition never comes to rest, so a comparison that looks at partitions at rest does not find the member.
+    for n in 0.. {
+        add(&mut net, 2, n.to_string());
+        net.run(BEAT / 10);
+        let members = net.nodes[1].cache.set_members(&name("set"), net.clock().wall).unwrap();
+        if members.contains(&Bytes::from("lost")) {
+            break;
+        }
+        assert!(n < 200, "not within 20 s");
+    }
+}
+
 /// Nodes with equal caches of `keys` keys that know each other.
 fn filled(nodes: usize, keys: usize) -> Net {
     let mut net = Net::new();
@@ -174,6 +199,31 @@ fn one_member_of_a_large_set_does_not_resend_the_set() {
         println!("one of 100,000 members: {bytes} bytes");
         assert!(bytes <= 40_000, "{bytes} bytes");
         net.run(2 * BEAT);
+    }
+}
+
+#[test]
+fn a_difference_is_found_wherever_it_lies_in_its_partition() {
+    let author = Net::new().empty_cache();
+    let set = name("set");
+    for n in 0..10_000 {
+        let member = Bytes::from(format!("member {n}"));
+        author.set_add(&set, member, crate::net::START).unwrap();
+    }
+    let span = Span::of(Partition::of(KeyHash::of(set.as_bytes())));
+    let components = author.components(span);
+    for place in [0, components.len() / 2, components.len() - 1] {
+        for lacking in 0..2 {
+            let mut net = Net::of(2);
+            for node in 0..2 {
+                let held = |hash| node != lacking || hash != components[place].hash;
+                author.select(span, held, |command| {
+                    net.nodes[node].cache.apply(&command, net.clock().wall).unwrap();
+                });
+            }
+            assert!(!net.equal());
+            net.wait_equal();
+        }
     }
 }
 
