@@ -203,13 +203,14 @@ fn deletions_are_forgotten_after_their_lifetime_and_the_cache_is_empty_again() {
         .unwrap();
     }
     let day = 24 * 60 * 60 * 1_000;
-    node.sweep(1_024, START + 10_000);
+    node.sweep(1_024, START + day - 1);
     assert_eq!(
         (node.keys(), node.entries()),
         (0, 1_000),
         "tombstones stay for their lifetime"
     );
-    node.sweep(1_024, START + 2 * day);
+    // The last deadline, and one step of the floor.
+    node.sweep(1_024, START + 5_000 + day + day / 24 + 1);
     assert_eq!((node.keys(), node.entries()), (0, 0));
     assert_eq!(checked_digest(&node).0, 0);
 }

@@ -6,7 +6,10 @@
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use nats_kvcache::cache::{Base, Change, Command, Digest, NodeId, Partition, Position, SeenAdd, Span, Stamp, Time};
+use nats_kvcache::cache::{
+    Base, Cache, Change, Command, Component, Digest, KeyHash, Limits, NodeId, Partition, Position, SeenAdd, Span,
+    Stamp, Time,
+};
 use nats_kvcache::replica::wire::{
     Ack, Beat, BeatState, Compare, Fetch, Fragment, Frame, FramesGone, FramesRequest, Header, Hello, Holding, Message,
     Part, ReplayCommands, ReplayEnd, ReplayRequest, SpanDigest, Split, Splits, Unknown, Want, Welcome, WireError,
@@ -325,6 +328,57 @@ fn unhex(text: &str) -> Bytes {
     let digits: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
     let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
     digits.chunks(2).map(byte).collect::<Vec<u8>>().into()
+}
+
+/// The vectors of docs/PROTOCOL.md for digests and positions.
+#[test]
+fn the_published_digests_and_positions_hold() {
+    // However its lines are broken.
+    let published = include_str!("../docs/PROTOCOL.md")
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ");
+    let expect = |text: String| assert!(published.contains(&text), "{text}");
+    let at = stamp(1_700_000_000_123, 7, NODE);
+    expect(format!("`at` = (`{:016x}`, `{:016x}`)", at.time.0, at.node.0));
+    let golden_change = |wanted: &str| {
+        let found = changes().into_iter().find(|(name, _)| *name == wanted);
+        found.expect("a change of that name").1
+    };
+    let list_push = |id| Change::ListPush {
+        id,
+        value: Bytes::new(),
+    };
+    for (state, change) in [
+        ("Put at `at`", golden_change("put")),
+        ("Delete at `at`", golden_change("delete")),
+        ("SetAdd of member `value` at `at`", golden_change("set_add")),
+        ("ListPush with id `at`", list_push(at)),
+        ("Add as in `v2_frame_add.hex`", golden_change("add")),
+        ("ListPush as in `v2_frame_list_push.hex`", golden_change("list_push")),
+        (
+            "ListRemove as in `v2_frame_list_remove.hex`",
+            golden_change("list_remove"),
+        ),
+    ] {
+        let cache = Cache::new(OTHER, Limits::default());
+        cache.apply(&command(change), at.time.millis()).unwrap();
+        let hash = KeyHash::of(b"\0key");
+        let partition = Partition::of(hash);
+        let components = cache.components(Span::of(partition));
+        let [Component { position, .. }] = components[..] else {
+            panic!("{state}: {components:?}");
+        };
+        let element = match position.element {
+            0 => "0".to_owned(),
+            element => format!("`{element:016x}`"),
+        };
+        expect(format!("| {state} | `{}` | {element} |", cache.root_digest()));
+        expect(format!(
+            "key hash `{:016x}`, partition {}, key of its positions `{:016x}`",
+            hash.0, partition.0, position.key
+        ));
+    }
 }
 
 #[test]

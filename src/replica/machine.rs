@@ -1,6 +1,6 @@
 //! The state machine of one node: inputs, outputs, and which part of the protocol each message belongs to.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -188,10 +188,11 @@ pub struct Replica {
     pub(super) pull: Option<Pull>,
     /// What a peer that compares has shown this node to lack.
     pub(super) reverse: Option<Pull>,
-    /// Something of a peer that is gone is missing here: compare with any other.
-    pub(super) orphaned: bool,
+    /// Something of a peer that is gone is missing here: peers that may have it and have not been compared with since.
+    pub(super) heirs: BTreeSet<NodeId>,
     pub(super) next_comparison: Millis,
     pub(super) next_gap_comparison: Millis,
+    pub(super) next_orphan_comparison: Millis,
     pub(super) next_reverse: Millis,
     pub(super) next_fold: u16,
     pub(super) assembler: Assembler,
@@ -236,9 +237,10 @@ impl Replica {
             strangers: Strangers::default(),
             pull: None,
             reverse: None,
-            orphaned: false,
+            heirs: BTreeSet::new(),
             next_comparison: 0,
             next_gap_comparison: 0,
+            next_orphan_comparison: 0,
             next_reverse: 0,
             next_fold: 0,
             assembler: Assembler::default(),

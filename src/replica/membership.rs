@@ -116,7 +116,10 @@ impl Replica {
     }
 
     fn remove(&mut self, now: Now, node: NodeId) {
-        self.orphaned |= self.peers.remove(node, now.mono);
+        if self.peers.remove(node, now.mono) {
+            self.heirs.extend(self.peers.iter().map(|(peer, _)| peer));
+        }
+        self.heirs.remove(&node);
         self.check_acks(u64::MAX);
     }
 
@@ -240,8 +243,11 @@ impl Replica {
                 self.remove(now, node)
             };
         }
-        if had_gap && digest == own {
-            self.confirm_all(node);
+        if digest == own {
+            self.heirs.remove(&node);
+            if had_gap {
+                self.confirm_all(node);
+            }
         }
         self.observe(now, clock);
         if state == BeatState::Synced && self.phase == Phase::Synced && self.is_plausible(now, past, clock) {

@@ -376,7 +376,7 @@ impl Replica {
                 tracing::info!(peer = %node, took_ms, "repaired after missing frames");
             }
             Purpose::Orphan(node) => {
-                self.orphaned = false;
+                self.heirs.remove(&node);
                 tracing::info!(peer = %node, took_ms, "repaired after a peer went with frames missing here");
             }
             Purpose::Difference(node) => {
@@ -451,11 +451,22 @@ impl Replica {
         if !self.connected || !ready || self.pull.is_some() {
             return;
         }
-        let found = self.gap(now).or_else(|| self.orphan()).or_else(|| self.difference(now));
+        let found = self
+            .gap(now)
+            .or_else(|| self.orphan(now))
+            .or_else(|| self.difference(now));
         let Some(purpose) = found else { return };
-        if matches!(purpose, Purpose::Difference(_)) {
-            let interval = self.config.beat_interval_ms;
-            self.next_comparison = now.mono + interval + self.spread(interval);
+        match purpose {
+            Purpose::Difference(_) => {
+                let interval = self.config.beat_interval_ms;
+                self.next_comparison = now.mono + interval + self.spread(interval);
+            }
+            Purpose::Orphan(_) => {
+                // The next beats may show that the others have nothing more.
+                let interval = self.beat_interval();
+                self.next_orphan_comparison = now.mono + interval + self.spread(interval / 2);
+            }
+            _ => {}
         }
         self.pull = Some(Pull::new(purpose, now.mono));
     }
@@ -471,12 +482,16 @@ impl Replica {
             .map(|(node, _)| Purpose::Gap(node))
     }
 
-    fn orphan(&self) -> Option<Purpose> {
-        let mut synced = self.peers.iter().filter(|(node, _)| self.may_take_from(*node));
-        synced
-            .next()
-            .filter(|_| self.orphaned)
-            .map(|(node, _)| Purpose::Orphan(node))
+    /// Who of the others has received what is missing of a peer that is gone cannot be known: each is compared with.
+    fn orphan(&self, now: Now) -> Option<Purpose> {
+        if now.mono < self.next_orphan_comparison {
+            return None;
+        }
+        let own = self.cache.node();
+        let heirs = self.heirs.iter().filter(|node| self.may_take_from(**node));
+        heirs
+            .min_by_key(|node| spread_of(own, node.0))
+            .map(|node| Purpose::Orphan(*node))
     }
 
     fn difference(&self, now: Now) -> Option<Purpose> {

@@ -310,6 +310,7 @@ mod tests {
             ("domain", ring.domain()),
             ("tag", hex(&tagged[message.len()..message.len() + TAG_BYTES])),
             ("digest", hex(&ring.digest(&message))),
+            ("tag key", hex(&ring.own.as_ref().unwrap().tag_key)),
             ("signature, first half", hex(&signature[..32])),
             ("signature, second half", hex(&signature[32..])),
         ] {

@@ -1,6 +1,9 @@
 //! Nodes that were away for longer than deletions are remembered, and counters of nodes that are gone for good.
 
-use nats_kvcache::replica::{Input, SyncState};
+use std::sync::Arc;
+
+use nats_kvcache::cache::{Cache, KeyHash, NodeId, Partition};
+use nats_kvcache::replica::{Ack, AckRequest, Config, Input, SyncState};
 
 use crate::net::{keyring, name, Net, BEAT};
 
@@ -169,6 +172,39 @@ fn a_new_frame_of_a_write_older_than_what_is_remembered_is_not_taken() {
 }
 
 #[test]
+fn a_write_older_than_what_is_remembered_is_confirmed_only_when_a_comparison_has_brought_it() {
+    let mut net = forgetful(2);
+    let author = net.empty_cache();
+    let old = author.set(&name("old"), "value".into(), 0, net.clock().wall).unwrap();
+    run_and_sweep(&mut net, 3 * TTL);
+    net.nodes[0].cache.apply(&old, net.clock().wall).unwrap();
+    let ask = AckRequest {
+        id: 1,
+        wanted: Ack::All,
+        deadline: net.clock().mono + 20_000,
+    };
+    net.input(
+        0,
+        Input::Local {
+            commands: vec![old],
+            acks: vec![ask],
+        },
+    );
+    net.set_acked(0, "new", "value", 2, Ack::All, 20_000);
+    net.run(10);
+    assert_eq!(net.counters(1).outdated, 1);
+    assert_eq!(
+        net.nodes[0].acked.get(&2),
+        Some(&Ok(())),
+        "what follows is confirmed by itself"
+    );
+    assert_eq!((net.get(1, "old"), net.nodes[0].acked.get(&1)), (None, None));
+    net.run_until("it is confirmed", |net| net.nodes[0].acked.contains_key(&1));
+    assert_eq!(net.nodes[0].acked[&1], Ok(()));
+    assert_eq!(net.get(1, "old").as_deref(), Some("value"));
+}
+
+#[test]
 fn counters_do_not_grow_with_restarts() {
     let mut net = forgetful(2);
     let mut total = 0;
@@ -198,4 +234,39 @@ fn counters_do_not_grow_with_restarts() {
         assert!(commands <= 20, "{commands} components of one counter on node {node}");
     }
     assert!(net.counters(0).folded + net.counters(1).folded > 0);
+}
+
+#[test]
+fn a_newcomer_does_not_take_those_it_has_never_heard_for_gone() {
+    let mut net = forgetful(0);
+    // One of the keys that are looked at first.
+    let first = |key: &String| Partition::of(KeyHash::of(name(key).as_bytes())).0 < 8;
+    let counter = (0..).map(|n| format!("counter {n}")).find(first).unwrap();
+    let (key, now) = (name(&counter), net.clock().wall);
+    let (newcomer, absent) = (net.empty_cache(), Arc::new(Cache::new(NodeId(u64::MAX), net.limits)));
+    // Twenty nodes that are gone and one that comes back have added long ago.
+    for node in 1..=20 {
+        let author = Cache::new(NodeId(node), net.limits);
+        let (_, command) = author.increment(&key, 1, now - 3 * TTL).unwrap();
+        newcomer.apply(&command, now).unwrap();
+        absent.apply(&command, now).unwrap();
+    }
+    let (_, command) = absent.increment(&key, 5, now - 3 * TTL).unwrap();
+    newcomer.apply(&command, now).unwrap();
+    net.join_with(newcomer, keyring(1, &[]), Config::VERSIONS);
+    net.sweep(0);
+    net.settle();
+    net.run(3 * BEAT);
+    absent.increment(&key, 5, net.clock().wall).unwrap();
+    net.join_with(absent, keyring(1, &[]), Config::VERSIONS);
+    net.settle();
+    net.wait_equal();
+    assert_eq!(net.get(0, &counter).as_deref(), Some("30"));
+    // When the newcomer has watched for long enough it folds, and knows by then who may go on adding.
+    run_and_sweep(&mut net, TTL + 10 * BEAT);
+    net.wait_equal();
+    assert_eq!(net.counters(0).folded, 1);
+    for node in 0..2 {
+        assert_eq!(net.get(node, &counter).as_deref(), Some("30"), "on node {node}");
+    }
 }

@@ -3,10 +3,13 @@
 use bytes::Bytes;
 use nats_kvcache::cache::{Limits, NodeId};
 use nats_kvcache::replica::wire::{Beat, BeatState, Frame, Message, VERSION};
-use nats_kvcache::replica::{Config, Input, Keyring, SyncState};
+use nats_kvcache::replica::{Config, Input, Keyring, SyncState, Target};
 use std::sync::Arc;
 
 use crate::net::{keyring, pair, Net, Sent, BEAT};
+
+/// Kind of a challenge, see docs/PROTOCOL.md.
+const HELLO: u8 = 13;
 
 /// A network of two nodes of one seed and a third of another keyring.
 fn with_stranger(stranger: Arc<Keyring>) -> Net {
@@ -224,6 +227,47 @@ fn recordings_change_nothing_at_any_later_time() {
             );
         }
     }
+}
+
+#[test]
+fn recordings_keep_nobody_alive() {
+    let mut net = Net::of(2);
+    net.set(0, "key", "value");
+    net.run(3 * BEAT);
+    let recorded: Vec<Sent> = net.sent.iter().filter(|sent| sent.from == 0).cloned().collect();
+    net.disconnect(0);
+    for _ in 0..20 {
+        for sent in &recorded {
+            net.input(1, Input::Message(sent.payload.clone()));
+        }
+        net.run(BEAT / 2);
+    }
+    assert_eq!(net.status(1).peers.len(), 0);
+}
+
+#[test]
+fn who_does_not_prove_to_be_alive_is_soon_forgotten() {
+    let mut net = Net::of(2);
+    net.run(2 * BEAT);
+    net.input(1, Input::Leaving);
+    net.disconnect(1);
+    net.run(BEAT);
+    let ghost = net.nodes[1].cache.node();
+    let recorded: Vec<Sent> = net.sent.iter().filter(|sent| sent.from == 1).cloned().collect();
+    let challenges = |net: &Net, from: usize| {
+        let challenge = |sent: &&Sent| sent.kind() == HELLO && sent.to == Target::Node(ghost);
+        net.sent[from..].iter().filter(challenge).count()
+    };
+    let from = net.sent.len();
+    for sent in recorded {
+        net.input(0, Input::Message(sent.payload));
+    }
+    net.run(9 * BEAT);
+    let asked = challenges(&net, from);
+    assert!((10..=21).contains(&asked), "challenged {asked} times");
+    let from = net.sent.len();
+    net.run(60 * BEAT);
+    assert_eq!(challenges(&net, from), 0, "of a node that is known no more");
 }
 
 #[test]
