@@ -10,13 +10,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
+use data_encoding::BASE32_NOPAD;
 use nkeys::KeyPair;
 
 /// Bytes of the keyed hash that travel.
 const TAG_BYTES: usize = 16;
 
-/// Bytes of an issuer's public key as text (`C...`).
-const ISSUER_BYTES: usize = 56;
+/// Bytes of an issuer's public key, which as text (`C...`) is their base 32: prefix, key and checksum.
+const ISSUER_BYTES: usize = 35;
 
 /// Bytes of an ed25519 signature.
 const SIGNATURE_BYTES: usize = 64;
@@ -54,6 +55,7 @@ pub struct Keyring {
 
 struct Own {
     issuer: String,
+    issuer_bytes: Vec<u8>,
     pair: KeyPair,
     tag_key: [u8; 32],
 }
@@ -110,6 +112,9 @@ impl Keyring {
             accepted.insert(issuer.trim().to_owned(), key);
         }
         let issuer = pair.public_key();
+        let issuer_bytes = BASE32_NOPAD
+            .decode(issuer.as_bytes())
+            .map_err(|error| KeyringError::Seed(error.to_string()))?;
         accepted.insert(issuer.clone(), pair.clone());
         let mut secret = seed.as_bytes().to_vec();
         secret.push(0);
@@ -117,6 +122,7 @@ impl Keyring {
         Ok(Keyring {
             own: Some(Own {
                 issuer,
+                issuer_bytes,
                 pair,
                 tag_key: blake3::derive_key("nats-kvcache 2 tag", &secret),
             }),
@@ -158,7 +164,7 @@ impl Keyring {
         if signed {
             // A key pair made from a seed can sign; there is nothing else it could fail for.
             let signature = own.pair.sign(&self.digest(&message)).unwrap_or_default();
-            message.extend_from_slice(own.issuer.as_bytes());
+            message.extend_from_slice(&own.issuer_bytes);
             message.extend_from_slice(&signature);
             message.push(SIGNED);
         } else {
@@ -202,9 +208,9 @@ impl Keyring {
 
     fn check_signature(&self, own: &Own, message: Bytes, seal: &[u8]) -> Result<(Bytes, Proof), Refusal> {
         let (issuer, signature) = seal.split_at(ISSUER_BYTES);
-        let issuer = std::str::from_utf8(issuer).map_err(|_| Refusal::Forged)?;
+        let issuer = BASE32_NOPAD.encode(issuer);
         let digest = self.digest(&message);
-        if let Some(key) = self.accepted.get(issuer) {
+        if let Some(key) = self.accepted.get(&issuer) {
             key.verify(&digest, signature).map_err(|_| Refusal::Forged)?;
             let proof = if issuer == own.issuer {
                 Proof::SameSeed
@@ -213,9 +219,9 @@ impl Keyring {
             };
             return Ok((message, proof));
         }
-        let stranger = KeyPair::from_public_key(issuer).map_err(|_| Refusal::Forged)?;
+        let stranger = KeyPair::from_public_key(&issuer).map_err(|_| Refusal::Forged)?;
         stranger.verify(&digest, signature).map_err(|_| Refusal::Forged)?;
-        Err(Refusal::Foreign(issuer.to_owned()))
+        Err(Refusal::Foreign(issuer))
     }
 
     /// What is signed.

@@ -19,6 +19,22 @@ fn count(net: &Net, from: usize, kind: u8) -> usize {
 }
 
 #[test]
+fn nodes_that_are_equal_send_beats_of_200_bytes_and_nothing_else() {
+    let mut net = Net::of(3);
+    for n in 0..70_000 {
+        net.set_silently(0, &format!("key{n}"), "value");
+    }
+    net.wait_equal();
+    net.run(10 * BEAT);
+    let from = net.sent.len();
+    net.run(100 * BEAT);
+    assert!(net.sent[from..].iter().all(|sent| sent.to == Target::Beat));
+    let longest = net.sent[from..].iter().map(|sent| sent.payload.len()).max();
+    // The numbers of beats and frames take up to 4 bytes more each, as long as they have 32 bits.
+    assert!(longest.unwrap() + 2 * 4 <= 200, "{longest:?}");
+}
+
+#[test]
 fn a_missing_frame_is_fetched_from_its_author_and_nothing_else_is() {
     let mut net = Net::of(3);
     for n in 0..50 {
