@@ -261,19 +261,9 @@ impl Replica {
             self.confirm_all(node);
         }
         self.observe(now, clock);
-        // What waited while this node was stopped is no contact: only the answer to a new challenge shows where a peer
-        // stands.
-        let answered = self.peers.get(node).is_some_and(|peer| !peer.is_strange());
         let both = state == BeatState::Synced && self.phase == Phase::Synced;
-        if both && answered && self.is_plausible(now, past, clock) {
-            if digest != own && self.past().yields_to(past) {
-                self.start_yielding(now, node, past.floor);
-            } else if answer || digest == own {
-                self.in_contact(now, past, clock, digest == own);
-            } else if self.contact < past.joined || self.contact_is_old(now) {
-                // A peer that is heard may not hear this node. Then nothing that is missing here can be asked for.
-                self.ask_for_answer(now, node);
-            }
+        if both && self.is_plausible(now, past, clock) {
+            self.judge(now, past, clock, digest == own, answer);
         }
         self.follow_floor(now, past.floor);
         if wants_beats {
@@ -282,6 +272,23 @@ impl Replica {
         }
         self.settle(now);
         self.repair(now);
+    }
+
+    /// Looks whether this node is in contact with a synced peer, or has to yield to it.
+    fn judge(&mut self, now: Now, peer: Past, clock: Time, equal: bool, answer: bool) {
+        if equal {
+            self.in_contact(now, peer, clock, true);
+        } else if !answer {
+            // A peer that is heard may not hear this node: then nothing that is missing here can be asked for. And what
+            // waited while this node was stopped is old. Only the answer to a challenge shows where a peer stands.
+            if self.contact < peer.joined || self.contact_is_old(now) {
+                self.ask_for_answer(now, peer.node);
+            }
+        } else if self.past().yields_to(peer) {
+            self.start_yielding(now, peer.node, peer.floor);
+        } else {
+            self.in_contact(now, peer, clock, false);
+        }
     }
 
     fn contact_is_old(&self, now: Now) -> bool {

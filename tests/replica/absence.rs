@@ -148,6 +148,25 @@ fn beats_that_waited_for_a_stopped_process_are_no_contact() {
 }
 
 #[test]
+fn a_node_that_hears_but_is_not_heard_is_out_of_contact() {
+    let mut net = forgetful(3);
+    net.set(0, "deleted meanwhile", "value");
+    net.wait_equal();
+    // It cannot ask for the frame that is lost to it.
+    net.drop_where(|sent, to| sent.from == 2 || (to == 2 && sent.kind() == 1));
+    net.delete(0, "deleted meanwhile");
+    run_and_sweep(&mut net, 3 * TTL);
+    net.drop_nothing();
+    net.run(10 * BEAT);
+    net.settle();
+    net.wait_equal();
+    assert_eq!(net.counters(2).yields, 1);
+    for node in 0..3 {
+        assert_eq!(net.get(node, "deleted meanwhile"), None, "on node {node}");
+    }
+}
+
+#[test]
 fn a_node_that_went_before_its_first_replay_was_done_brings_nothing_back() {
     let mut net = forgetful(2);
     net.set(0, "deleted meanwhile", "value");
