@@ -374,6 +374,10 @@ impl Replica {
     fn connect(&mut self, now: Now, max_payload: usize) {
         self.connected = true;
         self.max_message = max_payload;
+        if self.contact == Time::default() {
+            // From here on it may hold what others delete.
+            self.contact = self.hybrid_now(now);
+        }
         self.hold_back(now);
         self.listen_again(now);
         if self.phase == Phase::Replaying {
@@ -395,9 +399,13 @@ impl Replica {
         self.peers.pardon_silence(now.mono);
     }
 
-    /// After an absence that may have been longer than deletions are remembered, others answer replays first.
     fn hold_back(&mut self, now: Now) {
         self.listening = self.hybrid_now(now);
+        self.leave_replays_to_others(now);
+    }
+
+    /// After an absence that may have been longer than deletions are remembered, others answer replays first.
+    pub(super) fn leave_replays_to_others(&mut self, now: Now) {
         let away_ms = self.cache.clock().now(now.wall).saturating_sub(self.contact.millis());
         if self.contact != Time::default() && away_ms > self.cache.limits().tombstone_ttl_ms {
             self.serves_from = now.mono + 1_000;

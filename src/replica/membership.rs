@@ -4,6 +4,7 @@
 //! of this process; from then on its frames and beats are numbered and each is taken once.
 
 use super::machine::{Output, Phase, Replica, Target};
+use super::peers::Peer;
 use super::seal::Refusal;
 use super::wire::{Beat, BeatState, Header, Hello, Message, Welcome};
 use super::Now;
@@ -18,6 +19,9 @@ const PEERS_PER_SLOWDOWN: u64 = 32;
 
 /// A node that was alone for long waits this many intervals of beats for others than newcomers.
 const NEWCOMER_BEATS: u64 = 3;
+
+/// A contact is renewed after this part of the time for which deletions are remembered.
+const CONTACT_STEPS: u64 = 24;
 
 /// Foreign issuers that are named.
 const MAX_FOREIGN: usize = 4;
@@ -67,14 +71,16 @@ impl Past {
     }
 
     /// Whether this node was out of contact for so long that deletions it never heard of are forgotten in the state of
-    /// the other. A state that began later has forgotten nothing.
+    /// the other. A state that began later has forgotten nothing. Nor has one that was in contact with nobody since the
+    /// state of this node began: nothing of this one can have been deleted there.
     pub fn is_outdated_by(self, other: Past) -> bool {
-        self.contact < other.floor && other.since <= self.contact
+        self.contact < other.floor && other.since <= self.contact && self.since <= other.contact
     }
 
-    /// Whether the other was there all the time in which this node was out of contact.
+    /// Whether the other was there all the time in which this node was out of contact, or this node was away before its
+    /// first replay was done: then nobody has taken its state.
     fn is_behind(self, other: Past) -> bool {
-        self.is_outdated_by(other) && other.joined <= self.contact
+        self.is_outdated_by(other) && (other.joined <= self.contact || self.contact < self.joined)
     }
 
     /// Whether this node has to take the state of the other instead of merging its own. Never that of a newcomer: its
@@ -128,9 +134,15 @@ impl Replica {
         if !self.connected {
             return;
         }
+        if self.peers.get(node).is_some_and(Peer::is_strange) {
+            self.ask_for_answer(now, node);
+        }
+    }
+
+    fn ask_for_answer(&mut self, now: Now, node: NodeId) {
         let number = self.next_id + 1;
         let Some(peer) = self.peers.get_mut(node) else { return };
-        if !peer.is_strange() || now.mono < peer.next_challenge() {
+        if now.mono < peer.next_challenge() {
             return;
         }
         peer.challenged(number, now.mono);
@@ -175,7 +187,7 @@ impl Replica {
         if self.peers.prove(node) {
             tracing::info!(peer = %node, host = %welcome.host, release = %welcome.release, "peer joins");
         }
-        self.beat_of_peer(now, node, welcome.beat);
+        self.told_by_peer(now, node, welcome.beat, true);
     }
 
     pub(super) fn beat_interval(&self) -> Millis {
@@ -222,6 +234,11 @@ impl Replica {
     }
 
     pub(super) fn beat_of_peer(&mut self, now: Now, node: NodeId, beat: Beat) {
+        self.told_by_peer(now, node, beat, false);
+    }
+
+    /// A beat, or one in an answer to a challenge.
+    fn told_by_peer(&mut self, now: Now, node: NodeId, beat: Beat, answer: bool) {
         let past = Past::of_beat(node, &beat);
         let (state, clock, wants_beats, digest) = (beat.state, beat.clock, beat.wants_beats, beat.digest);
         if !beat.foreign.is_empty() {
@@ -250,12 +267,9 @@ impl Replica {
             }
         }
         self.observe(now, clock);
-        if state == BeatState::Synced && self.phase == Phase::Synced && self.is_plausible(now, past, clock) {
-            if digest != own && self.past().yields_to(past) {
-                self.start_yielding(now, node, past.floor);
-            } else {
-                self.in_contact(now, past, clock, digest == own);
-            }
+        let both = state == BeatState::Synced && self.phase == Phase::Synced;
+        if both && self.is_plausible(now, past, clock) {
+            self.judge(now, past, clock, digest == own, answer);
         }
         self.follow_floor(now, past.floor);
         if wants_beats {
@@ -266,11 +280,33 @@ impl Replica {
         self.repair(now);
     }
 
+    /// Looks whether this node is in contact with a synced peer, or has to yield to it.
+    fn judge(&mut self, now: Now, peer: Past, clock: Time, equal: bool, answer: bool) {
+        if equal {
+            self.in_contact(now, peer, clock, true);
+        } else if !answer {
+            // A peer that is heard may not hear this node: then nothing that is missing here can be asked for. And what
+            // waited while this node was stopped is old. Only the answer to a challenge shows where a peer stands.
+            if self.contact < peer.joined || self.contact_is_old(now) {
+                self.ask_for_answer(now, peer.node);
+            }
+        } else if self.past().yields_to(peer) {
+            self.start_yielding(now, peer.node, peer.floor);
+        } else {
+            self.in_contact(now, peer, clock, false);
+        }
+    }
+
+    fn contact_is_old(&self, now: Now) -> bool {
+        let age_ms = self.cache.clock().now(now.wall).saturating_sub(self.contact.millis());
+        age_ms > self.cache.limits().tombstone_ttl_ms / CONTACT_STEPS
+    }
+
     /// Takes note of the contact with a synced peer.
     fn in_contact(&mut self, now: Now, peer: Past, clock: Time, equal: bool) {
-        if !equal && self.past().is_outdated_by(peer) && peer.joined > self.contact {
-            // A newcomer. Either its state is from here, and this node was just alone, or those it is from will be heard
-            // soon.
+        if !equal && self.contact < peer.floor.min(peer.joined) {
+            // A newcomer, and this node was alone for long. Either its state is its own or from here, or those it is
+            // from will be heard soon. And it has to hear how long this node was alone.
             let patience = NEWCOMER_BEATS * self.beat_interval();
             let since = *self.newcomers_since.get_or_insert(now.mono);
             if now.mono.saturating_sub(since) < patience {
@@ -280,6 +316,8 @@ impl Replica {
         self.newcomers_since = None;
         // As of when the beat was sent: it may have waited here for a long time.
         self.contact = self.contact.max(clock.min(self.hybrid_now(now)));
+        // The two states become one.
+        self.since = self.since.min(peer.since);
     }
 
     pub(super) fn past(&self) -> Past {
@@ -325,7 +363,7 @@ impl Replica {
     /// node: from then on nothing they confirm can be missing here.
     pub(super) fn settle(&mut self, now: Now) {
         let Phase::Settling(until) = self.phase else { return };
-        let settled = |(_, peer): (NodeId, &super::peers::Peer)| !peer.is_strange() && !peer.frames.has_gap();
+        let settled = |(_, peer): (NodeId, &Peer)| !peer.is_strange() && !peer.frames.has_gap();
         if now.mono >= until || self.peers.all().all(settled) {
             self.become_synced(now);
         }
@@ -341,9 +379,13 @@ impl Replica {
         self.phase = Phase::Synced;
         if self.joined == Time::default() {
             self.inherit_since();
-            self.contact = self.hybrid_now(now);
-            self.joined = self.contact;
+            self.joined = self.hybrid_now(now);
             self.since = self.since.min(self.contact);
+            // If that took long, this node may hold what was deleted and forgotten meanwhile.
+            if !self.contact_is_old(now) {
+                self.contact = self.joined;
+            }
+            self.leave_replays_to_others(now);
         }
         self.next_beat = now.mono;
         self.outputs.push_back(Output::AnswerReplays);

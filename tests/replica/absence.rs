@@ -110,6 +110,110 @@ fn a_node_that_was_alone_for_long_loses_nothing_to_a_newcomer() {
 }
 
 #[test]
+fn a_node_that_was_alone_for_long_takes_nothing_from_a_state_it_never_met() {
+    let mut net = forgetful(1);
+    net.set(0, "old", "value");
+    net.disconnect(0);
+    // It finds nobody: its state is its own.
+    net.join(keyring(1, &[]));
+    net.run(5 * BEAT);
+    net.set(1, "new", "value");
+    run_and_sweep(&mut net, 3 * TTL);
+    net.connect(0);
+    net.settle();
+    net.wait_equal();
+    for node in 0..2 {
+        assert_eq!(net.get(node, "old").as_deref(), Some("value"), "on node {node}");
+        assert_eq!(net.get(node, "new").as_deref(), Some("value"), "on node {node}");
+        assert_eq!(net.counters(node).yields, 0, "on node {node}");
+    }
+}
+
+#[test]
+fn beats_that_waited_for_a_stopped_process_are_no_contact() {
+    let mut net = forgetful(3);
+    net.set(0, "deleted meanwhile", "value");
+    net.wait_equal();
+    net.stop(2);
+    net.delete(0, "deleted meanwhile");
+    // Beats wait for it, for frames there is no room.
+    net.drop_where(|sent, to| to == 2 && sent.kind() == 1);
+    run_and_sweep(&mut net, 3 * TTL);
+    net.drop_nothing();
+    net.go_on(2);
+    net.run(10 * BEAT);
+    net.settle();
+    net.wait_equal();
+    assert_eq!(net.counters(2).yields, 1);
+    for node in 0..3 {
+        assert_eq!(net.get(node, "deleted meanwhile"), None, "on node {node}");
+    }
+}
+
+#[test]
+fn a_node_that_hears_but_is_not_heard_is_out_of_contact() {
+    let mut net = forgetful(3);
+    net.set(0, "deleted meanwhile", "value");
+    net.wait_equal();
+    // It cannot ask for the frame that is lost to it.
+    net.drop_where(|sent, to| sent.from == 2 || (to == 2 && sent.kind() == 1));
+    net.delete(0, "deleted meanwhile");
+    run_and_sweep(&mut net, 3 * TTL);
+    net.drop_nothing();
+    net.run(10 * BEAT);
+    net.settle();
+    net.wait_equal();
+    assert_eq!(net.counters(2).yields, 1);
+    for node in 0..3 {
+        assert_eq!(net.get(node, "deleted meanwhile"), None, "on node {node}");
+    }
+}
+
+#[test]
+fn a_node_that_went_before_its_first_replay_was_done_brings_nothing_back() {
+    let mut net = forgetful(2);
+    net.set(0, "deleted meanwhile", "value");
+    net.wait_equal();
+    // The answers arrive, but their ends do not.
+    net.drop_where(|sent, to| to == 2 && sent.kind() == 4);
+    net.join(keyring(1, &[]));
+    net.run(BEAT);
+    assert_eq!(net.status(2).sync, SyncState::Starting);
+    assert_eq!(net.get(2, "deleted meanwhile").as_deref(), Some("value"));
+    net.disconnect(2);
+    net.drop_nothing();
+    net.delete(0, "deleted meanwhile");
+    run_and_sweep(&mut net, 3 * TTL);
+    net.connect(2);
+    net.settle();
+    net.wait_equal();
+    for node in 0..3 {
+        assert_eq!(net.get(node, "deleted meanwhile"), None, "on node {node}");
+    }
+}
+
+#[test]
+fn a_node_that_went_before_anybody_was_synced_brings_nothing_back() {
+    let mut net = forgetful(0);
+    net.join(keyring(1, &[]));
+    net.join(keyring(1, &[]));
+    net.run(100);
+    net.set(0, "deleted meanwhile", "value");
+    net.run(10);
+    assert_eq!(net.get(1, "deleted meanwhile").as_deref(), Some("value"));
+    assert_eq!(net.status(0).sync, SyncState::Starting);
+    net.disconnect(1);
+    net.delete(0, "deleted meanwhile");
+    run_and_sweep(&mut net, 3 * TTL);
+    net.connect(1);
+    net.settle();
+    net.wait_equal();
+    for node in 0..2 {
+        assert_eq!(net.get(node, "deleted meanwhile"), None, "on node {node}");
+    }
+}
+
+#[test]
 fn two_lonely_nodes_end_equal() {
     let mut net = forgetful(2);
     net.set(0, "both", "value");

@@ -5,6 +5,7 @@ use nats_kvcache::cache::{Command, Key, Millis};
 use rand::RngExt;
 
 use crate::client::{perform, Seen, Write};
+use crate::node::Own;
 use crate::world::{Event, World};
 
 /// Keys that all write to, with operations of all types.
@@ -75,7 +76,7 @@ impl World {
         let number = self.rng.random_range(0..OWN_KEYS);
         let key = Key::shared(format!("own {} {number}", self.nodes[place].life).as_bytes());
         let known = self.nodes[place].acknowledged.keys.get(&key);
-        let holds = known.cloned().unwrap_or(Seen::Nothing);
+        let holds = known.map_or(Seen::Nothing, |own| own.holds.clone());
         let (write, holds) = match (number, holds) {
             _ if self.rng.random_bool(0.15) => (Write::Delete, Seen::Nothing),
             (0 | 1, _) => self.own_scalar(),
@@ -88,7 +89,16 @@ impl World {
         };
         let node = &mut self.nodes[place];
         let command = perform(&node.cache, &key, &write, now).expect("nobody else writes to the key");
-        node.acknowledged.keys.insert(key, holds);
+        let fresh = Own {
+            holds: Seen::Nothing,
+            since: self.now,
+            given_up: false,
+        };
+        let known = node.acknowledged.keys.remove(&key);
+        // After these nothing earlier matters.
+        let resets = matches!(write, Write::Set { .. } | Write::Delete);
+        let own = known.filter(|_| !resets).unwrap_or(fresh);
+        node.acknowledged.keys.insert(key, Own { holds, ..own });
         command
     }
 

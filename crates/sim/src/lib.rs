@@ -4,6 +4,7 @@
 //! A [`World`] is one run. Equal seeds are equal runs, to the last byte delivered. A run that finds something wrong
 //! panics; [`run_all`] catches that and goes on with other seeds.
 
+mod absence;
 mod check;
 pub mod client;
 mod clients;

@@ -37,17 +37,16 @@ struct Arguments {
     /// Start no more runs after this time: 300s, 5m, 1h
     #[arg(long, value_parser = duration)]
     time_limit: Option<Duration>,
-    /// Nodes may be away for longer than deletions are remembered
+    /// Nodes may be away for longer than deletions are remembered in all runs that forget some, not in half of them
     #[arg(long)]
     long_absences: bool,
 }
 
 impl Arguments {
     fn scenario(&self, seed: u64) -> Scenario {
-        Scenario {
-            long_absences: self.long_absences,
-            ..Scenario::from_seed(seed)
-        }
+        let mut scenario = Scenario::from_seed(seed);
+        scenario.long_absences |= self.long_absences;
+        scenario
     }
 
     fn replay_command(&self, seed: u64) -> String {

@@ -41,7 +41,10 @@ impl World {
         while let Some(output) = self.nodes[node].replica.poll_output() {
             match output {
                 Output::AnswerReplays => self.nodes[node].answers = true,
-                Output::LeaveReplays => self.nodes[node].answers = false,
+                Output::LeaveReplays => {
+                    self.nodes[node].answers = false;
+                    self.give_up(node);
+                }
                 Output::Acked { .. } => {}
                 Output::Publish { to, payload } => {
                     let (length, most) = (payload.len(), self.nodes[node].max_payload);
@@ -164,6 +167,7 @@ impl World {
     /// A process takes a message in.
     pub(crate) fn receive(&mut self, to: usize, input: Input) {
         if let Input::Message(bytes) = &input {
+            self.hears(to, bytes);
             self.outcome.messages += 1;
             self.outcome.bytes += bytes.len() as u64;
             self.outcome.trace = self.outcome.trace.rotate_left(5) ^ fold(self.now ^ (to as u64) << 48, bytes);

@@ -14,8 +14,18 @@ use crate::scenario::Scenario;
 pub(crate) struct Acknowledged {
     /// Sum of its increments of the shared counter.
     pub added: i64,
-    /// The keys that nobody else writes, and what they hold when all deadlines have passed.
-    pub keys: BTreeMap<Key, Seen>,
+    /// The keys that nobody else writes.
+    pub keys: BTreeMap<Key, Own>,
+}
+
+/// A key that one process alone writes.
+pub(crate) struct Own {
+    /// What it holds when all deadlines have passed.
+    pub holds: Seen,
+    /// When the first of the writes was made that matter for this.
+    pub since: Millis,
+    /// The process took the state of others after a long absence, and may have given up some of these writes.
+    pub given_up: bool,
 }
 
 /// A process that does nothing for a while.
@@ -52,8 +62,10 @@ pub(crate) struct Node {
     /// Commands of local writes that the replica has not got yet.
     pub queue: Vec<Command>,
     pub acknowledged: Acknowledged,
-    /// It was away for longer than deletions are remembered: what it wrote may be given up.
-    pub given_up: bool,
+    /// When it started.
+    pub began: Millis,
+    /// When a long absence of it ended.
+    pub returned: Option<Millis>,
 }
 
 impl Node {
@@ -80,7 +92,8 @@ impl Node {
             wake: Millis::MAX,
             queue: Vec::new(),
             acknowledged: Acknowledged::default(),
-            given_up: false,
+            began: 0,
+            returned: None,
         }
     }
 

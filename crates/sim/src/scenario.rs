@@ -169,7 +169,7 @@ impl Scenario {
     }
 
     /// Deletions are forgotten while the run lasts. Clocks and repairs have to be good enough for that: whatever
-    /// delays a deletion for longer than it is remembered is an absence.
+    /// delays a deletion for longer than it is remembered is an absence. Half of these runs have some.
     fn forgetful(&mut self, rng: &mut StdRng) {
         let ttl = spread(rng, 30_000, 120_000);
         self.tombstone_ttl_ms = Some(ttl);
@@ -181,6 +181,7 @@ impl Scenario {
         self.max_delay_ms = self.max_delay_ms.min(200);
         self.max_skew_ms = self.max_skew_ms.min(ttl / 20);
         self.beat_interval_ms = self.beat_interval_ms.min(1_000);
+        self.long_absences = rng.random_bool(0.5);
     }
 }
 

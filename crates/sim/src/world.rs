@@ -87,6 +87,10 @@ pub struct World {
     pub(crate) deaf: Vec<bool>,
     /// Whether, in addition, the server of the one does not know of the other.
     pub(crate) split: Vec<bool>,
+    /// When one node (row) was last heard by another (column), both synced.
+    pub(crate) heard: Vec<Millis>,
+    /// When the two of a pair had first heard each other so; 0 before.
+    pub(crate) met: Vec<Millis>,
     /// No fault before this time.
     pub(crate) rest_until: Millis,
     /// Sum of all increments of the shared counter, those of dead processes included.
@@ -123,6 +127,8 @@ impl World {
             max_payload: scenario.max_payload,
             deaf: vec![false; places * places],
             split: vec![false; places * places],
+            heard: vec![0; places * places],
+            met: vec![0; places * places],
             rest_until: 0,
             added: 0,
             departed: Vec::new(),

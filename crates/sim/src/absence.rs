@@ -1,0 +1,93 @@
+//! Nodes that were out of contact for longer than deletions are remembered, and what they may give up.
+
+use nats_kvcache::cache::Millis;
+use nats_kvcache::replica::SyncState;
+
+use crate::world::World;
+
+/// So long two nodes have to have heard each other before one of them is away for long.
+const ACQUAINTANCE_MS: Millis = 10_000;
+
+impl World {
+    /// A process starts: nobody has heard of it.
+    pub(crate) fn is_new(&mut self, node: usize) {
+        let places = self.nodes.len();
+        for other in 0..places {
+            for pair in [node * places + other, other * places + node] {
+                (self.heard[pair], self.met[pair]) = (0, 0);
+            }
+        }
+    }
+
+    /// A node takes a message in.
+    pub(crate) fn hears(&mut self, node: usize, message: &[u8]) {
+        let Some(author) = message.get(2..10).filter(|_| self.scenario.tombstone_ttl_ms.is_some()) else {
+            return;
+        };
+        let is_author = |other: &usize| self.nodes[*other].cache.node().0.to_le_bytes() == author;
+        let places = self.nodes.len();
+        let from = (0..places).find(is_author);
+        if let Some(from) = from.filter(|from| self.is_synced(*from) && self.is_synced(node)) {
+            let before = [node, from].map(|place| (place, self.was_away(place)));
+            let (there, back) = (from * places + node, node * places + from);
+            self.heard[there] = self.now;
+            if self.heard[back] > 0 && self.met[there] == 0 {
+                (self.met[there], self.met[back]) = (self.now, self.now);
+            }
+            for (place, away) in before {
+                if away && !self.was_away(place) {
+                    self.nodes[place].returned = Some(self.now);
+                }
+            }
+        }
+    }
+
+    /// Whether nodes may now be away for long. If all others join while a node is away, deleted keys may come back
+    /// (known weaknesses in docs/ARCHITECTURE.md). So each one that is synced has to have been in contact with another
+    /// one for some time, if another one is there.
+    pub(crate) fn may_be_away_for_long(&self) -> bool {
+        let places = self.nodes.len();
+        let up = |place: &usize| self.nodes[*place].up;
+        let others = |node: usize| (0..places).filter(up).filter(move |&other| other != node);
+        let old = |met: Millis| met > 0 && self.now - met >= ACQUAINTANCE_MS;
+        (0..places).filter(up).all(|node| {
+            !self.is_synced(node)
+                || others(node).next().is_none()
+                || others(node).any(|other| old(self.met[node * places + other]))
+        })
+    }
+
+    fn is_synced(&self, node: usize) -> bool {
+        self.nodes[node].replica.sync_state(self.clock(node)) == SyncState::Synced
+    }
+
+    /// Whether a node and any other have not heard each other for about as long as deletions are remembered. Clocks
+    /// that are off make that a little shorter.
+    fn was_away(&self, node: usize) -> bool {
+        let places = self.nodes.len();
+        let both = |other: usize| self.heard[node * places + other].min(self.heard[other * places + node]);
+        let contact = (0..places).map(both).fold(self.nodes[node].began, Millis::max);
+        self.scenario
+            .tombstone_ttl_ms
+            .is_some_and(|ttl| self.now - contact > ttl * 3 / 4)
+    }
+
+    /// A node takes the state of another. It may give up what it wrote before the time from which deletions are
+    /// remembered; nothing else, and only if it was out of contact for so long.
+    pub(crate) fn give_up(&mut self, node: usize) {
+        let ttl = self.scenario.tombstone_ttl_ms.expect("all remember everything");
+        // It may not succeed at once.
+        let returned = self.nodes[node].returned.is_some_and(|at| self.now - at < ttl);
+        assert!(
+            returned || self.was_away(node),
+            "node {node} gives up what it wrote, but was in contact"
+        );
+        self.tell(|| format!("node {node} takes the state of another"));
+        let forgotten = (self.now + 2 * self.scenario.max_skew_ms).saturating_sub(ttl);
+        let acknowledged = &mut self.nodes[node].acknowledged;
+        acknowledged.added = 0;
+        for own in acknowledged.keys.values_mut() {
+            own.given_up |= own.since <= forgotten;
+        }
+    }
+}
