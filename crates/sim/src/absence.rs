@@ -8,6 +8,10 @@ use crate::world::World;
 /// So long two nodes have to have heard each other before one of them is away for long.
 const ACQUAINTANCE_MS: Millis = 10_000;
 
+/// So long a node that is back may need until the others have what it wrote: messages are lost, and it is not always at
+/// the first attempt that it takes the state of another. Deletions among that age meanwhile.
+const EXCHANGE_MS: Millis = 10_000;
+
 impl World {
     /// A process starts: nobody has heard of it.
     pub(crate) fn is_new(&mut self, node: usize) {
@@ -83,7 +87,7 @@ impl World {
             "node {node} gives up what it wrote, but was in contact"
         );
         self.tell(|| format!("node {node} takes the state of another"));
-        let forgotten = (self.now + 2 * self.scenario.max_skew_ms).saturating_sub(ttl);
+        let forgotten = (self.now + EXCHANGE_MS + 2 * self.scenario.max_skew_ms).saturating_sub(ttl);
         let acknowledged = &mut self.nodes[node].acknowledged;
         acknowledged.added = 0;
         for own in acknowledged.keys.values_mut() {

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use nats_kvcache::cache::{Command, Key, Millis};
 use rand::RngExt;
 
+use crate::check::size;
 use crate::client::{perform, Seen, Write};
 use crate::node::Own;
 use crate::world::{Event, World};
@@ -38,7 +39,9 @@ impl World {
                     self.nodes[node].queue.push(command);
                 }
             }
-            self.outcome.writes += (self.nodes[node].queue.len() - before) as u64;
+            let written = &self.nodes[node].queue[before..];
+            self.outcome.writes += written.len() as u64;
+            self.written_bytes += written.iter().map(size).sum::<u64>();
             if self.scenario.queue_ms == 0 {
                 self.flush(node);
             } else {

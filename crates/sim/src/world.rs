@@ -99,6 +99,10 @@ pub struct World {
     pub(crate) departed: Vec<Acknowledged>,
     /// When something other than a beat was sent last.
     pub(crate) busy_at: Millis,
+    /// Bytes of all that clients wrote.
+    pub(crate) written_bytes: u64,
+    /// Until then two nodes may be out of contact that others could bring together.
+    pub(crate) apart_until: Millis,
     /// Messages that waited for a process which did nothing, when all was well again.
     pub(crate) waiting: u64,
     /// Beats sent.
@@ -133,6 +137,8 @@ impl World {
             added: 0,
             departed: Vec::new(),
             busy_at: 0,
+            written_bytes: 0,
+            apart_until: 0,
             waiting: 0,
             beats: 0,
             ticks: 0,
