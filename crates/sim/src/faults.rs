@@ -145,10 +145,13 @@ impl World {
         self.outcome.leaves += 1;
         self.flush(node);
         // When all are complete, itself included, and nothing at all is lost in this run, what it wrote outlives it.
-        // Before it is synced, others may not take it for a peer yet.
+        // Before they have heard some beats of each other, a frame may have overtaken the answer that proves its author,
+        // and was not taken.
+        let acquaintance = 3 * self.scenario.beat_interval_ms + 4 * self.scenario.max_delay_ms;
         let handed_on = self.living().all(|place| {
             let there = &self.nodes[place];
-            there.active() && there.replica.sync_state(self.clock(place)) == SyncState::Synced
+            let synced = there.replica.sync_state(self.clock(place)) == SyncState::Synced;
+            there.active() && synced && self.now - there.began >= acquaintance
         });
         self.input(node, Input::Leaving);
         if handed_on && self.nodes[node].told {
