@@ -41,23 +41,28 @@ impl World {
             for (place, away) in before {
                 if away && !self.was_away(place) {
                     self.nodes[place].returned = Some(self.now);
+                    self.may_forget(place);
                 }
             }
         }
     }
 
-    /// Whether nodes may now be away for long. If all others join while a node is away, deleted keys may come back
-    /// (known weaknesses in docs/ARCHITECTURE.md). So each one that is synced has to have been in contact with another
-    /// one for some time, if another one is there.
-    pub(crate) fn may_be_away_for_long(&self) -> bool {
+    /// Whether nodes may now be away for long, `away` or any. If all others join while a node is away, deleted keys may
+    /// come back (known weaknesses in docs/ARCHITECTURE.md). So each one that stays has to be synced and to have been in
+    /// contact with another one for some time, if another one is there.
+    pub(crate) fn may_be_away_for_long(&self, away: Option<usize>) -> bool {
         let places = self.nodes.len();
         let up = |place: &usize| self.nodes[*place].up;
         let others = |node: usize| (0..places).filter(up).filter(move |&other| other != node);
         let old = |met: Millis| met > 0 && self.now - met >= ACQUAINTANCE_MS;
         (0..places).filter(up).all(|node| {
-            !self.is_synced(node)
-                || others(node).next().is_none()
-                || others(node).any(|other| old(self.met[node * places + other]))
+            let alone = others(node).next().is_none();
+            let acquainted = others(node).any(|other| old(self.met[node * places + other]));
+            if self.is_synced(node) {
+                alone || acquainted
+            } else {
+                away == Some(node)
+            }
         })
     }
 
@@ -87,10 +92,16 @@ impl World {
             "node {node} gives up what it wrote, but was in contact"
         );
         self.tell(|| format!("node {node} takes the state of another"));
+        self.nodes[node].acknowledged.added = 0;
+        self.may_forget(node);
+    }
+
+    /// What a node that is back wrote, and the others may not have, goes back beyond the time from which deletions are
+    /// remembered, or will before they have it.
+    fn may_forget(&mut self, node: usize) {
+        let ttl = self.scenario.tombstone_ttl_ms.unwrap_or(Millis::MAX);
         let forgotten = (self.now + EXCHANGE_MS + 2 * self.scenario.max_skew_ms).saturating_sub(ttl);
-        let acknowledged = &mut self.nodes[node].acknowledged;
-        acknowledged.added = 0;
-        for own in acknowledged.keys.values_mut() {
+        for own in self.nodes[node].acknowledged.keys.values_mut() {
             own.given_up |= own.since <= forgotten;
         }
     }

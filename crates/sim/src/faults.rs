@@ -34,7 +34,9 @@ pub(crate) enum End {
 /// Who is away from whom.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Apart {
-    /// One node from all others, or two from each other.
+    /// This node from all others.
+    Node(usize),
+    /// A node from all others, or two from each other.
     One,
     /// Groups of several from each other, or three and more each from all others. For longer than deletions are
     /// remembered, that is a known weakness (docs/ARCHITECTURE.md): deleted keys may come back.
@@ -89,7 +91,7 @@ impl World {
                 self.tell(|| format!("the clock of node {node} jumps and is {} ms off", self.nodes[node].skew));
             }
             Fault::SlowConsumer => {
-                let duration = self.absence(50, 2_000);
+                let duration = self.absence(node, 50, 2_000);
                 self.tell(|| format!("messages to node {node} are dropped for {duration} ms"));
                 self.nodes[node].slow = true;
                 let life = self.nodes[node].life;
@@ -104,9 +106,9 @@ impl World {
         }
     }
 
-    /// For how long a node is away from others.
-    fn absence(&mut self, shortest: Millis, longest: Millis) -> Millis {
-        self.absence_of(Apart::One, shortest, longest)
+    /// For how long a node is away from all others.
+    fn absence(&mut self, node: usize, shortest: Millis, longest: Millis) -> Millis {
+        self.absence_of(Apart::Node(node), shortest, longest)
     }
 
     /// For how long nodes are away from others. Where deletions are forgotten while the run lasts, that is short and
@@ -117,7 +119,12 @@ impl World {
             return drawn;
         };
         let long = self.scenario.long_absences && self.rng.random_bool(0.3);
-        let absence = if long && apart == Apart::One && self.may_be_away_for_long() {
+        let may_be_long = match apart {
+            Apart::Node(node) => self.may_be_away_for_long(Some(node)),
+            Apart::One => self.may_be_away_for_long(None),
+            Apart::Several => false,
+        };
+        let absence = if long && may_be_long {
             spread(&mut self.rng, ttl, ttl * 2)
         } else {
             drawn.min(ttl / ABSENCE_PART)
@@ -132,7 +139,7 @@ impl World {
         let down = if self.rng.random_bool(0.5) {
             0
         } else {
-            self.absence(10, 4_000)
+            self.absence(node, 10, 4_000)
         };
         self.end_after(down, End::Down { node });
     }
@@ -180,7 +187,7 @@ impl World {
         it.replica = Replica::new(it.cache.clone(), config, it.replica.numbers());
         (it.session, it.told, it.answers) = (None, false, false);
         let life = it.life;
-        let connects = self.absence(1, 200);
+        let connects = self.absence(node, 1, 200);
         self.end_after(connects, End::Cut { node, life });
     }
 
@@ -188,7 +195,7 @@ impl World {
         if self.nodes[node].session.is_none() {
             return;
         }
-        let duration = self.absence(20, 20_000);
+        let duration = self.absence(node, 20, 20_000);
         self.tell(|| format!("node {node} loses its connection for {duration} ms"));
         self.outcome.cuts += 1;
         self.lose_connection(node, 3_000.min(duration));
@@ -258,7 +265,7 @@ impl World {
 
     fn go_deaf(&mut self) {
         let [from, to] = [0; 2].map(|_| self.rng.random_range(0..self.nodes.len()));
-        let duration = self.absence(100, 15_000);
+        let duration = self.absence_of(Apart::One, 100, 15_000);
         self.outcome.one_way_cuts += 1;
         match self.rng.random_range(0..3) {
             0 => {
@@ -299,7 +306,7 @@ impl World {
             return;
         }
         let longest = self.scenario.trouble_ms.clamp(4_000, 300_000);
-        let duration = self.absence(1_000, longest);
+        let duration = self.absence(node, 1_000, longest);
         self.tell(|| format!("node {node} does nothing for {duration} ms"));
         self.outcome.pauses += 1;
         let it = &mut self.nodes[node];
