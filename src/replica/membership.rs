@@ -182,7 +182,7 @@ impl Replica {
             self.counters.repeated += 1;
             return;
         }
-        peer.knows_us = welcome.knows_you;
+        peer.answered(welcome.knows_you);
         (peer.host, peer.release) = (welcome.host.clone(), welcome.release.clone());
         if self.peers.prove(node) {
             tracing::info!(peer = %node, host = %welcome.host, release = %welcome.release, "peer joins");

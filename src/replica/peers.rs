@@ -34,6 +34,10 @@ const LEAVING_MS: Millis = 1_500;
 /// Between two challenges of one node.
 pub(super) const CHALLENGE_MS: Millis = 400;
 
+/// From a challenge to the next one if the answer was that the other does not know this node. That one is about to: it
+/// challenges this node as well. Doubles each time, up to the time above.
+const FIRST_CHALLENGES_MS: Millis = 10;
+
 /// Unanswered challenges of one node that are remembered.
 const MAX_CHALLENGES: usize = 8;
 
@@ -143,6 +147,8 @@ pub(super) struct Peer {
     challenges: VecDeque<u64>,
     /// When the last one was sent.
     challenged_at: Option<Millis>,
+    /// When the next one may follow if that one was answered.
+    challenge_after: Millis,
     /// It seals with another issuer's seed.
     pub other_issuer: bool,
     /// Its frames.
@@ -175,6 +181,7 @@ impl Peer {
             knows_us: false,
             challenges: VecDeque::new(),
             challenged_at: None,
+            challenge_after: FIRST_CHALLENGES_MS,
             other_issuer: false,
             frames: SeqTracker::default(),
             confirmed: SeqTracker::default(),
@@ -203,7 +210,11 @@ impl Peer {
 
     /// When the next challenge may go out.
     pub fn next_challenge(&self) -> Millis {
-        self.challenged_at.map_or(0, |at| at + CHALLENGE_MS)
+        let pause = match self.challenges.is_empty() {
+            true => self.challenge_after,
+            false => CHALLENGE_MS,
+        };
+        self.challenged_at.map_or(0, |at| at + pause)
     }
 
     /// A challenge of this number was sent.
@@ -219,6 +230,15 @@ impl Peer {
     pub fn answers(&mut self, number: u64) -> bool {
         let place = self.challenges.iter().position(|known| *known == number);
         place.and_then(|place| self.challenges.remove(place)).is_some()
+    }
+
+    /// It has answered a challenge, and said whether it knows this node.
+    pub fn answered(&mut self, knows_us: bool) {
+        self.knows_us = knows_us;
+        self.challenge_after = match knows_us {
+            true => CHALLENGE_MS,
+            false => CHALLENGE_MS.min(2 * self.challenge_after),
+        };
     }
 
     /// Takes note of a frame that had not arrived before.
@@ -381,6 +401,7 @@ impl Peers {
             peer.first_heard = now;
             peer.knows_us = false;
             peer.challenges.clear();
+            peer.challenge_after = FIRST_CHALLENGES_MS;
         }
     }
 

@@ -139,6 +139,19 @@ fn all_of_nobody_is_confirmed_at_once() {
 }
 
 #[test]
+fn a_newcomer_is_synced_as_soon_as_all_know_it() {
+    let mut net = Net::of(5);
+    net.set(0, "key", "value");
+    // They hear of it by its requests: its own challenges come before its answers to theirs.
+    net.drop_where(|sent, _| sent.from == 5 && sent.to == Target::Beat);
+    net.join(keyring(1, &[]));
+    let took = net.run_until("the newcomer is synced", |net| net.status(5).sync == SyncState::Synced);
+    // Without the pause between challenges that is meant for lost ones.
+    assert!(took <= 60, "took {took} ms");
+    assert_eq!(net.get(5, "key").as_deref(), Some("value"));
+}
+
+#[test]
 fn a_newcomer_answers_no_read_before_it_has_what_all_have_confirmed() {
     for delay in 0..40 {
         let mut net = Net::of(2);
