@@ -80,9 +80,10 @@ proptest! {
         let mut positions = HashMap::new();
         let mut slots = BTreeMap::new();
         let mut names = BTreeMap::new();
-        for command in play(&steps).commands {
+        let commands = play(&steps).commands;
+        for command in &commands {
             let alone = cache(10);
-            apply_all(&alone, [&command], START + 1_000_000);
+            apply_all(&alone, [command], START + 1_000_000);
             let [component] = all_components(&alone)[..] else { panic!("one command is one component: {command:?}") };
             prop_assert_eq!(component.position.element == 0, command.slot() == Slot::Reset);
             let slot = (command.key.clone(), command.slot());
