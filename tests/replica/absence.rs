@@ -31,6 +31,15 @@ fn run_and_sweep(net: &mut Net, ms: u64) {
     }
 }
 
+/// Waits until all nodes are in contact and equal; the key has to be gone from all of them.
+fn all_end_without(net: &mut Net, key: &str) {
+    net.settle();
+    net.wait_equal();
+    for node in 0..net.nodes.len() {
+        assert_eq!(net.get(node, key), None, "on node {node}");
+    }
+}
+
 #[test]
 fn a_node_that_was_cut_off_for_too_long_takes_the_state_of_its_peers() {
     let mut net = forgetful(3);
@@ -142,12 +151,8 @@ fn beats_that_waited_for_a_stopped_process_are_no_contact() {
     net.drop_nothing();
     net.go_on(2);
     net.run(10 * BEAT);
-    net.settle();
-    net.wait_equal();
+    all_end_without(&mut net, "deleted meanwhile");
     assert_eq!(net.counters(2).yields, 1);
-    for node in 0..3 {
-        assert_eq!(net.get(node, "deleted meanwhile"), None, "on node {node}");
-    }
 }
 
 #[test]
@@ -161,12 +166,8 @@ fn a_node_that_hears_but_is_not_heard_is_out_of_contact() {
     run_and_sweep(&mut net, 3 * TTL);
     net.drop_nothing();
     net.run(10 * BEAT);
-    net.settle();
-    net.wait_equal();
+    all_end_without(&mut net, "deleted meanwhile");
     assert_eq!(net.counters(2).yields, 1);
-    for node in 0..3 {
-        assert_eq!(net.get(node, "deleted meanwhile"), None, "on node {node}");
-    }
 }
 
 #[test]
@@ -185,11 +186,7 @@ fn a_node_that_went_before_its_first_replay_was_done_brings_nothing_back() {
     net.delete(0, "deleted meanwhile");
     run_and_sweep(&mut net, 3 * TTL);
     net.connect(2);
-    net.settle();
-    net.wait_equal();
-    for node in 0..3 {
-        assert_eq!(net.get(node, "deleted meanwhile"), None, "on node {node}");
-    }
+    all_end_without(&mut net, "deleted meanwhile");
 }
 
 #[test]
@@ -206,11 +203,7 @@ fn a_node_that_went_before_anybody_was_synced_brings_nothing_back() {
     net.delete(0, "deleted meanwhile");
     run_and_sweep(&mut net, 3 * TTL);
     net.connect(1);
-    net.settle();
-    net.wait_equal();
-    for node in 0..2 {
-        assert_eq!(net.get(node, "deleted meanwhile"), None, "on node {node}");
-    }
+    all_end_without(&mut net, "deleted meanwhile");
 }
 
 #[test]
