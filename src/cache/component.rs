@@ -12,7 +12,7 @@ use super::list::Item;
 use super::scalar::AddEntry;
 use super::set::Membership;
 use super::stamp::Stamp;
-use super::state::KeyState;
+use super::state::Reset;
 
 /// Bits of [`Position::key`] below the number of the partition.
 const BITS_IN_PARTITION: u32 = 54;
@@ -93,7 +93,7 @@ impl Span {
 /// One component of a key's state, where it lies in memory.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Part<'a> {
-    Reset(&'a KeyState),
+    Reset(Reset<'a>),
     Add(&'a AddEntry),
     Item(&'a Item),
     Removed { id: Stamp, at: Stamp },
@@ -115,7 +115,7 @@ impl Part<'_> {
     /// The component hash.
     pub fn hash(&self, key: KeyHash) -> u64 {
         match self {
-            Part::Reset(state) => hash::of_reset(key, state.horizon()),
+            Part::Reset(reset) => hash::of_reset(key, reset.horizon),
             Part::Add(entry) => hash::of_add(key, entry.node, entry.base, entry.last),
             Part::Item(item) => hash::of_item(key, item.id, Stamp::default()),
             Part::Removed { id, at } => hash::of_item(key, *id, *at),
@@ -126,7 +126,7 @@ impl Part<'_> {
     /// The change that brings this component to a state that lacks it.
     pub fn change(&self) -> Change {
         match *self {
-            Part::Reset(state) => state.reset_change(),
+            Part::Reset(reset) => reset.change(),
             Part::Add(entry) => Change::Add {
                 node: entry.node,
                 base: entry.base,

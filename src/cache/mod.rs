@@ -9,11 +9,13 @@
 mod blob;
 mod command;
 mod component;
+mod entry;
 mod error;
 mod fold;
 mod hash;
 mod key;
 mod list;
+mod nodes;
 mod partition;
 mod scalar;
 mod set;

@@ -56,6 +56,188 @@ impl Base {
     }
 }
 
+/// The newest reset of a key and what is left of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Reset<'a> {
+    pub horizon: Horizon,
+    /// The scalar it wrote; `None` after a delete, or when it expired and was given back.
+    pub value: Option<&'a [u8]>,
+    /// Deadline of the value, see [`Scalar::expires_at`].
+    pub expires_at: Option<Millis>,
+    /// Counter entries its author had seen.
+    pub seen: &'a [SeenAdd],
+}
+
+impl<'a> Reset<'a> {
+    /// A reset that leaves nothing.
+    fn void(stamp: Stamp, seen: &'a [SeenAdd]) -> Self {
+        Reset {
+            horizon: Horizon { stamp, void: true },
+            value: None,
+            expires_at: None,
+            seen,
+        }
+    }
+
+    /// The reset that a change is, if it is one.
+    pub fn of(change: &'a Change) -> Option<Self> {
+        match change {
+            Change::Put {
+                at,
+                value,
+                expires_at,
+                seen,
+            } => Some(Reset {
+                horizon: Horizon {
+                    stamp: *at,
+                    void: false,
+                },
+                value: value.as_deref(),
+                expires_at: *expires_at,
+                seen,
+            }),
+            Change::Delete { at, seen } => Some(Reset::void(*at, seen)),
+            _ => None,
+        }
+    }
+
+    /// The change that brings this reset to a state that lacks it.
+    pub fn change(&self) -> Change {
+        let (at, seen) = (self.horizon.stamp, self.seen.to_vec());
+        if self.horizon.void {
+            return Change::Delete { at, seen };
+        }
+        Change::Put {
+            at,
+            value: self.value.map(Bytes::copy_from_slice),
+            expires_at: self.expires_at,
+            seen,
+        }
+    }
+
+    fn expired(&self, now: Millis) -> bool {
+        self.expires_at.is_some_and(|deadline| now >= deadline)
+    }
+
+    /// The value, as long as it shows.
+    fn shown(&self, now: Millis) -> Option<&'a [u8]> {
+        self.value.filter(|_| !self.expired(now))
+    }
+}
+
+/// The state of a key where it lies in memory, to look at.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum State<'a> {
+    /// A reset and nothing else.
+    Reset(Reset<'a>),
+    /// Anything.
+    Large(&'a KeyState),
+}
+
+impl<'a> State<'a> {
+    /// A key nobody has written.
+    pub const NEW: State<'static> = State::Reset(Reset {
+        horizon: Horizon::START,
+        value: None,
+        expires_at: None,
+        seen: &[],
+    });
+
+    /// The type a reader sees, if any.
+    pub fn kind(&self, moment: Moment) -> Option<Kind> {
+        match self {
+            State::Reset(reset) => reset.shown(moment.now).map(|_| Kind::Scalar),
+            State::Large(state) => state.kind(moment),
+        }
+    }
+
+    /// Whether the key holds data, be it past its deadline. Does not depend on the clock.
+    pub fn holds_data(&self) -> bool {
+        match self {
+            State::Reset(reset) => reset.value.is_some(),
+            State::Large(state) => state.holds_data(),
+        }
+    }
+
+    /// The scalar a reader sees. Lists and sets show nothing here; ask [`State::kind`] first.
+    pub fn scalar(&self, moment: Moment) -> View<'a> {
+        match self {
+            State::Reset(reset) => reset.shown(moment.now).map_or(View::Nothing, View::Text),
+            State::Large(state) => state.scalar(moment),
+        }
+    }
+
+    pub fn list(&self) -> Option<&'a List> {
+        match self {
+            State::Reset(_) => None,
+            State::Large(state) => state.list(),
+        }
+    }
+
+    pub fn set(&self) -> Option<&'a Set> {
+        match self {
+            State::Reset(_) => None,
+            State::Large(state) => state.set(),
+        }
+    }
+
+    /// The counter entries a reset made now has seen.
+    pub fn seen(&self) -> Vec<SeenAdd> {
+        match self {
+            State::Reset(_) => Vec::new(),
+            State::Large(state) => state.seen(),
+        }
+    }
+
+    /// See [`KeyState::counter_entry`].
+    pub fn counter_entry(&self, node: NodeId, at: Time, floor: Time) -> (Base, i64) {
+        match self {
+            State::Reset(reset) => KeyState::of_reset(reset).counter_entry(node, at, floor),
+            State::Large(state) => state.counter_entry(node, at, floor),
+        }
+    }
+
+    /// Shows every component: one hash of the digest and one change each.
+    pub fn parts(&self, mut show: impl FnMut(Part<'_>)) {
+        match self {
+            State::Reset(reset) if reset.horizon != Horizon::START => show(Part::Reset(*reset)),
+            State::Reset(_) => {}
+            State::Large(state) => state.parts(show),
+        }
+    }
+
+    /// Sum of the component hashes, from scratch.
+    pub fn digest(&self, key: KeyHash) -> u64 {
+        let mut sum = 0u64;
+        self.parts(|part| sum = sum.wrapping_add(part.hash(key)));
+        sum
+    }
+
+    /// Whether nothing of the key shows and all that is left of it lies before the floor: the next sweep drops it.
+    pub fn is_forgotten(&self, moment: Moment) -> bool {
+        self.kind(moment).is_none() && self.died_at() < moment.floor
+    }
+
+    /// Whether a sweep would find something to do.
+    pub fn is_due(&self, moment: Moment) -> bool {
+        match self {
+            State::Reset(reset) => self.is_forgotten(moment) || reset.value.is_some() && reset.expired(moment.now),
+            State::Large(_) => true,
+        }
+    }
+
+    /// For a key that shows nothing: newest time of anything that is left of it.
+    fn died_at(&self) -> Time {
+        match self {
+            State::Reset(reset) => {
+                let deadline = reset.expires_at.map_or(Time(0), Time::from_millis);
+                deadline.max(reset.horizon.stamp.time)
+            }
+            State::Large(state) => state.died_at(),
+        }
+    }
+}
+
 /// What the key holds beside its horizon. The two smallest forms need no allocation of their own.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Live {
@@ -64,6 +246,23 @@ enum Live {
     Scalar(Box<Scalar>),
     List(Box<List>),
     Set(Box<Set>),
+}
+
+impl Live {
+    /// The scalar that a reset leaves, with the counter entries that survive it.
+    fn of_reset(reset: &Reset<'_>, adds: Vec<AddEntry>) -> Live {
+        let bare = reset.expires_at.is_none() && adds.is_empty() && reset.seen.is_empty();
+        match reset.value.map(Blob::new) {
+            Some(value) if bare => Live::Value(value),
+            None if bare => Live::Nothing,
+            value => Live::Scalar(Box::new(Scalar {
+                value,
+                expires_at: reset.expires_at,
+                seen: reset.seen.to_vec(),
+                adds,
+            })),
+        }
+    }
 }
 
 /// The type a key shows to a reader.
@@ -90,28 +289,46 @@ impl KeyState {
         }
     }
 
+    /// A key that holds nothing but this reset.
+    pub fn of_reset(reset: &Reset<'_>) -> Self {
+        KeyState {
+            horizon: reset.horizon,
+            live: Live::of_reset(reset, Vec::new()),
+        }
+    }
+
+    /// The newest reset with what is left of it.
+    pub fn newest_reset(&self) -> Reset<'_> {
+        let (value, expires_at, seen): (_, _, &[SeenAdd]) = match &self.live {
+            Live::Value(value) => (Some(&**value), None, &[]),
+            Live::Scalar(scalar) => (scalar.value.as_deref(), scalar.expires_at, &scalar.seen),
+            _ => (None, None, &[]),
+        };
+        Reset {
+            horizon: self.horizon,
+            value,
+            expires_at,
+            seen,
+        }
+    }
+
+    /// The newest reset, if the key holds nothing else and nothing that counts on it.
+    pub fn as_reset(&self) -> Option<Reset<'_>> {
+        let alone = match &self.live {
+            Live::Nothing | Live::Value(_) => true,
+            Live::Scalar(scalar) => scalar.adds.is_empty() && scalar.seen.is_empty(),
+            Live::List(_) | Live::Set(_) => false,
+        };
+        alone.then(|| self.newest_reset())
+    }
+
     /// Merges a change. Returns the change of the digest (wrapping); 0 if nothing changed.
     pub fn apply(&mut self, key: KeyHash, change: &Change) -> u64 {
+        if let Some(reset) = Reset::of(change) {
+            return self.reset(key, &reset);
+        }
         match change {
-            Change::Put {
-                at,
-                value,
-                expires_at,
-                seen,
-            } => {
-                let value = value.as_deref().map(Blob::new);
-                self.reset(
-                    key,
-                    Horizon {
-                        stamp: *at,
-                        void: false,
-                    },
-                    value,
-                    *expires_at,
-                    seen,
-                )
-            }
-            Change::Delete { at, seen } => self.reset(key, Horizon { stamp: *at, void: true }, None, None, seen),
+            Change::Put { .. } | Change::Delete { .. } => unreachable!("a reset"),
             Change::Add { node, base, sum, at } => self.merge_add(
                 key,
                 AddEntry {
@@ -152,14 +369,8 @@ impl KeyState {
     }
 
     /// Raises the horizon to `to` if that is newer, and puts the scalar of that reset in place.
-    fn reset(
-        &mut self,
-        key: KeyHash,
-        to: Horizon,
-        value: Option<Blob>,
-        expires_at: Option<Millis>,
-        seen: &[SeenAdd],
-    ) -> u64 {
+    fn reset(&mut self, key: KeyHash, reset: &Reset<'_>) -> u64 {
+        let to = reset.horizon;
         if to <= self.horizon {
             return 0;
         }
@@ -185,16 +396,7 @@ impl KeyState {
                 }
             }
         }
-        self.live = match value {
-            Some(value) if expires_at.is_none() && adds.is_empty() && seen.is_empty() => Live::Value(value),
-            None if expires_at.is_none() && adds.is_empty() && seen.is_empty() => Live::Nothing,
-            value => Live::Scalar(Box::new(Scalar {
-                value,
-                expires_at,
-                seen: seen.to_vec(),
-                adds,
-            })),
-        };
+        self.live = Live::of_reset(reset, adds);
         delta
     }
 
@@ -236,16 +438,7 @@ impl KeyState {
             return 0;
         };
         let loser = other.min(newest);
-        self.reset(
-            key,
-            Horizon {
-                stamp: loser,
-                void: true,
-            },
-            None,
-            None,
-            &[],
-        )
+        self.reset(key, &Reset::void(loser, &[]))
     }
 
     fn merge_add(&mut self, key: KeyHash, entry: AddEntry) -> u64 {
@@ -387,15 +580,10 @@ impl KeyState {
         (current, 0)
     }
 
-    /// Writes the whole state out as changes that rebuild it.
-    pub fn changes(&self, mut emit: impl FnMut(Change)) {
-        self.parts(|part| emit(part.change()));
-    }
-
     /// Shows every component: one hash of the digest and one change each.
     pub fn parts(&self, mut show: impl FnMut(Part<'_>)) {
         if self.horizon != Horizon::START {
-            show(Part::Reset(self));
+            show(Part::Reset(self.newest_reset()));
         }
         match &self.live {
             Live::Nothing | Live::Value(_) => {}
@@ -414,41 +602,6 @@ impl KeyState {
         }
     }
 
-    pub fn horizon(&self) -> Horizon {
-        self.horizon
-    }
-
-    /// The newest reset as a change.
-    pub fn reset_change(&self) -> Change {
-        let at = self.horizon.stamp;
-        let (value, expires_at, seen): (Option<Bytes>, _, _) = match &self.live {
-            Live::Value(value) => (Some(value.to_bytes()), None, Vec::new()),
-            Live::Scalar(scalar) => (
-                scalar.value.as_ref().map(Blob::to_bytes),
-                scalar.expires_at,
-                scalar.seen.clone(),
-            ),
-            _ => (None, None, Vec::new()),
-        };
-        if self.horizon.void {
-            Change::Delete { at, seen }
-        } else {
-            Change::Put {
-                at,
-                value,
-                expires_at,
-                seen,
-            }
-        }
-    }
-
-    /// Sum of the component hashes, from scratch.
-    pub fn digest(&self, key: KeyHash) -> u64 {
-        let mut sum = 0u64;
-        self.parts(|part| sum = sum.wrapping_add(part.hash(key)));
-        sum
-    }
-
     /// Gives back what nobody can see any more: the value of an expired scalar at once, removed elements stamped
     /// before the floor, and the key as a whole when all that is left of it lies before the floor.
     pub fn sweep(&mut self, key: KeyHash, moment: Moment) -> Swept {
@@ -460,9 +613,9 @@ impl KeyState {
             _ => {}
         }
         self.shrink();
-        if self.is_forgotten(moment) {
+        if State::Large(self).is_forgotten(moment) {
             return Swept {
-                delta: delta.wrapping_sub(self.digest(key)),
+                delta: delta.wrapping_sub(State::Large(self).digest(key)),
                 forget: true,
             };
         }
@@ -546,11 +699,6 @@ impl KeyState {
             Live::Set(set) if set.members.is_empty() => self.live = Live::Nothing,
             _ => {}
         }
-    }
-
-    /// Whether nothing of the key shows and all that is left of it lies before the floor: the next sweep drops it.
-    pub fn is_forgotten(&self, moment: Moment) -> bool {
-        self.kind(moment).is_none() && self.died_at() < moment.floor
     }
 
     /// For a key that shows nothing: newest time of anything that is left of it.

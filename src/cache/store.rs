@@ -9,14 +9,16 @@ use dashmap::{DashMap, SharedValue};
 use super::blob::Blob;
 use super::command::{Change, Command, CommandError};
 use super::component::{Component, Part, Position, Span};
+use super::entry::Entry;
 use super::error::CacheError;
 use super::fold::Fold;
 use super::hash::{KeyHash, KeyHasherBuilder, Partition, PARTITIONS};
 use super::key::Key;
+use super::nodes::Nodes;
 use super::partition::{Digest, PartitionStats};
 use super::scalar::{self, Moment, View};
 use super::stamp::{Clock, Millis, NodeId, Stamp, Time};
-use super::state::{KeyState, Kind};
+use super::state::{KeyState, Kind, State};
 
 /// Bounds of what the cache takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,7 +52,8 @@ const FLOOR_STEPS: Millis = 24;
 pub struct Cache {
     clock: Clock,
     limits: Limits,
-    map: DashMap<Blob, KeyState, KeyHasherBuilder>,
+    map: DashMap<Entry, (), KeyHasherBuilder>,
+    nodes: Nodes,
     partitions: Box<[PartitionStats]>,
     floor: AtomicU64,
     swept: AtomicUsize,
@@ -63,6 +66,7 @@ impl Cache {
             clock: Clock::new(node),
             limits,
             map: DashMap::with_hasher_and_shard_amount(KeyHasherBuilder, PARTITIONS),
+            nodes: Nodes::new(),
             partitions: (0..PARTITIONS).map(|_| PartitionStats::default()).collect(),
             floor: AtomicU64::new(0),
             swept: AtomicUsize::new(0),
@@ -280,15 +284,14 @@ impl Cache {
         // Of a deletion there is always a mark: a living counter may build upon it. One that is alone goes with the next
         // sweep, and nobody hands it out.
         let forgotten = command.removes_an_element() && command.newest().time < self.floor();
-        let changed = self.locked(&command.key, hash, now, !forgotten, |state| {
-            let delta = if forgotten {
-                state.apply_forgotten(hash, &command.change)
-            } else {
-                state.apply(hash, &command.change)
-            };
-            (delta != 0, delta)
-        });
-        Ok(changed.unwrap_or(false))
+        let (_, changed) = self.locked(
+            &command.key,
+            hash,
+            now,
+            |_| command,
+            |command| Some((&command.change, forgotten)),
+        );
+        Ok(changed)
     }
 
     /// Writes a partition out as commands that rebuild it in any other cache. What the next sweep drops is left out:
@@ -299,15 +302,16 @@ impl Cache {
         // SAFETY: the iterator lives no longer than the read guard, which keeps the table in place.
         for bucket in unsafe { shard.iter() } {
             // SAFETY: a bucket of a live table under its lock.
-            let (key, state) = unsafe { bucket.as_ref() };
-            if state.get().is_forgotten(moment) {
+            let (entry, _) = unsafe { bucket.as_ref() };
+            let state = entry.state(&self.nodes);
+            if state.is_forgotten(moment) {
                 continue;
             }
-            let key = key.to_bytes();
-            state.get().changes(|change| {
+            let key = Bytes::copy_from_slice(entry.key());
+            state.parts(|part| {
                 emit(Command {
                     key: key.clone(),
-                    change,
+                    change: part.change(),
                 })
             });
         }
@@ -328,13 +332,13 @@ impl Cache {
         // Components of one key come one after another and share one copy of it.
         let mut last = Bytes::new();
         let moment = self.moment(0);
-        let forgotten = |state: &KeyState| state.is_forgotten(moment);
+        let forgotten = |state: State<'_>| state.is_forgotten(moment);
         self.visit(span, forgotten, |key, component, part| {
             if !wanted(component.hash) {
                 return;
             }
-            if *last != **key {
-                last = key.to_bytes();
+            if *last != *key {
+                last = Bytes::copy_from_slice(key);
             }
             emit(Command {
                 key: last.clone(),
@@ -344,20 +348,22 @@ impl Cache {
     }
 
     /// Shows the components in the span with their keys, key after key, but for keys that `skip` names.
-    fn visit(&self, span: Span, skip: impl Fn(&KeyState) -> bool, mut show: impl FnMut(&Blob, Component, Part<'_>)) {
+    fn visit(&self, span: Span, skip: impl Fn(State<'_>) -> bool, mut show: impl FnMut(&[u8], Component, Part<'_>)) {
         let shard = self.map.shards()[span.partition().0 as usize].read();
         // SAFETY: the iterator lives no longer than the read guard, which keeps the table in place.
         for bucket in unsafe { shard.iter() } {
             // SAFETY: a bucket of a live table under its lock.
-            let (key, state) = unsafe { bucket.as_ref() };
+            let (entry, _) = unsafe { bucket.as_ref() };
+            let key = entry.key();
             let hash = KeyHash::of(key);
             let Some(elements) = span.elements(hash) else {
                 continue;
             };
-            if skip(state.get()) {
+            let state = entry.state(&self.nodes);
+            if skip(state) {
                 continue;
             }
-            state.get().parts(|part| {
+            state.parts(|part| {
                 let element = part.element();
                 if elements.contains(&element) {
                     let position = Position {
@@ -388,10 +394,8 @@ impl Cache {
 
     /// The digest of the whole cache, computed anew from the state. For tests and diagnosis.
     pub fn recomputed_digest(&self) -> Digest {
-        let of_entry = |entry: dashmap::mapref::multiple::RefMulti<'_, Blob, KeyState>| {
-            Digest(entry.value().digest(KeyHash::of(entry.key())))
-        };
-        self.map.iter().map(of_entry).sum()
+        let of_entry = |entry: &Entry| Digest(entry.state(&self.nodes).digest(KeyHash::of(entry.key())));
+        self.map.iter().map(|entry| of_entry(entry.key())).sum()
     }
 
     /// Number of keys that hold data.
@@ -434,7 +438,8 @@ impl Cache {
 
     fn sweep_partition(&self, partition: Partition, now: Millis) -> usize {
         let moment = self.moment(now);
-        self.change_all(partition, now, |key, state| {
+        let due = |_: &[u8], state: State<'_>| state.is_due(moment);
+        self.change_all(partition, now, due, |key, state| {
             let swept = state.sweep(KeyHash::of(key), moment);
             (swept.delta, swept.forget)
         })
@@ -456,11 +461,10 @@ impl Cache {
     /// the peers hold them, count in full here as they do there.
     pub fn forget(&self, span: Span, floor: Time, mut doomed: impl FnMut(u64) -> bool, now: Millis) -> usize {
         let mut dropped = 0;
-        self.change_all(span.partition(), now, |key, state| {
+        let inside = |key: &[u8], _: State<'_>| span.elements(KeyHash::of(key)).is_some();
+        self.change_all(span.partition(), now, inside, |key, state| {
             let hash = KeyHash::of(key);
-            let Some(elements) = span.elements(hash) else {
-                return (0, false);
-            };
+            let elements = span.elements(hash).expect("asked just before");
             let forgotten = state.forget(hash, &elements, floor, &mut doomed);
             dropped += forgotten.dropped;
             (forgotten.delta, forgotten.blank)
@@ -506,25 +510,27 @@ impl Cache {
             may_add: &may_add,
         };
         let mut commands = Vec::new();
-        self.change_all(partition, now, |key, state| {
+        let foldable = |_: &[u8], state: State<'_>| matches!(state, State::Large(_));
+        self.change_all(partition, now, foldable, |key, state| {
             let Some(change) = state.fold(&fold) else {
                 return (0, false);
             };
             let delta = state.apply(KeyHash::of(key), &change);
-            let key = key.to_bytes();
+            let key = Bytes::copy_from_slice(key);
             commands.push(Command { key, change });
             (delta, false)
         });
         commands
     }
 
-    /// Runs `change` on every key of a partition under its lock; it returns the change of the digest, and whether the
+    /// Runs `change` on every key of a partition that `wanted` accepts, under the partition's lock; it returns the change of the digest, and whether the
     /// key is to be dropped. Returns how many were dropped.
     fn change_all(
         &self,
         partition: Partition,
         now: Millis,
-        mut change: impl FnMut(&Blob, &mut KeyState) -> (u64, bool),
+        wanted: impl Fn(&[u8], State<'_>) -> bool,
+        mut change: impl FnMut(&[u8], &mut KeyState) -> (u64, bool),
     ) -> usize {
         let stats = self.stats(partition);
         let mut shard = self.map.shards()[partition.0 as usize].write();
@@ -532,11 +538,15 @@ impl Cache {
         // SAFETY: the write guard is held throughout; erasing the bucket just yielded is allowed while iterating.
         unsafe {
             for bucket in shard.iter() {
-                let (key, state) = bucket.as_mut();
-                let state = state.get_mut();
+                let (entry, _) = bucket.as_mut();
+                let state = entry.state(&self.nodes);
+                if !wanted(entry.key(), state) {
+                    continue;
+                }
                 let held = state.holds_data();
-                let (delta, drop) = change(key, state);
-                stats.record(delta, held, state.holds_data() && !drop, now);
+                let (delta, drop) = entry.change(&self.nodes, &mut change);
+                let holds = entry.state(&self.nodes).holds_data();
+                stats.record(delta, held, holds && !drop, now);
                 if drop {
                     shard.erase(bucket);
                     dropped += 1;
@@ -546,7 +556,7 @@ impl Cache {
         // A table that was mostly emptied gives its memory back.
         if dropped > 0 && shard.len() * 4 < shard.capacity() {
             let len = shard.len();
-            shard.shrink_to(len, |(key, _)| KeyHash::of(key).0);
+            shard.shrink_to(len, |(entry, _)| KeyHash::of(entry.key()).0);
         }
         dropped
     }
@@ -575,8 +585,12 @@ impl Cache {
         &self.partitions[partition.0 as usize]
     }
 
-    fn read<T>(&self, key: &Key, look: impl FnOnce(&KeyState) -> T) -> Option<T> {
-        self.map.get(&key.as_bytes()[..]).map(|state| look(&state))
+    fn read<T>(&self, key: &Key, look: impl FnOnce(State<'_>) -> T) -> Option<T> {
+        let key = &key.as_bytes()[..];
+        let hash = KeyHash::of(key);
+        let shard = self.map.shards()[Partition::of(hash).0 as usize].read();
+        let (entry, _) = shard.get(hash.0, |(known, _)| known.key() == key)?;
+        Some(look(entry.state(&self.nodes)))
     }
 
     /// One local operation: `decide` sees the key's state and a fresh stamp, and may answer with a change of it.
@@ -585,18 +599,15 @@ impl Cache {
         &self,
         key: &Key,
         now: Millis,
-        decide: impl FnOnce(&KeyState, Stamp) -> Result<(T, Option<Change>), CacheError>,
+        decide: impl FnOnce(State<'_>, Stamp) -> Result<(T, Option<Change>), CacheError>,
     ) -> Result<(T, Option<Command>), CacheError> {
         let hash = KeyHash::of(key.as_bytes());
-        let decided = self.locked(key.as_bytes(), hash, now, true, |state| {
-            let decided = decide(state, self.clock.tick(now));
-            let delta = match &decided {
-                Ok((_, Some(change))) => state.apply(hash, change),
-                _ => 0,
-            };
-            (decided, delta)
+        let decide = |state: State<'_>| decide(state, self.clock.tick(now));
+        let (decided, _) = self.locked(key.as_bytes(), hash, now, decide, |decided| match decided {
+            Ok((_, Some(change))) => Some((change, false)),
+            _ => None,
         });
-        let (answer, change) = decided.expect("a missing key is made")?;
+        let (answer, change) = decided?;
         Ok((
             answer,
             change.map(|change| Command {
@@ -606,37 +617,45 @@ impl Cache {
         ))
     }
 
-    /// Runs `change` on a key's state under its partition's lock; it returns an answer and the change of the digest.
-    /// A key that is not there is made if `create` (else `None`), and kept if it was changed.
+    /// One operation on a key under its partition's lock: `decide` sees the state and `change` says what is to be
+    /// merged after that, and whether that is a removal from before the floor ([`KeyState::apply_forgotten`]). Returns
+    /// what was decided, and whether the state has changed.
     fn locked<T>(
         &self,
         key: &[u8],
         hash: KeyHash,
         now: Millis,
-        create: bool,
-        change: impl FnOnce(&mut KeyState) -> (T, u64),
-    ) -> Option<T> {
+        decide: impl FnOnce(State<'_>) -> T,
+        change: impl FnOnce(&T) -> Option<(&Change, bool)>,
+    ) -> (T, bool) {
         let partition = Partition::of(hash);
         let stats = self.stats(partition);
         let mut shard = self.map.shards()[partition.0 as usize].write();
-        if let Some((_, state)) = shard.get_mut(hash.0, |(known, _)| **known == *key) {
-            let state = state.get_mut();
-            let held = state.holds_data();
-            let (answer, delta) = change(state);
-            stats.record(delta, held, state.holds_data(), now);
-            return Some(answer);
-        }
-        if !create {
-            return None;
-        }
-        let mut state = KeyState::new();
-        let (answer, delta) = change(&mut state);
-        if delta != 0 {
-            stats.record(delta, false, state.holds_data(), now);
-            let entry = (Blob::new(key), SharedValue::new(state));
-            shard.insert(hash.0, entry, |(known, _)| KeyHash::of(known).0);
-        }
-        Some(answer)
+        let Some((entry, _)) = shard.get_mut(hash.0, |(known, _)| known.key() == key) else {
+            let decided = decide(State::NEW);
+            let made = match change(&decided) {
+                Some((change, false)) => Entry::made_by(&self.nodes, key, hash, change),
+                _ => None,
+            };
+            let Some((entry, delta)) = made else {
+                return (decided, false);
+            };
+            stats.record(delta, false, entry.state(&self.nodes).holds_data(), now);
+            shard.insert(hash.0, (entry, SharedValue::new(())), |(known, _)| {
+                KeyHash::of(known.key()).0
+            });
+            return (decided, true);
+        };
+        let state = entry.state(&self.nodes);
+        let held = state.holds_data();
+        let decided = decide(state);
+        let delta = match change(&decided) {
+            None => return (decided, false),
+            Some((change, false)) => entry.apply(&self.nodes, hash, change),
+            Some((change, true)) => entry.change(&self.nodes, |_, state| state.apply_forgotten(hash, change)),
+        };
+        stats.record(delta, held, entry.state(&self.nodes).holds_data(), now);
+        (decided, delta != 0)
     }
 
     fn check_length(&self, what: &'static str, bytes: &[u8]) -> Result<(), CacheError> {
@@ -653,7 +672,7 @@ impl Cache {
     }
 }
 
-fn expect_kind(state: &KeyState, kind: Kind, moment: Moment) -> Result<(), CacheError> {
+fn expect_kind(state: State<'_>, kind: Kind, moment: Moment) -> Result<(), CacheError> {
     match state.kind(moment) {
         None => Ok(()),
         Some(known) if known == kind => Ok(()),
@@ -661,7 +680,7 @@ fn expect_kind(state: &KeyState, kind: Kind, moment: Moment) -> Result<(), Cache
     }
 }
 
-fn current_number(state: &KeyState, moment: Moment) -> Result<i64, CacheError> {
+fn current_number(state: State<'_>, moment: Moment) -> Result<i64, CacheError> {
     match (state.kind(moment), state.scalar(moment)) {
         (None, _) => Ok(0),
         (Some(Kind::Scalar), View::Number(number)) => Ok(number),

@@ -1,0 +1,500 @@
+//! A key with its state as it lies in memory.
+//!
+//! Nearly all keys are scalars that nobody counts on, or deletions: key, stamp, value and deadline then lie one after
+//! the other in one allocation that a pointer of 8 bytes in the table points to. Anything more (counters, lists, sets)
+//! is a [`KeyState`].
+//!
+//! Layout of the small form, integers in little endian and unaligned:
+//!
+//! | offset | bytes | what |
+//! | --- | --- | --- |
+//! | 0 | 1 | flags, see below |
+//! | 1 | 8 | time of the stamp |
+//! | 9 | 2 | short name of its process ([`Nodes`]); 0 where the process is written out |
+//! | 11 | 2 | length of the key |
+//! | 13 | 8 | with [`IN_FULL`]: the process |
+//! | | 8 | with [`DEADLINE`]: milliseconds since the epoch |
+//! | | 1 or 4 | length of the value; 4 bytes with [`LONG`] |
+//! | | | the key, then the value |
+
+use std::alloc::{self, Layout};
+use std::borrow::Borrow;
+use std::hash::{Hash, Hasher};
+use std::ptr::{self, NonNull};
+use std::slice;
+
+use super::blob::Blob;
+use super::command::Change;
+use super::hash::{self, KeyHash};
+use super::nodes::Nodes;
+use super::stamp::{NodeId, Stamp, Time};
+use super::state::{Horizon, KeyState, Reset, State};
+
+/// Nothing of the reset itself is left.
+const VOID: u8 = 1;
+/// There is a value (it may be empty).
+const VALUE: u8 = 2;
+/// There is a deadline.
+const DEADLINE: u8 = 4;
+/// The process has no short name.
+const IN_FULL: u8 = 8;
+/// The length of the value takes 4 bytes.
+const LONG: u8 = 16;
+
+const TIME_AT: usize = 1;
+const NAME_AT: usize = 9;
+const KEY_LENGTH_AT: usize = 11;
+const HEAD: usize = 13;
+
+/// Addresses of allocations are multiples of this, which leaves the lowest bit to tell the two forms apart.
+const ALIGN: usize = 2;
+const LARGE: usize = 1;
+
+/// A key that needs more than the small form.
+struct Large {
+    key: Blob,
+    state: KeyState,
+}
+
+/// A key with its state. Hashes and compares as its key does.
+pub(super) struct Entry(NonNull<u8>);
+
+// SAFETY: an entry owns what it points to, and that is bytes or a `Large`, both of which may be sent and shared.
+unsafe impl Send for Entry {}
+// SAFETY: as above; nothing is changed through a shared reference.
+unsafe impl Sync for Entry {}
+
+impl Entry {
+    /// The state `change` makes of a key that was not there, and the change of the digest; `None` if that is nothing.
+    pub fn made_by(nodes: &Nodes, key: &[u8], hash: KeyHash, change: &Change) -> Option<(Entry, u64)> {
+        if let Some(reset) = Reset::of(change).filter(|reset| reset.seen.is_empty()) {
+            let delta = hash::of_reset(hash, reset.horizon);
+            return (delta != 0).then(|| (Entry::small(nodes, key, &reset), delta));
+        }
+        let mut state = KeyState::new();
+        let delta = state.apply(hash, change);
+        (delta != 0).then(|| (Entry::of(nodes, key, state), delta))
+    }
+
+    /// Merges a change. Returns the change of the digest (wrapping); 0 if nothing changed.
+    pub fn apply(&mut self, nodes: &Nodes, hash: KeyHash, change: &Change) -> u64 {
+        // One reset replaces another whole: no need to take the old one apart.
+        if let (None, Some(reset)) = (self.as_large(), Reset::of(change).filter(|reset| reset.seen.is_empty())) {
+            let old = self.packed(nodes).reset.horizon;
+            if reset.horizon <= old {
+                return 0;
+            }
+            self.replace(nodes, &reset);
+            return hash::of_reset(hash, reset.horizon).wrapping_sub(hash::of_reset(hash, old));
+        }
+        self.change(nodes, |_, state| state.apply(hash, change))
+    }
+
+    /// Runs `change` on the state and brings what comes of it into its smallest form.
+    pub fn change<T>(&mut self, nodes: &Nodes, change: impl FnOnce(&[u8], &mut KeyState) -> T) -> T {
+        if let Some(large) = self.as_large_mut() {
+            let answer = change(&large.key, &mut large.state);
+            if let Some(reset) = large.state.as_reset() {
+                if let Some(small) = Packed::new(nodes, &large.key, &reset) {
+                    *self = small.write();
+                }
+            }
+            return answer;
+        }
+        let packed = self.packed(nodes);
+        let mut state = KeyState::of_reset(&packed.reset);
+        let answer = change(packed.key, &mut state);
+        let unchanged = state.as_reset() == Some(packed.reset);
+        if !unchanged {
+            *self = Entry::of(nodes, packed.key, state);
+        }
+        answer
+    }
+
+    /// The key.
+    pub fn key(&self) -> &[u8] {
+        match self.as_large() {
+            Some(large) => &large.key,
+            // SAFETY: a small entry is laid out as the head of this file says.
+            None => unsafe {
+                let head = self.0.as_ptr();
+                let flags = *head;
+                let length = usize::from(head.add(KEY_LENGTH_AT).cast::<u16>().read_unaligned());
+                slice::from_raw_parts(head.add(key_at(flags)), length)
+            },
+        }
+    }
+
+    /// The state.
+    pub fn state(&self, nodes: &Nodes) -> State<'_> {
+        match self.as_large() {
+            Some(large) => State::Large(&large.state),
+            None => State::Reset(self.packed(nodes).reset),
+        }
+    }
+
+    fn of(nodes: &Nodes, key: &[u8], state: KeyState) -> Entry {
+        if let Some(small) = state.as_reset().and_then(|reset| Packed::new(nodes, key, &reset)) {
+            return small.write();
+        }
+        Entry::large(key, state)
+    }
+
+    fn small(nodes: &Nodes, key: &[u8], reset: &Reset<'_>) -> Entry {
+        match Packed::new(nodes, key, reset) {
+            Some(small) => small.write(),
+            None => Entry::large(key, KeyState::of_reset(reset)),
+        }
+    }
+
+    fn large(key: &[u8], state: KeyState) -> Entry {
+        let key = Blob::new(key);
+        let large = Box::into_raw(Box::new(Large { key, state }));
+        let marked = large.cast::<u8>().map_addr(|address| address | LARGE);
+        Entry(NonNull::new(marked).expect("a box is nowhere near null"))
+    }
+
+    /// Puts another reset in place of the one of this small entry, in the same memory if it takes as much.
+    fn replace(&mut self, nodes: &Nodes, reset: &Reset<'_>) {
+        let old = self.packed(nodes);
+        let Some(new) = Packed::new(nodes, old.key, reset) else {
+            *self = Entry::small(nodes, old.key, reset);
+            return;
+        };
+        if new.size() == old.size() && new.flags == old.flags {
+            // SAFETY: of one size and with one set of flags, everything has its old place and nothing else lies there.
+            // The key stays where it is.
+            unsafe { new.write_fields(self.0.as_ptr()) };
+        } else {
+            *self = new.write();
+        }
+    }
+
+    fn address(&self) -> usize {
+        self.0.as_ptr().addr()
+    }
+
+    fn large_pointer(&self) -> Option<*mut Large> {
+        let is_large = self.address() & LARGE != 0;
+        is_large.then(|| self.0.as_ptr().map_addr(|address| address & !LARGE).cast())
+    }
+
+    fn as_large(&self) -> Option<&Large> {
+        // SAFETY: a marked address is that of a box that this entry owns.
+        self.large_pointer().map(|large| unsafe { &*large })
+    }
+
+    fn as_large_mut(&mut self) -> Option<&mut Large> {
+        // SAFETY: as above, and the entry is borrowed exclusively.
+        self.large_pointer().map(|large| unsafe { &mut *large })
+    }
+
+    /// A small entry, taken apart.
+    fn packed(&self, nodes: &Nodes) -> Packed<'_> {
+        debug_assert!(self.as_large().is_none());
+        // SAFETY: a small entry is laid out as the head of this file says, and lives as long as the borrow.
+        unsafe {
+            let head = self.0.as_ptr();
+            let flags = *head;
+            let name = head.add(NAME_AT).cast::<u16>().read_unaligned();
+            let key_length = usize::from(head.add(KEY_LENGTH_AT).cast::<u16>().read_unaligned());
+            let mut at = head.add(HEAD);
+            let node = if flags & IN_FULL != 0 {
+                let node = NodeId(at.cast::<u64>().read_unaligned());
+                at = at.add(8);
+                node
+            } else {
+                nodes.node(name)
+            };
+            let expires_at = (flags & DEADLINE != 0).then(|| {
+                let deadline = at.cast::<u64>().read_unaligned();
+                at = at.add(8);
+                deadline
+            });
+            let value_length = if flags & LONG != 0 {
+                let length = at.cast::<u32>().read_unaligned() as usize;
+                at = at.add(4);
+                length
+            } else {
+                let length = usize::from(*at);
+                at = at.add(1);
+                length
+            };
+            let key = slice::from_raw_parts(at, key_length);
+            let value = slice::from_raw_parts(at.add(key_length), value_length);
+            let time = Time(head.add(TIME_AT).cast::<u64>().read_unaligned());
+            let stamp = Stamp { time, node };
+            let void = flags & VOID != 0;
+            Packed {
+                flags,
+                name,
+                key,
+                reset: Reset {
+                    horizon: Horizon { stamp, void },
+                    value: (flags & VALUE != 0).then_some(value),
+                    expires_at,
+                    seen: &[],
+                },
+            }
+        }
+    }
+}
+
+/// Where the key begins.
+fn key_at(flags: u8) -> usize {
+    let when = |flag: u8, bytes: usize| if flags & flag != 0 { bytes } else { 0 };
+    HEAD + when(IN_FULL, 8) + when(DEADLINE, 8) + 1 + when(LONG, 3)
+}
+
+/// The content of a small entry.
+struct Packed<'a> {
+    flags: u8,
+    name: u16,
+    key: &'a [u8],
+    reset: Reset<'a>,
+}
+
+impl<'a> Packed<'a> {
+    /// `None` if it does not fit the small form.
+    fn new(nodes: &Nodes, key: &'a [u8], reset: &Reset<'a>) -> Option<Self> {
+        let value = reset.value.unwrap_or_default();
+        let fits = u16::try_from(key.len()).is_ok() && u32::try_from(value.len()).is_ok() && reset.seen.is_empty();
+        if !fits {
+            return None;
+        }
+        let name = nodes.name(reset.horizon.stamp.node);
+        let flag = |flag: u8, set: bool| if set { flag } else { 0 };
+        let flags = flag(VOID, reset.horizon.void)
+            | flag(VALUE, reset.value.is_some())
+            | flag(DEADLINE, reset.expires_at.is_some())
+            | flag(IN_FULL, name.is_none())
+            | flag(LONG, value.len() > usize::from(u8::MAX));
+        Some(Packed {
+            flags,
+            name: name.unwrap_or(0),
+            key,
+            reset: *reset,
+        })
+    }
+
+    fn value(&self) -> &'a [u8] {
+        self.reset.value.unwrap_or_default()
+    }
+
+    fn size(&self) -> usize {
+        key_at(self.flags) + self.key.len() + self.value().len()
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::from_size_align(self.size(), ALIGN).expect("two slices that exist make no larger layout than there is")
+    }
+
+    fn write(&self) -> Entry {
+        let layout = self.layout();
+        // SAFETY: the layout is not empty; the fields and the key fill exactly the allocation.
+        unsafe {
+            let Some(to) = NonNull::new(alloc::alloc(layout)) else {
+                alloc::handle_alloc_error(layout);
+            };
+            debug_assert_eq!(to.addr().get() & LARGE, 0);
+            self.write_fields(to.as_ptr());
+            ptr::copy_nonoverlapping(self.key.as_ptr(), to.as_ptr().add(key_at(self.flags)), self.key.len());
+            Entry(to)
+        }
+    }
+
+    /// Writes everything but the key.
+    ///
+    /// # Safety
+    /// `to` has to point to [`Packed::size`] bytes that may be written, and the value must not lie there.
+    unsafe fn write_fields(&self, to: *mut u8) {
+        let stamp = self.reset.horizon.stamp;
+        let value = self.value();
+        // SAFETY: all of it lies within the size.
+        unsafe {
+            to.write(self.flags);
+            to.add(TIME_AT).cast::<u64>().write_unaligned(stamp.time.0);
+            to.add(NAME_AT).cast::<u16>().write_unaligned(self.name);
+            to.add(KEY_LENGTH_AT)
+                .cast::<u16>()
+                .write_unaligned(self.key.len() as u16);
+            let mut at = to.add(HEAD);
+            if self.flags & IN_FULL != 0 {
+                at.cast::<u64>().write_unaligned(stamp.node.0);
+                at = at.add(8);
+            }
+            if let Some(deadline) = self.reset.expires_at {
+                at.cast::<u64>().write_unaligned(deadline);
+                at = at.add(8);
+            }
+            if self.flags & LONG != 0 {
+                at.cast::<u32>().write_unaligned(value.len() as u32);
+            } else {
+                at.write(value.len() as u8);
+            }
+            let after_key = to.add(key_at(self.flags) + self.key.len());
+            ptr::copy_nonoverlapping(value.as_ptr(), after_key, value.len());
+        }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if let Some(large) = self.large_pointer() {
+            // SAFETY: made by `Box::into_raw`, and owned by this entry.
+            drop(unsafe { Box::from_raw(large) });
+            return;
+        }
+        // SAFETY: a small entry is laid out as the head of this file says, and was allocated with this layout.
+        unsafe {
+            let head = self.0.as_ptr();
+            let flags = *head;
+            let key_length = usize::from(head.add(KEY_LENGTH_AT).cast::<u16>().read_unaligned());
+            let key_at = key_at(flags);
+            let value_length = if flags & LONG != 0 {
+                head.add(key_at - 4).cast::<u32>().read_unaligned() as usize
+            } else {
+                usize::from(*head.add(key_at - 1))
+            };
+            let size = key_at + key_length + value_length;
+            alloc::dealloc(head, Layout::from_size_align_unchecked(size, ALIGN));
+        }
+    }
+}
+
+impl Borrow<[u8]> for Entry {
+    fn borrow(&self) -> &[u8] {
+        self.key()
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Entry {}
+
+impl Hash for Entry {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
+}
+
+impl std::fmt::Debug for Entry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Entry").field(&self.key()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::cache::hash::KeyHash;
+
+    fn put(at: u64, node: u64, value: &[u8], expires_at: Option<u64>) -> Change {
+        Change::Put {
+            at: Stamp {
+                time: Time(at),
+                node: NodeId(node),
+            },
+            value: Some(Bytes::copy_from_slice(value)),
+            expires_at,
+            seen: Vec::new(),
+        }
+    }
+
+    fn add(at: u64) -> Change {
+        Change::Add {
+            node: NodeId(9),
+            base: Default::default(),
+            sum: 1,
+            at: Stamp {
+                time: Time(at),
+                node: NodeId(9),
+            },
+        }
+    }
+
+    /// What a key of its own state, without entry, makes of the same changes.
+    fn check(nodes: &Nodes, key: &[u8], changes: &[Change]) {
+        let hash = KeyHash::of(key);
+        let mut model = KeyState::new();
+        let mut entry: Option<Entry> = None;
+        for change in changes {
+            let expected = model.apply(hash, change);
+            let delta = match &mut entry {
+                Some(entry) => entry.apply(nodes, hash, change),
+                None => {
+                    let made = Entry::made_by(nodes, key, hash, change);
+                    let (made, delta) = made.map_or((None, 0), |(made, delta)| (Some(made), delta));
+                    entry = made;
+                    delta
+                }
+            };
+            assert_eq!(delta, expected, "{change:?}");
+        }
+        let entry = entry.expect("something was written");
+        assert_eq!(entry.key(), key);
+        let parts = |state: State<'_>| {
+            let mut parts = Vec::new();
+            state.parts(|part| parts.push((part.element(), part.hash(hash), part.change())));
+            parts
+        };
+        assert_eq!(parts(entry.state(nodes)), parts(State::Large(&model)));
+        assert_eq!(entry.state(nodes).holds_data(), model.holds_data());
+    }
+
+    #[test]
+    fn an_entry_is_the_state_it_stands_for() {
+        let nodes = Nodes::new();
+        let lengths = [0, 1, 16, 254, 255, 256, 70_000];
+        for key in lengths.map(|length| vec![b'k'; length]) {
+            for first in lengths.map(|length| vec![b'a'; length]) {
+                for second in lengths.map(|length| vec![b'b'; length]) {
+                    for (node, deadline) in [(7, None), (0, Some(5)), (8, Some(u64::MAX))] {
+                        let first = put(10, 7, &first, None);
+                        let second = put(20, node, &second, deadline);
+                        check(&nodes, &key, &[first.clone(), second.clone()]);
+                        check(
+                            &nodes,
+                            &key,
+                            &[second.clone(), first.clone(), put(30, 7, b"", deadline)],
+                        );
+                        check(&nodes, &key, &[first, add(15), second.clone(), add(25), second]);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_value_and_key_of_16_bytes_take_48_with_their_namespace() {
+        let change = put(10, 7, &[b'v'; 16], None);
+        let reset = Reset::of(&change).expect("a put");
+        let nodes = Nodes::new();
+        let small = Packed::new(&nodes, &[b'k'; 17], &reset).expect("fits");
+        assert_eq!(small.size(), 47);
+        assert_eq!(size_of::<Entry>(), 8);
+    }
+
+    #[test]
+    fn processes_without_a_short_name_are_written_out() {
+        let nodes = Nodes::new();
+        let mut unnamed = 0;
+        for node in 1..20_000 {
+            let node = NodeId(node);
+            unnamed += usize::from(nodes.name(node).is_none());
+            let change = put(10, node.0, b"v", None);
+            let (entry, _) = Entry::made_by(&nodes, b"k", KeyHash::of(b"k"), &change).expect("a put");
+            let State::Reset(reset) = entry.state(&nodes) else {
+                panic!("a put alone is small")
+            };
+            assert_eq!(reset.horizon.stamp.node, node);
+        }
+        assert!(unnamed > 10_000);
+    }
+}
