@@ -4,6 +4,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+// Keys are small allocations by the million: see Cargo.toml.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// wasmCloud capability provider wasmcloud:keyvalue: an in-memory map replicated between hosts over NATS.
 ///
 /// A wasmCloud host starts it without arguments and writes host data (one line of base64 JSON) to its standard input.
