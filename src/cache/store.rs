@@ -294,6 +294,15 @@ impl Cache {
         Ok(changed)
     }
 
+    /// Merges the commands of a frame, in order. Answers for each as [`Cache::apply`] does.
+    pub fn apply_all<'a>(
+        &'a self,
+        commands: &'a [Command],
+        now: Millis,
+    ) -> impl Iterator<Item = Result<bool, CommandError>> + 'a {
+        commands.iter().map(move |command| self.apply(command, now))
+    }
+
     /// Writes a partition out as commands that rebuild it in any other cache. What the next sweep drops is left out:
     /// two nodes that are not swept at the same time would give it back to each other for ever.
     pub fn commands(&self, partition: Partition, mut emit: impl FnMut(Command)) {

@@ -5,7 +5,13 @@
 // Benchmarks talk to the outside; the clock rule of clippy.toml is for the provider's core.
 #![allow(clippy::disallowed_methods)]
 
+mod apply;
+mod growth;
+mod lag;
+mod live;
+mod node;
 mod report;
+mod sample;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -62,8 +68,20 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(_arguments: Arguments) -> Result<()> {
-    let lines: Vec<report::Line> = Vec::new();
+async fn run(arguments: Arguments) -> Result<()> {
+    let mut lines: Vec<report::Line> = Vec::new();
+    if arguments.wants(2) {
+        lines.extend(lag::lines(&arguments).await?);
+    }
+    if arguments.wants(4) {
+        lines.extend(live::lines(&arguments).await?);
+    }
+    if arguments.wants(3) {
+        lines.extend(apply::lines(&arguments)?);
+    }
+    if arguments.wants(8) {
+        lines.extend(growth::lines(&arguments)?);
+    }
     report::print(&lines);
     Ok(())
 }

@@ -78,4 +78,17 @@ impl Line {
 }
 
 /// Prints the table.
-pub fn print(_lines: &[Line]) {}
+pub fn print(lines: &[Line]) {
+    for line in lines {
+        let peer = line.peer.as_ref().map(|peer| crate::sample::median(&peer.samples));
+        let ours = crate::sample::median(&line.ours);
+        println!(
+            "{} | {} | {ours:.3} {} | {peer:.3?} | {:.3?} | {:?}",
+            line.bar,
+            line.what,
+            line.unit,
+            peer.map(|peer| ours / peer),
+            line.limit
+        );
+    }
+}

@@ -1,0 +1,137 @@
+//! Bar 4: sustained live replication of one writer to two nodes, beside Redis SET with one replica.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use bytes::Bytes;
+use nats_kvcache::cache::Key;
+use nats_kvcache::time;
+use testkit::{Lattice, NatsServer};
+
+use crate::node::{self, equal, key, meet, LibraryNode};
+use crate::Arguments;
+
+/// Keys that are written, in an order that looks random.
+const KEYS: usize = 1_000_000;
+
+/// Bytes of a value.
+pub const VALUE_BYTES: usize = 32;
+
+/// What one run measures.
+pub struct Live {
+    /// Writes per second, from the first until all nodes hold the last.
+    pub per_second: f64,
+    /// The longest that a write, looked at now and then, took to be readable on each of the others, in ms.
+    pub lag_ms: f64,
+    /// How much the process has grown beyond what the caches hold in the end, at most, in MB.
+    pub grown_mb: f64,
+    /// Frames that were asked for again.
+    pub asked: u64,
+}
+
+/// Writes `commands` values through the first of three nodes.
+pub async fn measure(commands: usize) -> Result<Live> {
+    let server = NatsServer::start().await?;
+    let lattice = Lattice::new(server.url());
+    let mut nodes = Vec::new();
+    for _ in 0..3 {
+        nodes.push(LibraryNode::start(node::empty_cache(), &lattice).await?);
+    }
+    meet(&nodes).await?;
+    let order = node::shuffled(KEYS);
+    let keys: Vec<Key> = order.into_iter().map(key).collect();
+    // Every key is there, so that memory that grows is memory that waits.
+    write(&nodes[0], &keys, KEYS, &AtomicU64::new(0)).await?;
+    equal(&nodes).await?;
+    let watch = Watch::start(&nodes, keys.clone());
+    let started = Instant::now();
+    write(&nodes[0], &keys, commands, &watch.written).await?;
+    equal(&nodes).await?;
+    let per_second = commands as f64 / started.elapsed().as_secs_f64();
+    let (lag, grown) = watch.stop();
+    let mut asked = 0;
+    for node in nodes {
+        asked += node.replicator.status().counters.frames_asked;
+        node.replicator.stop().await;
+    }
+    Ok(Live {
+        per_second,
+        lag_ms: lag.as_secs_f64() * 1e3,
+        grown_mb: grown as f64 / 1e6,
+        asked,
+    })
+}
+
+/// Value number `number`.
+fn value(number: u64) -> Bytes {
+    let mut bytes = [b'v'; VALUE_BYTES];
+    bytes[..8].copy_from_slice(&number.to_be_bytes());
+    Bytes::copy_from_slice(&bytes)
+}
+
+async fn write(node: &LibraryNode, keys: &[Key], count: usize, written: &AtomicU64) -> Result<()> {
+    for number in 0..count {
+        node.set(&keys[number % keys.len()], value(number as u64)).await?;
+        written.store(number as u64 + 1, Ordering::Release);
+    }
+    Ok(())
+}
+
+/// Looks now and then how far behind the others are, and how large the process is.
+struct Watch {
+    written: Arc<AtomicU64>,
+    done: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<(Duration, u64)>,
+}
+
+impl Watch {
+    fn start(nodes: &[LibraryNode], keys: Vec<Key>) -> Self {
+        let written = Arc::new(AtomicU64::new(0));
+        let done = Arc::new(AtomicBool::new(false));
+        let caches: Vec<_> = nodes[1..].iter().map(|node| node.cache.clone()).collect();
+        let (noted, over) = (written.clone(), done.clone());
+        let thread = std::thread::spawn(move || {
+            let before = resident();
+            let (mut longest, mut largest) = (Duration::ZERO, before);
+            while !over.load(Ordering::Acquire) {
+                std::thread::sleep(Duration::from_millis(20));
+                largest = largest.max(resident());
+                let Some(number) = noted.load(Ordering::Acquire).checked_sub(1) else { continue };
+                let (started, place) = (Instant::now(), number as usize % keys.len());
+                let reached = |cache: &Arc<nats_kvcache::cache::Cache>| {
+                    let found = cache.get(&keys[place], time::wall()).ok().flatten();
+                    found.is_some_and(|found| found[..8] >= number.to_be_bytes()[..])
+                };
+                while !caches.iter().all(reached) && !over.load(Ordering::Acquire) {
+                    std::thread::sleep(Duration::from_micros(200));
+                }
+                longest = longest.max(started.elapsed());
+            }
+            (longest, largest - before)
+        });
+        Watch { written, done, thread }
+    }
+
+    fn stop(self) -> (Duration, u64) {
+        self.done.store(true, Ordering::Release);
+        self.thread.join().expect("looking does not fail")
+    }
+}
+
+/// Resident bytes of this process.
+pub fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    pages * 4096
+}
+
+/// Measures the bar.
+pub async fn lines(arguments: &Arguments) -> Result<Vec<crate::report::Line>> {
+    for _ in 0..arguments.runs() {
+        let live = measure(2_000_000).await?;
+        println!("{:.0} /s lag {:.1} ms grown {:.1} MB asked {}", live.per_second, live.lag_ms, live.grown_mb, live.asked);
+    }
+    Ok(Vec::new())
+}
