@@ -5,7 +5,13 @@
 // Benchmarks talk to the outside; the clock rule of clippy.toml is for the provider's core.
 #![allow(clippy::disallowed_methods)]
 
+mod caller;
+mod cpu;
+mod load;
 mod report;
+mod rpc;
+mod start;
+mod value;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -62,8 +68,14 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(_arguments: Arguments) -> Result<()> {
-    let lines: Vec<report::Line> = Vec::new();
+async fn run(arguments: Arguments) -> Result<()> {
+    let mut lines: Vec<report::Line> = Vec::new();
+    if arguments.wants(1) {
+        lines.extend(rpc::lines(&arguments).await?);
+    }
+    if arguments.wants(10) {
+        lines.extend(start::lines(&arguments).await?);
+    }
     report::print(&lines);
     Ok(())
 }
