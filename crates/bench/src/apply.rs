@@ -63,6 +63,14 @@ pub fn lines(arguments: &Arguments) -> Result<Vec<Line>> {
     let unit = "million commands/s";
     Ok(vec![
         Line::alone(3, what, unit, ours.clone(), Limit::AtLeast(2.0)),
-        Line::against(3, what, unit, ours, "insert into DashMap<String, String>", peer, Limit::AtLeast(0.6)),
+        Line::against(
+            3,
+            what,
+            unit,
+            ours,
+            "insert into DashMap<String, String>",
+            peer,
+            Limit::AtLeast(0.6),
+        ),
     ])
 }

@@ -44,7 +44,9 @@ impl Size {
     fn numbers(&self) -> Vec<usize> {
         let mut state = 0x1234_5678_9abc_def1u64;
         let mut next = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             (state >> 33) as usize % self.keys
         };
         (0..OPERATIONS).map(|_| next()).collect()
@@ -89,7 +91,11 @@ impl Size {
         let author = Cache::new(NodeId(78), Limits::default());
         author.clock().observe(self.cache.clock().latest());
         let value = Bytes::from(vec![b'x'; VALUE_BYTES]);
-        let put = |key: &Key| author.set(key, value.clone(), 0, time::wall()).expect("within all limits");
+        let put = |key: &Key| {
+            author
+                .set(key, value.clone(), 0, time::wall())
+                .expect("within all limits")
+        };
         keys.iter().map(put).collect()
     }
 }
@@ -117,7 +123,10 @@ pub fn lines(arguments: &Arguments) -> Result<Vec<Line>> {
             Limit::AtMost(2.0),
         ));
     }
-    for (place, what) in [(3, "DashMap<String, String> get"), (4, "DashMap<String, String> insert")] {
+    for (place, what) in [
+        (3, "DashMap<String, String> get"),
+        (4, "DashMap<String, String> insert"),
+    ] {
         lines.push(Line::against(
             8,
             format!("{what} at {large} keys, beside {SMALL} keys"),

@@ -86,7 +86,9 @@ impl Raw {
             // Kept for as long as messages come.
             let _receiver = receiver;
             while let Some(message) = subscription.next().await {
-                let number = std::str::from_utf8(&message.payload[..16]).ok().and_then(|text| text.parse().ok());
+                let number = std::str::from_utf8(&message.payload[..16])
+                    .ok()
+                    .and_then(|text| text.parse().ok());
                 noted.store(number.unwrap_or(0), Ordering::Release);
             }
         });
@@ -128,7 +130,15 @@ pub async fn lines(arguments: &Arguments) -> Result<Vec<Line>> {
     let line = |place: usize, name: &str, bar: f64| {
         let what = format!("write on one node to readable on another, 128 B, idle, {name}");
         let limit = Limit::AtMost(bar);
-        Line::against(2, what, "us", column(&us, place), "raw NATS, one way", column(&them, place), limit)
+        Line::against(
+            2,
+            what,
+            "us",
+            column(&us, place),
+            "raw NATS, one way",
+            column(&them, place),
+            limit,
+        )
     };
     Ok(vec![line(0, "p50", 1.5), line(1, "p99", 2.0)])
 }

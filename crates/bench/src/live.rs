@@ -98,7 +98,9 @@ impl Watch {
             while !over.load(Ordering::Acquire) {
                 std::thread::sleep(Duration::from_millis(20));
                 largest = largest.max(resident());
-                let Some(number) = noted.load(Ordering::Acquire).checked_sub(1) else { continue };
+                let Some(number) = noted.load(Ordering::Acquire).checked_sub(1) else {
+                    continue;
+                };
                 let (started, place) = (Instant::now(), number as usize % keys.len());
                 let reached = |cache: &Arc<nats_kvcache::cache::Cache>| {
                     let found = cache.get(&keys[place], time::wall()).ok().flatten();
@@ -123,7 +125,11 @@ impl Watch {
 /// Resident bytes of this process.
 pub fn resident() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    let pages: u64 = statm
+        .split(' ')
+        .nth(1)
+        .and_then(|pages| pages.parse().ok())
+        .unwrap_or(0);
     pages * 4096
 }
 
@@ -131,7 +137,10 @@ pub fn resident() -> u64 {
 pub async fn lines(arguments: &Arguments) -> Result<Vec<crate::report::Line>> {
     for _ in 0..arguments.runs() {
         let live = measure(2_000_000).await?;
-        println!("{:.0} /s lag {:.1} ms grown {:.1} MB asked {}", live.per_second, live.lag_ms, live.grown_mb, live.asked);
+        println!(
+            "{:.0} /s lag {:.1} ms grown {:.1} MB asked {}",
+            live.per_second, live.lag_ms, live.grown_mb, live.asked
+        );
     }
     Ok(Vec::new())
 }

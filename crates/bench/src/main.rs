@@ -6,12 +6,18 @@
 #![allow(clippy::disallowed_methods)]
 
 mod apply;
+mod caller;
+mod cpu;
 mod growth;
 mod lag;
 mod live;
+mod load;
 mod node;
 mod report;
+mod rpc;
 mod sample;
+mod start;
+mod value;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -70,17 +76,23 @@ async fn main() -> ExitCode {
 
 async fn run(arguments: Arguments) -> Result<()> {
     let mut lines: Vec<report::Line> = Vec::new();
+    if arguments.wants(1) {
+        lines.extend(rpc::lines(&arguments).await?);
+    }
     if arguments.wants(2) {
         lines.extend(lag::lines(&arguments).await?);
-    }
-    if arguments.wants(4) {
-        lines.extend(live::lines(&arguments).await?);
     }
     if arguments.wants(3) {
         lines.extend(apply::lines(&arguments)?);
     }
+    if arguments.wants(4) {
+        lines.extend(live::lines(&arguments).await?);
+    }
     if arguments.wants(8) {
         lines.extend(growth::lines(&arguments)?);
+    }
+    if arguments.wants(10) {
+        lines.extend(start::lines(&arguments).await?);
     }
     report::print(&lines);
     Ok(())

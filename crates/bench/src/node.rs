@@ -32,7 +32,9 @@ pub fn shuffled(count: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..count).collect();
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     for place in (1..count).rev() {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         order.swap(place, ((state >> 33) as usize) % (place + 1));
     }
     order
@@ -62,7 +64,11 @@ pub fn commands(keys: usize, value_bytes: usize) -> Vec<Command> {
     let now = time::wall();
     shuffled(keys)
         .into_iter()
-        .map(|number| author.set(&key(number), value.clone(), 0, now).expect("within all limits"))
+        .map(|number| {
+            author
+                .set(&key(number), value.clone(), 0, now)
+                .expect("within all limits")
+        })
         .collect()
 }
 
@@ -122,7 +128,10 @@ pub async fn meet(nodes: &[LibraryNode]) -> Result<()> {
 /// Waits until all nodes hold the same. Looks every millisecond.
 pub async fn equal(nodes: &[LibraryNode]) -> Result<()> {
     let started = Instant::now();
-    while !nodes.iter().all(|node| node.cache.root_digest() == nodes[0].cache.root_digest()) {
+    while !nodes
+        .iter()
+        .all(|node| node.cache.root_digest() == nodes[0].cache.root_digest())
+    {
         ensure!(started.elapsed() < LIMIT, "the nodes do not get equal");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }

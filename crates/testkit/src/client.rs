@@ -92,6 +92,7 @@ pub struct KeyValueClient {
     rpc: RpcClient,
     cluster: Arc<KeyPair>,
     lattice: String,
+    host_id: String,
     origin: WasmCloudEntity,
     target: WasmCloudEntity,
     limit_ms: Arc<AtomicU64>,
@@ -117,9 +118,10 @@ impl KeyValueClient {
     ) -> Self {
         let host_id = KeyPair::new_server().public_key();
         Self {
-            rpc: RpcClient::new(connection, host_id, Some(CALL_LIMIT), lattice.cluster()),
+            rpc: RpcClient::new(connection, host_id.clone(), Some(CALL_LIMIT), lattice.cluster()),
             cluster: lattice.cluster(),
             lattice: lattice.prefix().to_owned(),
+            host_id,
             origin: entity(actor.id(), "", ""),
             target: entity(provider_key, link_name, CONTRACT_ID),
             limit_ms: Arc::new(AtomicU64::new(CALL_LIMIT.as_millis() as u64)),
@@ -138,6 +140,20 @@ impl KeyValueClient {
             .await
     }
 
+    /// The subject on which the provider takes invocations.
+    pub fn subject(&self) -> String {
+        wasmbus_rpc::rpc_client::rpc_topic(&self.target, &self.lattice)
+    }
+
+    /// A signed invocation as [`Self::call_raw`] sends it, for callers with a connection of their own. What comes back
+    /// is read with [`answer_in`].
+    pub fn invocation(&self, method: &str, argument: &[u8]) -> RpcResult<Vec<u8>> {
+        let mut invocation = self.unsigned(method, argument);
+        let claims = claims_of(&invocation, self.cluster.public_key(), None);
+        invocation.encoded_claims = encode(&claims, &self.cluster)?;
+        serialize(&invocation)
+    }
+
     /// Bytes that are no invocation at all, sent where invocations are expected.
     pub async fn send_garbage(&self, bytes: &[u8]) -> RpcResult<Vec<u8>> {
         self.exchange(bytes.to_vec()).await
@@ -150,14 +166,7 @@ impl KeyValueClient {
     }
 
     fn forge(&self, method: &str, argument: &[u8], forgery: Forgery) -> RpcResult<Invocation> {
-        let mut invocation = Invocation::default();
-        invocation.origin = self.origin.clone();
-        invocation.target = self.target.clone();
-        invocation.operation = method.to_owned();
-        invocation.msg = argument.to_vec();
-        invocation.content_length = Some(argument.len() as u64);
-        invocation.id = make_uuid();
-        invocation.host_id = KeyPair::new_server().public_key();
+        let mut invocation = self.unsigned(method, argument);
         match forgery {
             Forgery::WrongTarget => invocation.target.public_key = KeyPair::new_service().public_key(),
             Forgery::UnlinkedActor => invocation.origin.public_key = Actor::new().id,
@@ -179,6 +188,18 @@ impl KeyValueClient {
         Ok(invocation)
     }
 
+    fn unsigned(&self, method: &str, argument: &[u8]) -> Invocation {
+        let mut invocation = Invocation::default();
+        invocation.origin = self.origin.clone();
+        invocation.target = self.target.clone();
+        invocation.operation = method.to_owned();
+        invocation.msg = argument.to_vec();
+        invocation.content_length = Some(argument.len() as u64);
+        invocation.id = make_uuid();
+        invocation.host_id = self.host_id.clone();
+        invocation
+    }
+
     fn sign(&self, invocation: &Invocation, forgery: Forgery) -> RpcResult<String> {
         let foreign = KeyPair::new_cluster();
         let issuer = if forgery == Forgery::ForeignIssuer {
@@ -190,29 +211,12 @@ impl KeyValueClient {
             Forgery::ForeignIssuer | Forgery::BrokenSignature => &foreign,
             _ => &*self.cluster,
         };
-        let target_url = format!("{}/{}", invocation.target.url(), invocation.operation);
-        let origin_url = invocation.origin.url();
-        let claims = Claims::<jwt::Invocation>::with_dates(
-            issuer,
-            invocation.id.clone(),
-            None,
-            (forgery == Forgery::Expired).then_some(1),
-            &target_url,
-            &origin_url,
-            &invocation_hash(&[&origin_url, &target_url, &invocation.operation], &invocation.msg),
-        );
-        claims
-            .encode(signer)
-            .map_err(|error| RpcError::Other(error.to_string()))
+        let claims = claims_of(invocation, issuer, (forgery == Forgery::Expired).then_some(1));
+        encode(&claims, signer)
     }
 
     async fn exchange(&self, payload: Vec<u8>) -> RpcResult<Vec<u8>> {
-        let subject = wasmbus_rpc::rpc_client::rpc_topic(&self.target, &self.lattice);
-        let answer: InvocationResponse = deserialize(&self.rpc.request(subject, payload).await?)?;
-        match answer.error {
-            Some(error) => Err(RpcError::Rpc(error)),
-            None => Ok(answer.msg),
-        }
+        answer_in(&self.rpc.request(self.subject(), payload).await?)
     }
 }
 
@@ -227,12 +231,43 @@ impl Transport for KeyValueClient {
     }
 }
 
+/// What a provider has answered to an invocation.
+pub fn answer_in(payload: &[u8]) -> RpcResult<Vec<u8>> {
+    let answer: InvocationResponse = deserialize(payload)?;
+    match answer.error {
+        Some(error) => Err(RpcError::Rpc(error)),
+        None => Ok(answer.msg),
+    }
+}
+
+fn claims_of(invocation: &Invocation, issuer: String, expires: Option<u64>) -> Claims<jwt::Invocation> {
+    let target_url = format!("{}/{}", invocation.target.url(), invocation.operation);
+    let origin_url = invocation.origin.url();
+    let hash = invocation_hash(&[&origin_url, &target_url, &invocation.operation], &invocation.msg);
+    Claims::<jwt::Invocation>::with_dates(
+        issuer,
+        invocation.id.clone(),
+        None,
+        expires,
+        &target_url,
+        &origin_url,
+        &hash,
+    )
+}
+
+fn encode(claims: &Claims<jwt::Invocation>, signer: &KeyPair) -> RpcResult<String> {
+    claims
+        .encode(signer)
+        .map_err(|error| RpcError::Other(error.to_string()))
+}
+
 /// The hash that the claims of an invocation carry. The SDK keeps its own private.
 fn invocation_hash(texts: &[&str], argument: &[u8]) -> String {
     let mut hasher = Sha256::new();
     texts.iter().for_each(|text| hasher.update(text.as_bytes()));
     hasher.update(argument);
-    hasher.finalize().iter().map(|byte| format!("{byte:02X}")).collect()
+    let digits = |byte: &u8| [byte >> 4, byte & 15].map(|digit| char::from(b"0123456789ABCDEF"[usize::from(digit)]));
+    hasher.finalize().iter().flat_map(digits).collect()
 }
 
 fn entity(public_key: &str, link_name: &str, contract_id: &str) -> WasmCloudEntity {

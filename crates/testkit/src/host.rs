@@ -499,19 +499,7 @@ impl ProviderProcess {
 
     /// Resident memory of the process.
     pub fn resident_bytes(&self) -> Result<u64> {
-        let path = format!("/proc/{}/status", self.pid());
-        let text = std::fs::read_to_string(&path).with_context(|| path.clone())?;
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .context("no VmRSS line")?;
-        let kibibytes: u64 = line
-            .trim()
-            .trim_end_matches("kB")
-            .trim()
-            .parse()
-            .context("VmRSS is no number")?;
-        Ok(kibibytes * 1024)
+        self.process.resident_bytes()
     }
 
     async fn publish_link(&self, what: &str, actor: &Actor, values: &[(&str, &str)]) -> Result<()> {

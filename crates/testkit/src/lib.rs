@@ -3,7 +3,8 @@
 //! The kit plays the roles around the provider: [`NatsServer`] is the server of a lattice, [`Lattice`] and
 //! [`ProviderProcess`] do what a wasmCloud host does (start the binary with host data on stdin, put and delete links,
 //! ask for health, shut down), [`KeyValueClient`] sends signed invocations as an actor's host does, and [`KeyValue`]
-//! puts short names on the operations of the contract. [`FaultyProxy`] and [`NatsCluster`] are there to break things.
+//! puts short names on the operations of the contract. [`FaultyProxy`] and [`NatsCluster`] are there to break things,
+//! [`RedisServer`] to measure beside.
 //!
 //! Nothing here sleeps for luck: [`eventually`] polls a condition with a limit and reports the last reason.
 
@@ -20,12 +21,13 @@ mod nats_cluster;
 mod nats_server;
 mod process;
 mod proxy;
+mod redis_server;
 mod status;
 mod wait;
 mod workload;
 mod workspace;
 
-pub use client::{Actor, Forgery, KeyValueClient};
+pub use client::{answer_in, Actor, Forgery, KeyValueClient};
 pub use guard::KillOnDrop;
 pub use host::{encode_host_data, run_to_end, Lattice, ProviderOptions, ProviderProcess};
 pub use host::{CONTRACT_ID, DEFAULT_LINK_NAME, TEST_HOST_ID};
@@ -35,6 +37,7 @@ pub use log::CapturedLog;
 pub use nats_cluster::NatsCluster;
 pub use nats_server::{nats_server_or_skip, NatsServer, NatsServerBuilder, ServerLimits};
 pub use proxy::{Direction, FaultyProxy, ProxyStats};
+pub use redis_server::{redis_benchmark, RedisServer};
 pub use status::{Status, SyncState};
 pub use wait::eventually;
 pub use workload::Workload;

@@ -52,6 +52,23 @@ impl OwnedProcess {
         }
     }
 
+    /// Resident memory, in bytes.
+    pub(crate) fn resident_bytes(&self) -> Result<u64> {
+        let path = format!("/proc/{}/status", self.pid());
+        let text = std::fs::read_to_string(&path).with_context(|| path.clone())?;
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .context("no VmRSS line")?;
+        let kibibytes: u64 = line
+            .trim()
+            .trim_end_matches("kB")
+            .trim()
+            .parse()
+            .context("VmRSS is no number")?;
+        Ok(kibibytes * 1024)
+    }
+
     fn id(&self) -> Result<Pid> {
         let id = i32::try_from(self.pid()).ok();
         id.and_then(Pid::from_raw).context("process id out of range")
