@@ -8,9 +8,11 @@ use anyhow::Result;
 use bytes::Bytes;
 use nats_kvcache::cache::Key;
 use nats_kvcache::time;
-use testkit::{Lattice, NatsServer};
+use testkit::{Lattice, NatsServer, RedisServer};
 
 use crate::node::{self, equal, key, meet, LibraryNode};
+use crate::redis;
+use crate::report::{Limit, Line};
 use crate::Arguments;
 
 /// Keys that are written, in an order that looks random.
@@ -134,13 +136,61 @@ pub fn resident() -> u64 {
 }
 
 /// Measures the bar.
-pub async fn lines(arguments: &Arguments) -> Result<Vec<crate::report::Line>> {
+pub async fn lines(arguments: &Arguments) -> Result<Vec<Line>> {
+    let commands = if arguments.quick { 1_000_000 } else { 3_000_000 };
+    let primary = RedisServer::start().await?;
+    let replica = RedisServer::replica_of(&primary).await?;
+    let (mut runs, mut one, mut many) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..arguments.runs() {
-        let live = measure(2_000_000).await?;
-        println!(
-            "{:.0} /s lag {:.1} ms grown {:.1} MB asked {}",
-            live.per_second, live.lag_ms, live.grown_mb, live.asked
-        );
+        runs.push(measure(commands).await?);
+        one.push(redis::sets_per_second(&primary, 1, commands / 2, VALUE_BYTES).await? / 1e3);
+        replica.wait_in_sync(&primary).await?;
+        many.push(redis::sets_per_second(&primary, 50, commands / 2, VALUE_BYTES).await? / 1e3);
+        replica.wait_in_sync(&primary).await?;
     }
-    Ok(Vec::new())
+    let column = |of: fn(&Live) -> f64| runs.iter().map(of).collect::<Vec<_>>();
+    let rate = column(|run| run.per_second / 1e3);
+    let what = "live replication over NATS, one writer to two nodes (16 B + 32 B)";
+    let unit = "thousand/s";
+    Ok(vec![
+        Line::against(
+            4,
+            what,
+            unit,
+            rate.clone(),
+            "Redis SET, one replica, 1 client",
+            one,
+            Limit::AtLeast(4.0),
+        ),
+        Line::against(
+            4,
+            what,
+            unit,
+            rate,
+            "Redis SET, one replica, 50 clients",
+            many,
+            Limit::None,
+        ),
+        Line::alone(
+            4,
+            "longest lag during it",
+            "ms",
+            column(|run| run.lag_ms),
+            Limit::AtMost(1_000.0),
+        ),
+        Line::alone(
+            4,
+            "memory of queues during it, all nodes",
+            "MB",
+            column(|run| run.grown_mb),
+            Limit::AtMost(256.0),
+        ),
+        Line::alone(
+            4,
+            "frames asked for again during it",
+            "frames",
+            column(|run| run.asked as f64),
+            Limit::None,
+        ),
+    ])
 }

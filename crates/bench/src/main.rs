@@ -7,12 +7,17 @@
 
 mod apply;
 mod caller;
+mod cold;
 mod cpu;
 mod growth;
 mod lag;
 mod live;
 mod load;
+mod memory;
 mod node;
+mod reads;
+mod redis;
+mod repair;
 mod report;
 mod rpc;
 mod sample;
@@ -88,8 +93,20 @@ async fn run(arguments: Arguments) -> Result<()> {
     if arguments.wants(4) {
         lines.extend(live::lines(&arguments).await?);
     }
+    if arguments.wants(5) {
+        lines.extend(cold::lines(&arguments).await?);
+    }
+    if arguments.wants(6) {
+        lines.extend(memory::lines(&arguments).await?);
+    }
+    if arguments.wants(7) {
+        lines.extend(repair::lines(&arguments).await?);
+    }
     if arguments.wants(8) {
         lines.extend(growth::lines(&arguments)?);
+    }
+    if arguments.wants(9) {
+        lines.extend(reads::lines(&arguments).await?);
     }
     if arguments.wants(10) {
         lines.extend(start::lines(&arguments).await?);

@@ -1,0 +1,154 @@
+//! Bar 5: an empty node is filled by its peers, beside a full sync of Redis and the same bytes sent raw over NATS.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{ensure, Result};
+use bytes::Bytes;
+use futures::StreamExt;
+use nats_kvcache::cache::{Cache, Key};
+use nats_kvcache::time;
+use testkit::{Lattice, NatsServer, ProviderOptions, RedisServer};
+
+use crate::node::{self, field, key, LibraryNode, LIMIT};
+use crate::redis;
+use crate::report::{Limit, Line};
+use crate::sample::quantile_us;
+use crate::Arguments;
+
+/// Keys of 16 bytes with values of as many.
+const KEYS: usize = 1_000_000;
+const VALUE_BYTES: usize = 16;
+
+/// Bytes of a raw message, as the answers of a replay have them.
+const RAW_BYTES: usize = 256 << 10;
+
+/// Fills an empty provider process; returns seconds from its start, and the bytes of its replay.
+pub async fn fill_provider(arguments: &Arguments, lattice: &Lattice, keys: usize) -> Result<(f64, usize)> {
+    let started = Instant::now();
+    let mut provider = lattice.start(ProviderOptions::new(&arguments.bin)).await?;
+    let line = provider.wait_for_log("synced keys=", LIMIT).await?;
+    let seconds = started.elapsed().as_secs_f64();
+    ensure!(field(&line, "keys=")? as usize == keys, "not all keys arrived: {line}");
+    let status = provider.wait_status(LIMIT, |status| status.keys == keys as u64).await?;
+    ensure!(status.keys == keys as u64, "not all keys arrived");
+    let health = provider.health().await?.message.unwrap_or_default();
+    let bytes = field(&health, "replay_bytes=")? as usize;
+    provider.kill()?;
+    Ok((seconds, bytes))
+}
+
+/// Seconds for `bytes` in messages of [`RAW_BYTES`] from one client to another.
+async fn raw(server: &NatsServer, bytes: usize) -> Result<f64> {
+    let (sender, receiver) = (
+        async_nats::connect(server.url()).await?,
+        async_nats::connect(server.url()).await?,
+    );
+    let mut subscription = receiver.subscribe("raw").await?;
+    receiver.flush().await?;
+    let received = tokio::spawn(async move {
+        let mut received = 0;
+        while received < bytes {
+            let Some(message) = subscription.next().await else {
+                break;
+            };
+            received += message.payload.len();
+        }
+        drop(receiver);
+        received
+    });
+    let payload = Bytes::from(vec![b'r'; RAW_BYTES]);
+    let started = Instant::now();
+    for _ in 0..bytes.div_ceil(RAW_BYTES) {
+        sender.publish("raw", payload.clone()).await?;
+    }
+    ensure!(received.await? >= bytes, "raw messages were lost");
+    Ok(started.elapsed().as_secs_f64())
+}
+
+/// Reads on the responder, again and again, from a thread of their own.
+struct Reader {
+    done: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<Vec<Duration>>,
+}
+
+impl Reader {
+    fn start(cache: Arc<Cache>) -> Self {
+        let done = Arc::new(AtomicBool::new(false));
+        let over = done.clone();
+        let keys: Vec<Key> = node::shuffled(KEYS).into_iter().take(100_000).map(key).collect();
+        let thread = std::thread::spawn(move || {
+            let mut samples = Vec::new();
+            for burst in keys.chunks(32).cycle() {
+                for key in burst {
+                    let started = Instant::now();
+                    let found = cache.get(key, time::wall());
+                    samples.push(started.elapsed());
+                    assert!(found.is_ok_and(|found| found.is_some()));
+                }
+                if over.load(Ordering::Relaxed) {
+                    return samples;
+                }
+                std::thread::sleep(Duration::from_micros(500));
+            }
+            samples
+        });
+        Reader { done, thread }
+    }
+
+    /// p99 in microseconds.
+    fn stop(self) -> f64 {
+        self.done.store(true, Ordering::Relaxed);
+        let mut samples = self.thread.join().expect("keys that are there");
+        quantile_us(&mut samples, 0.99)
+    }
+}
+
+/// Measures the bar.
+pub async fn lines(arguments: &Arguments) -> Result<Vec<Line>> {
+    let server = NatsServer::start().await?;
+    let lattice = Lattice::new(server.url());
+    let source = LibraryNode::start(node::filled(KEYS, VALUE_BYTES, 0), &lattice).await?;
+    let primary = RedisServer::start().await?;
+    redis::fill(&primary, KEYS, VALUE_BYTES, 0).await?;
+    let (mut ours, mut redis, mut sent, mut idle, mut serving) = (vec![], vec![], vec![], vec![], vec![]);
+    for _ in 0..arguments.runs() {
+        let (seconds, bytes) = fill_provider(arguments, &lattice, KEYS).await?;
+        ours.push(seconds);
+        sent.push(raw(&server, bytes).await?);
+        let started = Instant::now();
+        drop(RedisServer::replica_of(&primary).await?);
+        redis.push(started.elapsed().as_secs_f64());
+        // Reads take processor time from the replay, so they are measured in replays of their own.
+        let reader = Reader::start(source.cache.clone());
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        idle.push(reader.stop());
+        let reader = Reader::start(source.cache.clone());
+        fill_provider(arguments, &lattice, KEYS).await?;
+        serving.push(reader.stop());
+    }
+    source.replicator.stop().await;
+    let what = "cold start: 1,000,000 keys (16 B + 16 B) into an empty process, from its start";
+    Ok(vec![
+        Line::against(5, what, "s", ours.clone(), "Redis full sync", redis, Limit::AtMost(0.3)),
+        Line::against(
+            5,
+            what,
+            "s",
+            ours,
+            "the same bytes raw over NATS",
+            sent,
+            Limit::AtMost(4.0),
+        ),
+        Line::against(
+            5,
+            "get on the responder while it serves a replay, p99",
+            "us",
+            serving,
+            "idle",
+            idle,
+            Limit::AtMost(3.0),
+        ),
+    ])
+}

@@ -1,0 +1,63 @@
+//! Bar 6: resident memory of a whole process per key, filled by a replay, beside a Redis replica filled by a full sync.
+
+use anyhow::Result;
+use testkit::{Lattice, NatsServer, ProviderOptions, RedisServer};
+
+use crate::node::{self, LibraryNode, LIMIT};
+use crate::redis;
+use crate::report::{Limit, Line};
+use crate::Arguments;
+
+const KEYS: usize = 1_000_000;
+
+/// Far enough away that nothing expires while it is measured.
+const EXPIRES_SECONDS: u32 = 100_000;
+
+/// Resident bytes per key of a provider process.
+pub async fn provider(arguments: &Arguments, keys: usize, value_bytes: usize, expires: u32) -> Result<f64> {
+    let server = NatsServer::start().await?;
+    let lattice = Lattice::new(server.url());
+    let source = LibraryNode::start(node::filled(keys, value_bytes, expires), &lattice).await?;
+    let mut provider = lattice.start(ProviderOptions::new(&arguments.bin)).await?;
+    provider.wait_for_log("synced keys=", LIMIT).await?;
+    provider.wait_status(LIMIT, |status| status.keys == keys as u64).await?;
+    let resident = provider.resident_bytes()?;
+    provider.kill()?;
+    source.replicator.stop().await;
+    Ok(resident as f64 / keys as f64)
+}
+
+async fn replica(value_bytes: usize, expires: u32) -> Result<f64> {
+    let primary = RedisServer::start().await?;
+    redis::fill(&primary, KEYS, value_bytes, expires).await?;
+    let replica = RedisServer::replica_of(&primary).await?;
+    Ok(replica.resident_bytes()? as f64 / KEYS as f64)
+}
+
+/// Measures the bar.
+pub async fn lines(arguments: &Arguments) -> Result<Vec<Line>> {
+    let mut lines = Vec::new();
+    for (name, value_bytes, expires, bytes, ratio) in [
+        ("16 B + 16 B", 16, 0, Limit::AtMost(80.0), Limit::None),
+        (
+            "16 B + 16 B with expiry",
+            16,
+            EXPIRES_SECONDS,
+            Limit::AtMost(88.0),
+            Limit::None,
+        ),
+        ("16 B + 32 B", 32, 0, Limit::None, Limit::AtMost(0.75)),
+    ] {
+        let (mut ours, mut redis) = (Vec::new(), Vec::new());
+        for _ in 0..arguments.runs() {
+            ours.push(provider(arguments, KEYS, value_bytes, expires).await?);
+            redis.push(replica(value_bytes, expires).await?);
+        }
+        let what = format!("resident bytes of the whole process per key at 1,000,000 keys, {name}");
+        if bytes != Limit::None {
+            lines.push(Line::alone(6, &what, "B", ours.clone(), bytes));
+        }
+        lines.push(Line::against(6, &what, "B", ours, "Redis replica", redis, ratio));
+    }
+    Ok(lines)
+}
