@@ -35,7 +35,7 @@ pub async fn fill_provider(arguments: &Arguments, lattice: &Lattice, keys: usize
     ensure!(status.keys == keys as u64, "not all keys arrived");
     let health = provider.health().await?.message.unwrap_or_default();
     let bytes = field(&health, "replay_bytes=")? as usize;
-    provider.kill()?;
+    provider.shutdown().await?;
     Ok((seconds, bytes))
 }
 

@@ -1,5 +1,6 @@
 //! Bar 4: sustained live replication of one writer to two nodes, beside Redis SET with one replica.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -45,11 +46,11 @@ pub async fn measure(commands: usize) -> Result<Live> {
     let order = node::shuffled(KEYS);
     let keys: Vec<Key> = order.into_iter().map(key).collect();
     // Every key is there, so that memory that grows is memory that waits.
-    write(&nodes[0], &keys, KEYS, &AtomicU64::new(0)).await?;
+    write(&nodes[0], &keys, 0..KEYS, &AtomicU64::new(0)).await?;
     equal(&nodes).await?;
     let watch = Watch::start(&nodes, keys.clone());
     let started = Instant::now();
-    write(&nodes[0], &keys, commands, &watch.written).await?;
+    write(&nodes[0], &keys, KEYS..KEYS + commands, &watch.written).await?;
     equal(&nodes).await?;
     let per_second = commands as f64 / started.elapsed().as_secs_f64();
     let (lag, grown) = watch.stop();
@@ -73,8 +74,9 @@ fn value(number: u64) -> Bytes {
     Bytes::copy_from_slice(&bytes)
 }
 
-async fn write(node: &LibraryNode, keys: &[Key], count: usize, written: &AtomicU64) -> Result<()> {
-    for number in 0..count {
+/// Writes the values with these numbers, key after key.
+async fn write(node: &LibraryNode, keys: &[Key], numbers: Range<usize>, written: &AtomicU64) -> Result<()> {
+    for number in numbers {
         node.set(&keys[number % keys.len()], value(number as u64)).await?;
         written.store(number as u64 + 1, Ordering::Release);
     }

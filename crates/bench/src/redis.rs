@@ -14,7 +14,7 @@ pub async fn fill(server: &RedisServer, keys: usize, value_bytes: usize, expires
     for first in (0..keys).step_by(10_000) {
         let last = (first + 10_000).min(keys) - 1;
         let script = format!(
-            "for i={first},{last} do redis.call('SET', string.format('%016d', i), string.rep('v', {value_bytes}){expiry}) end"
+            "for i={first},{last} do redis.call('SET', string.format('%016d', i), string.rep('v', {value_bytes}){expiry}) end return 1"
         );
         server.command(&["EVAL", &script, "0"]).await?;
     }
