@@ -142,9 +142,7 @@ fn options(credentials: &Credentials, addresses: &[ServerAddr]) -> Result<Connec
         .ping_interval(PING_INTERVAL)
         .client_capacity(CLIENT_CAPACITY)
         .subscription_capacity(SUBSCRIPTION_CAPACITY)
-        .reconnect_delay_callback(|attempt| {
-            Duration::from_millis(50 << attempt.saturating_sub(1).min(8)).min(MAX_RECONNECT_DELAY)
-        });
+        .reconnect_delay_callback(reconnect_delay);
     Ok(match credentials {
         Credentials::None => match addresses.iter().find(|address| address.has_user_pass()) {
             Some(address) => with_user_of(options, address),
@@ -159,6 +157,14 @@ fn options(credentials: &Credentials, addresses: &[ServerAddr]) -> Result<Connec
             })
         }
     })
+}
+
+/// How long to wait before an attempt, the first of which is number 1 and is made at once.
+fn reconnect_delay(attempt: usize) -> Duration {
+    match attempt.checked_sub(2) {
+        None => Duration::ZERO,
+        Some(failed) => Duration::from_millis(50 << failed.min(8)).min(MAX_RECONNECT_DELAY),
+    }
 }
 
 /// The client library does not read the user of an address: `user:password@`, or `token@` alone.
