@@ -19,6 +19,7 @@ const FRAMES_REQUEST: u8 = 11;
 const SURVEY: u8 = 16;
 const SKETCH: u8 = 17;
 const SKETCH_REQUEST: u8 = 18;
+const EXCHANGE: u8 = 19;
 
 fn count(net: &Net, from: usize, kind: u8) -> usize {
     net.sent[from..].iter().filter(|sent| sent.kind() == kind).count()
@@ -347,7 +348,7 @@ fn a_difference_is_found_wherever_it_lies_in_its_partition() {
     let span = Span::of(Partition::of(KeyHash::of(set.as_bytes())));
     let components = author.components(span);
     for place in [0, components.len() / 2, components.len() - 1] {
-        for lacking in 0..2 {
+        for (lacking, split) in [(0, false), (1, false), (0, true), (1, true)] {
             let mut net = Net::of(2);
             for node in 0..2 {
                 let held = |hash| node != lacking || hash != components[place].hash;
@@ -356,9 +357,45 @@ fn a_difference_is_found_wherever_it_lies_in_its_partition() {
                 });
             }
             assert!(!net.equal());
+            if split {
+                // Where most partitions differ, no sketch is made.
+                (0..2_000).for_each(|n| drop(net.set_silently(0, &format!("other {n}"), "value")));
+            }
+            let from = net.sent.len();
             net.wait_equal();
+            assert_eq!(count(&net, from, SPLITS) > 0, split);
         }
     }
+}
+
+#[test]
+fn what_takes_the_place_of_something_wanted_comes_as_well() {
+    let mut net = Net::new();
+    net.ring_bytes = 1;
+    for _ in 0..2 {
+        net.join(keyring(1, &[]));
+    }
+    net.settle();
+    // The frame of a key is lost and no longer kept; and while node 1 repairs that, the key changes once more, in a way
+    // that no frame tells of.
+    net.drop_where(|sent, to| to == 1 && sent.to == Target::Commands);
+    net.set(0, "key", "first");
+    net.set(0, "other", "value");
+    net.run(1);
+    let cache = net.nodes[0].cache.clone();
+    net.drop_where(move |sent, _| {
+        if sent.kind() == EXCHANGE {
+            let now = crate::net::START + 60_000;
+            cache
+                .set(&name("key"), Bytes::from("second"), 0, now)
+                .expect("a small value");
+        }
+        false
+    });
+    let pulls = net.counters(1).pulls;
+    net.run_until("the gap is closed", |net| net.counters(1).pulls > pulls);
+    assert_eq!(net.get(1, "key").as_deref(), Some("second"));
+    assert_eq!(net.get(1, "other").as_deref(), Some("value"));
 }
 
 #[test]
