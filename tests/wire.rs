@@ -169,7 +169,6 @@ fn messages() -> Vec<(String, Message)> {
         from: Partition(256),
         digests: vec![Digest(0), Digest(1), Digest(u64::MAX)],
         want,
-        settled_ms: 1_000,
     };
     let end = ReplayEnd {
         to: NODE,
@@ -533,7 +532,7 @@ fn announced_lengths_are_checked_against_what_is_there() {
         );
     }
     // Partitions beyond the last one.
-    let request = [0x95, 1, 0xcd, 4, 0, 0xc4, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let request = [0x94, 1, 0xcd, 4, 0, 0xc4, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     assert_eq!(
         Message::decode(message_of(2, &request)),
         Err(WireError::Malformed("range of partitions"))

@@ -54,7 +54,7 @@ impl Replica {
             return;
         }
         self.counters.replays_served += 1;
-        let messages = self.answer(node, request.request).partitions(request, now);
+        let messages = self.answer(node, request.request).partitions(request);
         self.publish_all(node, messages);
     }
 
@@ -205,10 +205,6 @@ impl Replica {
                 want: match purpose {
                     Purpose::FirstReplay => Want::Commands,
                     _ => Want::Splits,
-                },
-                settled_ms: match purpose {
-                    Purpose::Difference(_) => self.config.beat_interval_ms,
-                    _ => 0,
                 },
             }),
             Task::Compare(spans) => {

@@ -67,15 +67,14 @@ impl<'a> Answer<'a> {
     }
 
     /// What the partitions hold whose digests differ.
-    pub fn partitions(mut self, request: &ReplayRequest, now: Now) -> Vec<Vec<u8>> {
+    pub fn partitions(mut self, request: &ReplayRequest) -> Vec<Vec<u8>> {
         let mut chunker = Chunker::new(self.max_bytes);
         let mut splits = Vec::new();
         let mut next = request.from.0;
         for theirs in &request.digests {
             let partition = Partition(next);
             next += 1;
-            let differs = self.cache.digest(partition) != *theirs;
-            if differs && !in_flux(self.cache, partition, request.settled_ms, now) {
+            if self.cache.digest(partition) != *theirs {
                 match request.want {
                     Want::Commands => self
                         .cache

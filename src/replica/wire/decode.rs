@@ -388,7 +388,7 @@ impl Decoder<'_> {
     }
 
     fn replay_request(&mut self) -> Result<ReplayRequest, WireError> {
-        self.array(5, "replay request")?;
+        self.array(4, "replay request")?;
         let request = self.uint("request")?;
         let (from, digests) = self.range(|decoder| decoder.hashes("digests"))?;
         Ok(ReplayRequest {
@@ -400,7 +400,6 @@ impl Decoder<'_> {
                 1 => Want::Splits,
                 _ => return Err(WireError::Malformed("wanted answer")),
             },
-            settled_ms: self.uint("settled")?,
         })
     }
 

@@ -299,11 +299,11 @@ impl Message {
                 return one_chunk(&replay.commands).into_replay(version, node, replay.part, replay.clock);
             }
             Message::ReplayRequest(request) => {
-                let mut encoder = start(2, 5);
+                let mut encoder = start(2, 4);
                 encoder.uints(&[request.request, request.from.0.into()]);
                 let digests: Vec<u64> = request.digests.iter().map(|digest| digest.0).collect();
                 encoder.hashes(&digests);
-                encoder.uints(&[request.want.code(), request.settled_ms]);
+                encoder.uint(request.want.code());
                 encoder
             }
             Message::ReplayEnd(end) => {

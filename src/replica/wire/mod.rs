@@ -92,9 +92,6 @@ pub struct ReplayRequest {
     pub digests: Vec<Digest>,
     /// What the answer holds of partitions that differ: all their commands, or how they split into spans.
     pub want: Want,
-    /// If not 0: leave out partitions that changed at or after this time of the responder's clock, in milliseconds
-    /// before now. They are in flux, and a difference there proves nothing.
-    pub settled_ms: u64,
 }
 
 /// How a [`ReplayRequest`] wants its answer.
