@@ -364,6 +364,8 @@ fn a_difference_is_found_wherever_it_lies_in_its_partition() {
             let from = net.sent.len();
             net.wait_equal();
             assert_eq!(count(&net, from, SPLITS) > 0, split);
+            // At once, and not by what follows when something was overlooked.
+            assert_eq!(count(&net, from, SKETCH) > 0, !split);
         }
     }
 }
