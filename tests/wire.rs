@@ -11,9 +11,9 @@ use nats_kvcache::cache::{
     Stamp, Time,
 };
 use nats_kvcache::replica::wire::{
-    Ack, Beat, BeatState, Compare, Fetch, Fragment, Frame, FramesGone, FramesRequest, Header, Hello, Holding, Message,
-    Part, ReplayCommands, ReplayEnd, ReplayRequest, SpanDigest, Split, Splits, Unknown, Want, Welcome, WireError,
-    HEADER_BYTES, VERSION,
+    Ack, Beat, BeatState, Compare, Exchange, Fetch, Fragment, Frame, FramesGone, FramesRequest, Header, Hello, Holding,
+    Message, Offer, Part, ReplayCommands, ReplayEnd, ReplayRequest, Sketch, SketchRequest, SpanDigest, Split, Splits,
+    Survey, Symbol, Unknown, Want, Welcome, WireError, HEADER_BYTES, MAX_SYMBOLS, VERSION,
 };
 use proptest::prelude::*;
 
@@ -137,6 +137,10 @@ fn beat() -> Beat {
     }
 }
 
+fn partitions() -> Vec<Partition> {
+    [3, 4, 300, 1_023].map(Partition).to_vec()
+}
+
 fn messages() -> Vec<(String, Message)> {
     let clock = Time::from_millis(1_700_000_000_200);
     let frame = |commands, wants_ack| {
@@ -165,7 +169,6 @@ fn messages() -> Vec<(String, Message)> {
         from: Partition(256),
         digests: vec![Digest(0), Digest(1), Digest(u64::MAX)],
         want,
-        settled_ms: 1_000,
     };
     let end = ReplayEnd {
         to: NODE,
@@ -300,6 +303,57 @@ fn messages() -> Vec<(String, Message)> {
                 to: OTHER,
                 seq: 12,
                 contiguous: 10,
+            }),
+        ),
+        (
+            "survey".into(),
+            Message::Survey(Survey {
+                request: 9,
+                from: Partition(256),
+                digests: vec![0, 1, u32::MAX],
+                settled_ms: 1_000,
+            }),
+        ),
+        (
+            "sketch".into(),
+            Message::Sketch(Sketch {
+                part,
+                partitions: partitions(),
+                first: 0,
+                symbols: vec![
+                    Symbol {
+                        sum: 0x0102_0304_0506_0708,
+                        check: 0x090a_0b0c,
+                        count: 300,
+                    },
+                    Symbol {
+                        sum: u64::MAX,
+                        check: 0,
+                        count: -1,
+                    },
+                ],
+            }),
+        ),
+        (
+            "sketch_request".into(),
+            Message::SketchRequest(SketchRequest {
+                request: 9,
+                partitions: partitions(),
+                first: 330,
+                count: 110,
+            }),
+        ),
+        (
+            "exchange".into(),
+            Message::Exchange(Exchange {
+                request: 9,
+                partitions: partitions(),
+                wanted: vec![1, u64::MAX],
+                offers: vec![Offer {
+                    hash: 2,
+                    place: whole.first.key + 1_000,
+                    time: clock,
+                }],
             }),
         ),
     ]);
@@ -459,7 +513,7 @@ fn announced_lengths_are_checked_against_what_is_there() {
             Err(WireError::Malformed(_))
         ));
     }
-    // Lists of spans, splits and holdings, and pairs of numbers.
+    // Lists of spans, splits, holdings and partitions, and pairs of numbers.
     let long = [0xdd, 255, 255, 255, 255];
     for (kind, head) in [
         (7, &[0x92, 1][..]),
@@ -467,6 +521,9 @@ fn announced_lengths_are_checked_against_what_is_there() {
         (9, &[0x93, 1, 0]),
         (11, &[0x91]),
         (4, &[0x95, 1, 1, 1, 1]),
+        (17, &[0x96, 1, 1, 1]),
+        (18, &[0x94, 1]),
+        (19, &[0x94, 1]),
     ] {
         let body = [head, &long].concat();
         assert!(
@@ -475,10 +532,60 @@ fn announced_lengths_are_checked_against_what_is_there() {
         );
     }
     // Partitions beyond the last one.
-    let request = [0x95, 1, 0xcd, 4, 0, 0xc4, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let request = [0x94, 1, 0xcd, 4, 0, 0xc4, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     assert_eq!(
         Message::decode(message_of(2, &request)),
         Err(WireError::Malformed("range of partitions"))
+    );
+    let survey = [0x94, 1, 0xcd, 4, 0, 0xc4, 4, 0, 0, 0, 0, 0];
+    assert_eq!(
+        Message::decode(message_of(16, &survey)),
+        Err(WireError::Malformed("range of partitions"))
+    );
+    // 1,023 and the next one.
+    let request = [0x94, 1, 0x92, 0xcd, 3, 255, 0, 0, 1];
+    assert_eq!(
+        Message::decode(message_of(18, &request)),
+        Err(WireError::Malformed("partitions"))
+    );
+}
+
+#[test]
+fn symbols_are_whole_and_not_too_many() {
+    // Sketch, one byte less than a symbol; one more symbol than there may be.
+    let sketch = |first: &[u8], bytes: u8| {
+        [
+            &[0x96, 1, 1, 1, 0x90],
+            first,
+            &[0xc4, bytes],
+            &[0; 28][..bytes as usize],
+        ]
+        .concat()
+    };
+    let largest = (MAX_SYMBOLS as u16 - 1).to_be_bytes();
+    let last = [0xcd, largest[0], largest[1]];
+    for (first, bytes, sound) in [
+        (&[0][..], 14, true),
+        (&[0], 13, false),
+        (&last, 14, true),
+        (&last, 28, false),
+    ] {
+        let decoded = Message::decode(message_of(17, &sketch(first, bytes)));
+        assert_eq!(decoded.is_ok(), sound, "{first:?}, {bytes} bytes: {decoded:?}");
+    }
+    // Requests for one too many, and for as many as a number can say.
+    for count in [&[2][..], &[0xcf, 255, 255, 255, 255, 255, 255, 255, 255]] {
+        let request = [&[0x94, 1, 0x90], &last[..], count].concat();
+        assert_eq!(
+            Message::decode(message_of(18, &request)),
+            Err(WireError::Malformed("symbols"))
+        );
+    }
+    // Two words of an offer.
+    let offer = [&[0x94, 1, 0x90, 0xc4, 0, 0xc4, 16][..], &[0; 16]].concat();
+    assert_eq!(
+        Message::decode(message_of(19, &offer)),
+        Err(WireError::Malformed("offers"))
     );
 }
 
@@ -516,7 +623,7 @@ fn spans_that_make_no_sense_are_refused() {
 
 proptest! {
     #[test]
-    fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0u8..17) {
+    fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0u8..21) {
         let _ = Message::decode(bytes.clone().into());
         if let Ok(Message::Splits(splits)) = Message::decode(message_of(kind, &bytes)) {
             for split in splits.splits {

@@ -334,10 +334,28 @@ impl Cache {
         found
     }
 
+    /// The hashes of all components of a partition, in any order.
+    pub fn component_hashes(&self, partition: Partition) -> Vec<u64> {
+        let mut found = Vec::new();
+        let span = Span::of(partition);
+        self.visit(span, |_| false, |_, component, _| found.push(component.hash));
+        found
+    }
+
     /// Writes out the components in the span whose hash `wanted` accepts, each as one command that brings it to a
     /// cache that lacks it, but for what the next sweep drops ([`Cache::commands`]). Both functions are called with the
     /// partition locked.
-    pub fn select(&self, span: Span, mut wanted: impl FnMut(u64) -> bool, mut emit: impl FnMut(Command)) {
+    pub fn select(&self, span: Span, wanted: impl FnMut(u64) -> bool, mut emit: impl FnMut(Command)) {
+        self.select_components(span, wanted, |_, command| emit(command));
+    }
+
+    /// As [`Cache::select`], with the component that each command is of.
+    pub fn select_components(
+        &self,
+        span: Span,
+        mut wanted: impl FnMut(u64) -> bool,
+        mut emit: impl FnMut(Component, Command),
+    ) {
         // Components of one key come one after another and share one copy of it.
         let mut last = Bytes::new();
         let moment = self.moment(0);
@@ -349,10 +367,11 @@ impl Cache {
             if *last != *key {
                 last = Bytes::copy_from_slice(key);
             }
-            emit(Command {
+            let command = Command {
                 key: last.clone(),
                 change: part.change(),
-            });
+            };
+            emit(component, command);
         });
     }
 

@@ -472,12 +472,16 @@ impl Replica {
             // What was asked for here names the request, which is as good as a challenge.
             Message::ReplayCommands(commands) => self.replay_commands(now, node, commands, length),
             Message::Splits(splits) => self.splits(now, node, splits, length),
+            Message::Sketch(sketch) => self.sketch(now, node, sketch, length),
             Message::Unknown(unknown) => self.unknown(now, node, &unknown),
             Message::ReplayEnd(end) => self.replay_end(now, node, end),
             // Answering a recorded request changes nothing.
             Message::ReplayRequest(request) => self.serve_replay(now, node, &request),
             Message::Compare(compare) => self.serve_compare(node, &compare),
             Message::Fetch(fetch) => self.serve_fetch(now, node, &fetch),
+            Message::Survey(survey) => self.serve_survey(now, node, &survey),
+            Message::SketchRequest(request) => self.serve_symbols(node, &request),
+            Message::Exchange(exchange) => self.serve_exchange(now, node, &exchange),
             Message::FramesRequest(request) => self.serve_frames(node, &request),
             // All else counts only from those who are known to be alive.
             _ if !proven => {}

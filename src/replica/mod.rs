@@ -17,6 +17,7 @@ mod repair;
 mod ring;
 mod seal;
 mod serve;
+mod sketch;
 mod status;
 mod throttle;
 pub mod wire;

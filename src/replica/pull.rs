@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::wire::{Part, ReplayEnd, Split};
-use crate::cache::{Millis, NodeId, Span, Time, PARTITIONS};
+use super::wire::{Part, ReplayEnd, Sketch, Split, Symbol};
+use crate::cache::{Millis, NodeId, Partition, Span, Time, PARTITIONS};
 
 /// Requests under way at once.
 const WINDOW: usize = 4;
@@ -47,6 +47,15 @@ impl Purpose {
             | Purpose::Yield(node, _) => Some(node),
         }
     }
+
+    /// Whether partitions are compared by a survey, with a sketch as the likely answer. The others need most of what
+    /// they ask for, or have to be sure that nothing is left out by chance.
+    pub fn surveys(self) -> bool {
+        match self {
+            Purpose::Gap(_) | Purpose::Orphan(_) | Purpose::Difference(_) => true,
+            Purpose::FirstReplay | Purpose::Reverse(_) | Purpose::Yield(..) => false,
+        }
+    }
 }
 
 /// A range of partitions, the end excluded.
@@ -61,13 +70,65 @@ pub(super) struct Range {
 pub(super) enum Task {
     /// The partitions whose digests differ.
     Partitions(Range),
+    /// Further symbols of a sketch.
+    Sketch(Sketched),
+    /// Components that differ, by their hashes.
+    Exchange(Named),
     /// Spans known to differ, to be split further.
     Compare(Vec<Span>),
     /// Spans to be fetched, and (false) spans that the peer lacks altogether.
     Fetch(Vec<(Span, bool)>),
 }
 
+/// What is known of a sketch that needs further symbols.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Sketched {
+    pub partitions: Vec<Partition>,
+    /// The symbols of the peer from index 0 on.
+    pub theirs: Vec<Symbol>,
+    /// How many to ask for.
+    pub count: usize,
+    /// How often further symbols have been asked for, this time included.
+    pub round: u32,
+}
+
+/// Components by their hashes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Named {
+    /// Where they are.
+    pub partitions: Vec<Partition>,
+    /// Those that the peer has and this node lacks.
+    pub wanted: Vec<u64>,
+    /// Those that this node has and the peer lacks.
+    pub offered: Vec<u64>,
+    /// So many of the partitions have been answered.
+    pub done: usize,
+}
+
+impl Named {
+    pub fn new(partitions: Vec<Partition>, wanted: Vec<u64>, offered: Vec<u64>) -> Self {
+        Named {
+            partitions,
+            wanted,
+            offered,
+            done: 0,
+        }
+    }
+}
+
 impl Task {
+    /// Whether a sketch answers the task, given whether it began as a survey.
+    pub fn wants(&self, sketch: &Sketch, surveys: bool) -> bool {
+        match self {
+            Task::Partitions(range) => {
+                let inside = |partition: &Partition| (range.from..range.to).contains(&partition.0);
+                surveys && sketch.first == 0 && sketch.partitions.iter().all(inside)
+            }
+            Task::Sketch(known) => sketch.first == known.theirs.len() && sketch.partitions == known.partitions,
+            Task::Exchange(_) | Task::Compare(_) | Task::Fetch(_) => false,
+        }
+    }
+
     /// Whether a split of this span answers the task.
     pub fn covers(&self, span: Span) -> bool {
         match self {
@@ -76,7 +137,7 @@ impl Task {
                 (range.from..range.to).contains(&partition.0) && span == Span::of(partition)
             }
             Task::Compare(spans) => spans.contains(&span),
-            Task::Fetch(_) => false,
+            Task::Sketch(_) | Task::Exchange(_) | Task::Fetch(_) => false,
         }
     }
 }
@@ -127,15 +188,16 @@ pub(super) struct Pull {
 }
 
 impl Pull {
-    /// A pull of all partitions.
+    /// A pull of all partitions: in one request if one sketch may be the answer to all.
     pub fn new(purpose: Purpose, now: Millis) -> Self {
-        let step = PARTITIONS / WINDOW;
+        let ranges = if purpose.surveys() { 1 } else { WINDOW };
+        let step = PARTITIONS / ranges;
         let range = |lane: usize| Range {
             from: (lane * step) as u16,
             to: ((lane + 1) * step) as u16,
         };
         Pull {
-            todo: (0..WINDOW).map(|lane| Task::Partitions(range(lane))).collect(),
+            todo: (0..ranges).map(|lane| Task::Partitions(range(lane))).collect(),
             ..Pull::of(purpose, now)
         }
     }
@@ -240,6 +302,15 @@ impl Pull {
                 self.note_seqs(&end.seqs);
                 let from = end.next.min(range.to.into()) as u16;
                 (from < range.to).then_some(Task::Partitions(Range { from, ..range }))
+            }
+            // Answered in one piece, or not at all.
+            Task::Sketch(_) if end.next > 0 => None,
+            Task::Sketch(known) => return self.failed(Task::Sketch(known)),
+            Task::Exchange(named) if end.next == 0 => return self.failed(Task::Exchange(named)),
+            Task::Exchange(mut named) => {
+                let left = named.partitions.len() - named.done;
+                named.done += left.min(end.next as usize);
+                (named.done < named.partitions.len()).then_some(Task::Exchange(named))
             }
             Task::Compare(spans) => match remaining(spans, end.next) {
                 Ok(rest) => rest.map(Task::Compare),
@@ -355,6 +426,14 @@ const COMMAND_WEIGHT: usize = 96;
 const MAX_NAMED: u64 = 192;
 
 impl FollowUp {
+    /// A span to be split further.
+    pub fn compare(&mut self, span: Span) {
+        self.compare.push(span);
+        if self.compare.len() * SPAN_WEIGHT >= TASK_WEIGHT {
+            self.tasks.push(Task::Compare(std::mem::take(&mut self.compare)));
+        }
+    }
+
     /// A span in which digests differ; `here` and `there` are the numbers of components. `final_` if splitting it again
     /// would give the same span.
     pub fn differs(&mut self, span: Span, here: u64, there: u64, final_: bool) {
@@ -365,10 +444,7 @@ impl FollowUp {
         } else if final_ || here.saturating_add(there) <= MAX_NAMED {
             self.fetch(span, true, (here + there) as usize * 8 + SPAN_WEIGHT);
         } else {
-            self.compare.push(span);
-            if self.compare.len() * SPAN_WEIGHT >= TASK_WEIGHT {
-                self.tasks.push(Task::Compare(std::mem::take(&mut self.compare)));
-            }
+            self.compare(span);
         }
     }
 

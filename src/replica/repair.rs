@@ -1,15 +1,17 @@
 //! Which repair is due, and what is done with the answers of peers.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use super::machine::{Output, Phase, Replica, Target};
 use super::membership::Past;
 use super::outbound::spread_of;
 use super::peers::Peer;
-use super::pull::{is_whole, FollowUp, Progress, Pull, Purpose, Range, Task};
-use super::serve::{digest_of, Answer, Held};
+use super::pull::{is_whole, FollowUp, Named, Progress, Pull, Purpose, Range, Sketched, Task};
+use super::serve::{digest_of, symbols_of, Answer, Held};
+use super::sketch::{self, decode};
 use super::wire::{
-    Compare, Fetch, Holding, Message, ReplayCommands, ReplayEnd, ReplayRequest, Splits, Unknown, Want, ENVELOPE_BYTES,
+    self, Compare, Exchange, Fetch, Holding, Message, Offer, ReplayCommands, ReplayEnd, ReplayRequest, Sketch,
+    SketchRequest, Splits, Survey, Unknown, Want, ENVELOPE_BYTES,
 };
 use super::Now;
 use crate::cache::{Millis, NodeId, Partition, Span, Time, PARTITIONS};
@@ -24,6 +26,9 @@ const LONELY_FAILURES: u32 = 8;
 
 /// Before a node believes that it is the first of its lattice it asks once more, after this time.
 const ASK_AGAIN_MS: Millis = 250;
+
+/// How often further symbols of a sketch are asked for, before what differs is looked for span by span.
+const MAX_ROUNDS: u32 = 3;
 
 /// How long a node waits after its first replay for what peers have sent meanwhile.
 const SETTLING_MS: Millis = 1_500;
@@ -49,7 +54,7 @@ impl Replica {
             return;
         }
         self.counters.replays_served += 1;
-        let messages = self.answer(node, request.request).partitions(request, now);
+        let messages = self.answer(node, request.request).partitions(request);
         self.publish_all(node, messages);
     }
 
@@ -64,17 +69,42 @@ impl Replica {
         self.fetch_back(now, node, lacking);
     }
 
+    pub(super) fn serve_survey(&mut self, now: Now, node: NodeId, survey: &Survey) {
+        if self.phase != Phase::Synced || now.mono < self.serves_from {
+            return;
+        }
+        self.counters.replays_served += 1;
+        let messages = self.answer(node, survey.request).survey(survey, now);
+        self.publish_all(node, messages);
+    }
+
+    pub(super) fn serve_symbols(&mut self, node: NodeId, request: &SketchRequest) {
+        let messages = self.answer(node, request.request).symbols(request);
+        self.publish_all(node, messages);
+    }
+
+    pub(super) fn serve_exchange(&mut self, now: Now, node: NodeId, exchange: &Exchange) {
+        let (messages, lacking) = self.answer(node, exchange.request).exchange(exchange);
+        self.publish_all(node, messages);
+        if let Some(lacking) = lacking.filter(|_| self.may_fetch_back(now, node)) {
+            self.add_reverse(now, node, vec![Task::Exchange(lacking)]);
+        }
+    }
+
     fn publish_all(&mut self, node: NodeId, messages: Vec<Vec<u8>>) {
         for message in messages {
             self.publish(Target::Node(node), message);
         }
     }
 
-    /// A peer that compares with this node has something in these spans that is missing here. One exchange so makes
-    /// both equal.
-    fn fetch_back(&mut self, now: Now, node: NodeId, spans: Vec<Span>) {
+    /// A peer that compares with this node has something that is missing here. One exchange so makes both equal.
+    fn may_fetch_back(&self, now: Now, node: NodeId) -> bool {
         let paused = now.mono < self.next_reverse && self.reverse.is_none();
-        if spans.is_empty() || paused || self.phase != Phase::Synced || !self.may_take_from(node) {
+        !paused && self.phase == Phase::Synced && self.may_take_from(node)
+    }
+
+    fn fetch_back(&mut self, now: Now, node: NodeId, spans: Vec<Span>) {
+        if spans.is_empty() || !self.may_fetch_back(now, node) {
             return;
         }
         let mut follow = FollowUp::default();
@@ -83,11 +113,15 @@ impl Replica {
             let here = held.components(span).len();
             follow.fetch(span, true, here * 8 + 2_048);
         }
+        self.add_reverse(now, node, follow.tasks());
+    }
+
+    fn add_reverse(&mut self, now: Now, node: NodeId, tasks: Vec<Task>) {
         let reverse = self
             .reverse
             .get_or_insert_with(|| Pull::of(Purpose::Reverse(node), now.mono));
         if reverse.purpose.peer() == Some(node) && reverse.has_room() {
-            reverse.add(follow.tasks());
+            reverse.add(tasks);
         }
     }
 
@@ -139,6 +173,29 @@ impl Replica {
 
     fn request(&self, purpose: Purpose, request: u64, task: Task) -> Message {
         match task {
+            Task::Partitions(Range { from, to }) if purpose.surveys() => Message::Survey(Survey {
+                request,
+                from: Partition(from),
+                digests: (from..to)
+                    .map(|partition| sketch::shortened(self.cache.digest(Partition(partition)), request))
+                    .collect(),
+                settled_ms: match purpose {
+                    Purpose::Difference(_) => self.config.beat_interval_ms,
+                    _ => 0,
+                },
+            }),
+            Task::Sketch(Sketched {
+                partitions,
+                theirs,
+                count,
+                ..
+            }) => Message::SketchRequest(SketchRequest {
+                request,
+                partitions,
+                first: theirs.len(),
+                count,
+            }),
+            Task::Exchange(named) => Message::Exchange(self.exchange(request, &named)),
             Task::Partitions(Range { from, to }) => Message::ReplayRequest(ReplayRequest {
                 request,
                 from: Partition(from),
@@ -148,10 +205,6 @@ impl Replica {
                 want: match purpose {
                     Purpose::FirstReplay => Want::Commands,
                     _ => Want::Splits,
-                },
-                settled_ms: match purpose {
-                    Purpose::Difference(_) => self.config.beat_interval_ms,
-                    _ => 0,
                 },
             }),
             Task::Compare(spans) => {
@@ -175,6 +228,33 @@ impl Replica {
                     holdings: spans.into_iter().map(holding).collect(),
                 })
             }
+        }
+    }
+
+    /// Asks for what is still missing here, and offers what is still here.
+    fn exchange(&self, request: u64, named: &Named) -> Exchange {
+        let mut wanted: BTreeSet<u64> = named.wanted.iter().copied().collect();
+        let offered: BTreeSet<u64> = named.offered.iter().copied().collect();
+        let mut offers = Vec::new();
+        for partition in &named.partitions {
+            let is_offered = |hash| {
+                wanted.remove(&hash);
+                offered.contains(&hash)
+            };
+            self.cache
+                .select_components(Span::of(*partition), is_offered, |component, command| {
+                    offers.push(Offer {
+                        hash: component.hash,
+                        place: wire::place(component.position),
+                        time: command.newest().time,
+                    });
+                });
+        }
+        Exchange {
+            request,
+            partitions: named.partitions[named.done..].to_vec(),
+            wanted: wanted.into_iter().collect(),
+            offers,
         }
     }
 
@@ -252,6 +332,56 @@ impl Replica {
         follow.tasks()
     }
 
+    pub(super) fn sketch(&mut self, now: Now, node: NodeId, sketch: Sketch, length: u64) {
+        let own = self.cache.node();
+        let part = sketch.part;
+        let Some(pull) = self.asked(node, part.request).filter(|_| part.to == own) else {
+            self.counters.repeated += 1;
+            return;
+        };
+        let surveys = pull.purpose.surveys();
+        // There is one sketch in an answer: each costs a walk of its partitions.
+        let asked = |task: &&Task| part.index == 0 && task.wants(&sketch, surveys);
+        let Some(task) = pull.part(node, part, now.mono).filter(asked).cloned() else {
+            self.counters.repeated += 1;
+            return;
+        };
+        self.counters.replay_bytes_received += length;
+        let (mut theirs, round) = match task {
+            Task::Sketch(known) => (known.theirs, known.round),
+            _ => (Vec::new(), 0),
+        };
+        theirs.extend(sketch.symbols);
+        let tasks = self.sketched(sketch.partitions, theirs, round);
+        if let Some(pull) = self.asked(node, part.request) {
+            pull.add(tasks);
+        }
+        self.close(now, part.request);
+    }
+
+    /// What follows from the symbols of a peer.
+    fn sketched(&mut self, partitions: Vec<Partition>, theirs: Vec<wire::Symbol>, round: u32) -> Vec<Task> {
+        let ours = symbols_of(&self.cache, &partitions, 0, theirs.len());
+        let differing = match decode(&theirs, &ours) {
+            Ok(difference) if difference.is_empty() => return Vec::new(),
+            Ok(difference) => {
+                self.counters.sketches += 1;
+                let named = Named::new(partitions, difference.there, difference.here);
+                return vec![Task::Exchange(named)];
+            }
+            Err(differing) => differing,
+        };
+        match sketch::more_symbols(theirs.len(), differing) {
+            Some(all) if round < MAX_ROUNDS => vec![Task::Sketch(Sketched {
+                count: all - theirs.len(),
+                partitions,
+                theirs,
+                round: round + 1,
+            })],
+            _ => split_all(&partitions),
+        }
+    }
+
     pub(super) fn unknown(&mut self, now: Now, node: NodeId, unknown: &Unknown) {
         let own = self.cache.node();
         let Some(pull) = self
@@ -261,12 +391,20 @@ impl Replica {
             self.counters.repeated += 1;
             return;
         };
-        let Purpose::Yield(_, floor) = pull.purpose else { return };
-        if let Some(Task::Fetch(spans)) = pull.part(node, unknown.part, now.mono).cloned() {
-            let doomed: HashSet<u64> = unknown.hashes.iter().copied().collect();
-            for (span, _) in spans {
-                self.cache.forget(span, floor, |hash| doomed.contains(&hash), now.wall);
+        let purpose = pull.purpose;
+        match (purpose, pull.part(node, unknown.part, now.mono).cloned()) {
+            (Purpose::Yield(_, floor), Some(Task::Fetch(spans))) => {
+                let doomed: HashSet<u64> = unknown.hashes.iter().copied().collect();
+                for (span, _) in spans {
+                    self.cache.forget(span, floor, |hash| doomed.contains(&hash), now.wall);
+                }
             }
+            // Something else has taken their place there since, and may be missing here. A comparison that stands for
+            // frames has to get it: those frames count as arrived, and somebody may wait to hear so.
+            (Purpose::Gap(_) | Purpose::Orphan(_), Some(Task::Exchange(named))) => {
+                pull.add(split_all(&named.partitions));
+            }
+            _ => {}
         }
         self.close(now, unknown.part.request);
     }
@@ -513,4 +651,13 @@ impl Replica {
             .min_by_key(|(node, _)| spread_of(own, node.0))
             .map(|(node, _)| Purpose::Difference(node))
     }
+}
+
+/// Looks span by span for what differs in the partitions.
+fn split_all(partitions: &[Partition]) -> Vec<Task> {
+    let mut follow = FollowUp::default();
+    partitions
+        .iter()
+        .for_each(|partition| follow.compare(Span::of(*partition)));
+    follow.tasks()
 }

@@ -1,13 +1,16 @@
 //! The answering side of replays and comparisons. Keeps no state: a request says what it wants, the answer says how far
 //! it got.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use super::pull::Named;
+use super::sketch::{self, Sketch};
 use super::wire::{
-    Chunk, Chunker, Compare, Fetch, Message, Part, ReplayEnd, ReplayRequest, SpanDigest, Split, Splits, Unknown, Want,
+    self, Chunk, Chunker, Compare, Exchange, Fetch, Message, Offer, Part, ReplayEnd, ReplayRequest, SketchRequest,
+    SpanDigest, Split, Splits, Survey, Symbol, Unknown, Want,
 };
 use super::Now;
-use crate::cache::{Cache, Component, Digest, NodeId, Partition, Position, Span};
+use crate::cache::{Cache, Component, Digest, NodeId, Partition, Position, Span, PARTITIONS};
 
 /// An answer ends after the partition or span with which it exceeds this many bytes.
 const BUDGET_BYTES: usize = 1 << 20;
@@ -20,6 +23,9 @@ const PART_COMPONENTS: usize = 32;
 
 /// Most parts of a split.
 const MAX_PARTS: usize = 64;
+
+/// Partitions with more keys than this, all together, are not sketched: the walk would hold up everything else.
+const MAX_SKETCHED_KEYS: u64 = 1 << 20;
 
 /// What a part of a split takes in a message, at most.
 const SPAN_BYTES: usize = 40;
@@ -61,15 +67,14 @@ impl<'a> Answer<'a> {
     }
 
     /// What the partitions hold whose digests differ.
-    pub fn partitions(mut self, request: &ReplayRequest, now: Now) -> Vec<Vec<u8>> {
+    pub fn partitions(mut self, request: &ReplayRequest) -> Vec<Vec<u8>> {
         let mut chunker = Chunker::new(self.max_bytes);
         let mut splits = Vec::new();
         let mut next = request.from.0;
         for theirs in &request.digests {
             let partition = Partition(next);
             next += 1;
-            let differs = self.cache.digest(partition) != *theirs;
-            if differs && !in_flux(self.cache, partition, request.settled_ms, now) {
+            if self.cache.digest(partition) != *theirs {
                 match request.want {
                     Want::Commands => self
                         .cache
@@ -84,6 +89,106 @@ impl<'a> Answer<'a> {
         self.chunk(chunker.finish());
         self.flush(&mut splits);
         self.finish(next.into())
+    }
+
+    /// A sketch of the partitions whose digests differ, or how they split if that is likely to be less.
+    pub fn survey(mut self, survey: &Survey, now: Now) -> Vec<Vec<u8>> {
+        let cache = self.cache;
+        let differs = |(number, theirs): (u16, &u32)| {
+            let partition = Partition(number);
+            let ours = sketch::shortened(cache.digest(partition), survey.request);
+            (ours != *theirs && !in_flux(cache, partition, survey.settled_ms, now)).then_some(partition)
+        };
+        let differing: Vec<_> = (survey.from.0..).zip(&survey.digests).filter_map(differs).collect();
+        let mut next = u64::from(survey.from.0) + survey.digests.len() as u64;
+        if let Some(count) = self.symbols_for(differing.len(), survey.digests.len()) {
+            self.sketch(differing, 0, count);
+            return self.finish(next);
+        }
+        let mut splits = Vec::new();
+        for partition in differing {
+            self.split(Span::of(partition), &mut splits);
+            if self.sent >= BUDGET_BYTES {
+                next = u64::from(partition.0) + 1;
+                break;
+            }
+        }
+        self.flush(&mut splits);
+        self.finish(next)
+    }
+
+    /// How many symbols to send if `differing` of `all` partitions differ; `None` if splits are better.
+    fn symbols_for(&self, differing: usize, all: usize) -> Option<usize> {
+        let keys = self.cache.keys() / PARTITIONS as u64 * differing as u64;
+        if differing == 0 || 2 * differing > all.max(2) || keys > MAX_SKETCHED_KEYS {
+            return None;
+        }
+        // As though each key that differs had been written anew: one component there and another one here.
+        sketch::symbols_for(2.0 * sketch::spread_over(differing, all.max(2)))
+    }
+
+    /// Further symbols of a sketch.
+    pub fn symbols(mut self, request: &SketchRequest) -> Vec<Vec<u8>> {
+        self.sketch(request.partitions.clone(), request.first, request.count);
+        self.finish(request.partitions.len() as u64)
+    }
+
+    fn sketch(&mut self, partitions: Vec<Partition>, first: usize, count: usize) {
+        let symbols = symbols_of(self.cache, &partitions, first, count);
+        self.message(&Message::Sketch(wire::Sketch {
+            part: self.part(),
+            partitions,
+            first,
+            symbols,
+        }));
+    }
+
+    /// The commands of what the requester wants, but for those that are older than what it offers at the same place.
+    /// Also returns what it offers that is not older than what is here, once all is answered.
+    pub fn exchange(mut self, exchange: &Exchange) -> (Vec<Vec<u8>>, Option<Named>) {
+        let cache = self.cache;
+        let mut chunker = Chunker::new(self.max_bytes);
+        let mut offers: BTreeMap<u64, &Offer> = exchange.offers.iter().map(|offer| (offer.place, offer)).collect();
+        let mut wanted: BTreeSet<u64> = exchange.wanted.iter().copied().collect();
+        let mut next = 0;
+        for partition in &exchange.partitions {
+            if self.sent + chunker.pending() >= BUDGET_BYTES {
+                break;
+            }
+            next += 1;
+            if wanted.is_empty() {
+                continue;
+            }
+            let mut found = Vec::new();
+            let is_wanted = |hash| wanted.contains(&hash);
+            cache.select_components(Span::of(*partition), is_wanted, |component, command| {
+                found.push(component.hash);
+                let place = wire::place(component.position);
+                let (ours, theirs) = (command.newest().time, offers.get(&place).map(|offer| offer.time));
+                if theirs.is_some_and(|theirs| theirs < ours) {
+                    offers.remove(&place);
+                }
+                if theirs.is_none_or(|theirs| theirs <= ours) {
+                    self.chunk(chunker.push(&command));
+                }
+            });
+            for hash in found {
+                wanted.remove(&hash);
+            }
+        }
+        self.chunk(chunker.finish());
+        let complete = next == exchange.partitions.len();
+        if complete && !wanted.is_empty() {
+            self.unknown(&Vec::from_iter(wanted));
+        }
+        let lacking = (complete && !offers.is_empty()).then(|| {
+            let partition = |place: &u64| wire::partition_of(*place);
+            let mut partitions: Vec<Partition> = offers.keys().map(partition).collect();
+            partitions.dedup();
+            let wanted = offers.values().map(|offer| offer.hash).collect();
+            Named::new(partitions, wanted, Vec::new())
+        });
+        (self.finish(next as u64), lacking)
     }
 
     /// How the spans split whose digests differ.
@@ -266,6 +371,18 @@ impl<'a> Held<'a> {
             .partition_point(|component| component.position <= span.last);
         &self.components[start..end]
     }
+}
+
+/// Symbols of all components in the partitions.
+pub(super) fn symbols_of(cache: &Cache, partitions: &[Partition], first: usize, count: usize) -> Vec<Symbol> {
+    let mut sketch = Sketch::new(first, count);
+    for partition in partitions {
+        // Collected first: nobody has to wait for the partition meanwhile.
+        for hash in cache.component_hashes(*partition) {
+            sketch.add(hash);
+        }
+    }
+    sketch.into_symbols()
 }
 
 /// Whether a partition changed within the last `settled_ms`. A clock that went back makes it look at rest, which costs

@@ -70,6 +70,8 @@ pub struct Counters {
     pub yields: u64,
     /// Counters written shorter.
     pub folded: u64,
+    /// Differences found with a sketch.
+    pub sketches: u64,
     /// Messages without a proof that is accepted here.
     pub unauthenticated: u64,
     /// Messages of protocol versions this node does not speak.
@@ -87,7 +89,7 @@ impl fmt::Display for Counters {
             f,
             "commands_sent={} commands_unsent={} commands_merged={} commands_received={} replay_commands={} replay_bytes={} pulls={} \
              replays_served={} repair_bytes_sent={} frames_asked={} frames_resent={} repeated={} outdated={} stops={} \
-             yields={} folded={} unauthenticated={} unknown_versions={} malformed={} refused={}",
+             yields={} folded={} sketches={} unauthenticated={} unknown_versions={} malformed={} refused={}",
             self.commands_sent,
             self.commands_unsent,
             self.commands_merged,
@@ -104,6 +106,7 @@ impl fmt::Display for Counters {
             self.stops,
             self.yields,
             self.folded,
+            self.sketches,
             self.unauthenticated,
             self.unknown_versions,
             self.malformed,

@@ -1,6 +1,7 @@
 //! The network: connections, and messages on their way.
 
 use bytes::Bytes;
+use nats_kvcache::replica::wire::Header;
 use nats_kvcache::replica::{Input, Output, Target};
 use rand::RngExt;
 
@@ -170,6 +171,12 @@ impl World {
             self.hears(to, bytes);
             self.outcome.messages += 1;
             self.outcome.bytes += bytes.len() as u64;
+            // See docs/PROTOCOL.md for the kinds.
+            match Header::of(bytes).map(|header| header.kind) {
+                Some(8) => self.outcome.splits += 1,
+                Some(19) => self.outcome.exchanges += 1,
+                _ => {}
+            }
             self.outcome.trace = self.outcome.trace.rotate_left(5) ^ fold(self.now ^ (to as u64) << 48, bytes);
         }
         self.input(to, input);

@@ -17,6 +17,10 @@ pub struct Outcome {
     pub bytes: u64,
     /// Messages that did not arrive: lost, cut off, dropped before a slow or paused receiver.
     pub lost: u64,
+    /// Exchanges of components that sketches have shown to differ.
+    pub exchanges: u64,
+    /// Messages that tell how spans split that differ.
+    pub splits: u64,
     /// Messages that arrived once more.
     pub repeated: u64,
     /// Processes that died.
@@ -59,6 +63,8 @@ impl Outcome {
         self.messages += other.messages;
         self.bytes += other.bytes;
         self.lost += other.lost;
+        self.exchanges += other.exchanges;
+        self.splits += other.splits;
         self.repeated += other.repeated;
         self.crashes += other.crashes;
         self.leaves += other.leaves;
@@ -88,6 +94,8 @@ impl fmt::Display for Outcome {
             ("bytes", self.bytes),
             ("lost", self.lost),
             ("repeated", self.repeated),
+            ("exchanges after a sketch", self.exchanges),
+            ("messages with splits", self.splits),
             ("crashes", self.crashes),
             ("leaves", self.leaves),
             ("handovers", self.handovers),

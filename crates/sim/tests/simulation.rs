@@ -32,6 +32,8 @@ fn nodes_end_equal_and_nothing_acknowledged_is_lost() {
         outcome.pauses,
         outcome.clock_jumps,
         outcome.slow_consumers,
+        outcome.exchanges,
+        outcome.splits,
     ];
     assert!(happened.iter().all(|&times| times > 0), "faults happened: {outcome}");
 }

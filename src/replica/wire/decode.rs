@@ -4,9 +4,9 @@ use bytes::Bytes;
 use rmp::decode;
 
 use super::{
-    Ack, Beat, BeatState, Compare, Fetch, Fragment, Frame, FramesGone, FramesRequest, Header, Hello, Holding, Message,
-    Part, ReplayCommands, ReplayEnd, ReplayRequest, SpanDigest, Split, Splits, Unknown, Want, Welcome, WireError,
-    HEADER_BYTES,
+    Ack, Beat, BeatState, Compare, Exchange, Fetch, Fragment, Frame, FramesGone, FramesRequest, Header, Hello, Holding,
+    Message, Offer, Part, ReplayCommands, ReplayEnd, ReplayRequest, Sketch, SketchRequest, SpanDigest, Split, Splits,
+    Survey, Symbol, Unknown, Want, Welcome, WireError, HEADER_BYTES, MAX_SYMBOLS, SYMBOL_BYTES,
 };
 use crate::cache::{
     Base, Change, Command, Digest, NodeId, Partition, Position, SeenAdd, Span, Stamp, Time, PARTITIONS,
@@ -37,6 +37,10 @@ impl Message {
             13 => decoder.hello().map(Message::Hello),
             14 => decoder.welcome().map(Message::Welcome),
             15 => decoder.ack().map(Message::Ack),
+            16 => decoder.survey().map(Message::Survey),
+            17 => decoder.sketch().map(Message::Sketch),
+            18 => decoder.sketch_request().map(Message::SketchRequest),
+            19 => decoder.exchange().map(Message::Exchange),
             other => Err(WireError::Kind(other)),
         }
     }
@@ -255,13 +259,64 @@ impl Decoder<'_> {
         }
     }
 
-    fn hashes(&mut self, what: &'static str) -> Result<Vec<u64>, WireError> {
+    /// A bin of records of `N` bytes each.
+    fn records<const N: usize, T>(
+        &mut self,
+        what: &'static str,
+        record: impl Fn(&[u8; N]) -> T,
+    ) -> Result<Vec<T>, WireError> {
         let bytes = self.bin(what)?;
-        if bytes.len() % 8 != 0 {
-            return Err(WireError::Malformed(what));
+        match bytes.as_chunks() {
+            (records, []) => Ok(records.iter().map(record).collect()),
+            _ => Err(WireError::Malformed(what)),
         }
-        let word = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("chunks of 8 bytes"));
-        Ok(bytes.chunks_exact(8).map(word).collect())
+    }
+
+    fn hashes(&mut self, what: &'static str) -> Result<Vec<u64>, WireError> {
+        self.records(what, |bytes| u64::from_le_bytes(*bytes))
+    }
+
+    /// The first partition of a range, and what is given for it and those after it.
+    fn range<T>(
+        &mut self,
+        digests: impl Fn(&mut Self) -> Result<Vec<T>, WireError>,
+    ) -> Result<(Partition, Vec<T>), WireError> {
+        let from = self.uint("first partition")?;
+        let digests = digests(self)?;
+        if from.saturating_add(digests.len() as u64) > PARTITIONS as u64 {
+            return Err(WireError::Malformed("range of partitions"));
+        }
+        Ok((Partition(from as u16), digests))
+    }
+
+    /// Partitions in ascending order, each as its distance from the one before.
+    fn partitions(&mut self) -> Result<Vec<Partition>, WireError> {
+        let length = self.length("partitions")?;
+        let mut partitions = Vec::with_capacity(length.min(self.rest.len()).min(PARTITIONS));
+        let mut next = 0u64;
+        for _ in 0..length {
+            let number = next.saturating_add(self.uint("partitions")?);
+            if number >= PARTITIONS as u64 {
+                return Err(WireError::Malformed("partitions"));
+            }
+            partitions.push(Partition(number as u16));
+            next = number + 1;
+        }
+        Ok(partitions)
+    }
+
+    /// The index of the first symbol and the number of symbols, `count` of which is read after it.
+    fn symbols<T>(
+        &mut self,
+        read: impl Fn(&mut Self) -> Result<T, WireError>,
+        count: impl Fn(&T) -> u64,
+    ) -> Result<(usize, T), WireError> {
+        let first = self.uint("first symbol")?;
+        let symbols = read(self)?;
+        if first.saturating_add(count(&symbols)) > MAX_SYMBOLS as u64 {
+            return Err(WireError::Malformed("symbols"));
+        }
+        Ok((first as usize, symbols))
     }
 
     fn last(&mut self) -> Result<Position, WireError> {
@@ -333,23 +388,18 @@ impl Decoder<'_> {
     }
 
     fn replay_request(&mut self) -> Result<ReplayRequest, WireError> {
-        self.array(5, "replay request")?;
+        self.array(4, "replay request")?;
         let request = self.uint("request")?;
-        let from = self.uint("first partition")?;
-        let digests = self.hashes("digests")?;
-        if from.saturating_add(digests.len() as u64) > PARTITIONS as u64 {
-            return Err(WireError::Malformed("range of partitions"));
-        }
+        let (from, digests) = self.range(|decoder| decoder.hashes("digests"))?;
         Ok(ReplayRequest {
             request,
-            from: Partition(from as u16),
+            from,
             digests: digests.into_iter().map(Digest).collect(),
             want: match self.uint("wanted answer")? {
                 0 => Want::Commands,
                 1 => Want::Splits,
                 _ => return Err(WireError::Malformed("wanted answer")),
             },
-            settled_ms: self.uint("settled")?,
         })
     }
 
@@ -523,6 +573,76 @@ impl Decoder<'_> {
             to: self.node()?,
             seq: self.seq()?,
             contiguous: self.seq()?,
+        })
+    }
+
+    fn survey(&mut self) -> Result<Survey, WireError> {
+        self.array(4, "survey")?;
+        let request = self.uint("request")?;
+        let (from, digests) = self.range(|decoder| decoder.records("digests", |bytes| u32::from_le_bytes(*bytes)))?;
+        Ok(Survey {
+            request,
+            from,
+            digests,
+            settled_ms: self.uint("settled")?,
+        })
+    }
+
+    fn sketch(&mut self) -> Result<Sketch, WireError> {
+        self.array(6, "sketch")?;
+        let part = self.part()?;
+        let partitions = self.partitions()?;
+        let symbol = |bytes: &[u8; SYMBOL_BYTES]| {
+            let [s0, s1, s2, s3, s4, s5, s6, s7, c0, c1, c2, c3, n0, n1] = *bytes;
+            Symbol {
+                sum: u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7]),
+                check: u32::from_le_bytes([c0, c1, c2, c3]),
+                count: i16::from_le_bytes([n0, n1]),
+            }
+        };
+        let (first, symbols) = self.symbols(
+            |decoder| decoder.records("symbols", symbol),
+            |symbols| symbols.len() as u64,
+        )?;
+        Ok(Sketch {
+            part,
+            partitions,
+            first,
+            symbols,
+        })
+    }
+
+    fn sketch_request(&mut self) -> Result<SketchRequest, WireError> {
+        self.array(4, "sketch request")?;
+        let request = self.uint("request")?;
+        let partitions = self.partitions()?;
+        let (first, count) = self.symbols(|decoder| decoder.uint("number of symbols"), |count| *count)?;
+        Ok(SketchRequest {
+            request,
+            partitions,
+            first,
+            count: count as usize,
+        })
+    }
+
+    fn exchange(&mut self) -> Result<Exchange, WireError> {
+        self.array(4, "exchange")?;
+        Ok(Exchange {
+            request: self.uint("request")?,
+            partitions: self.partitions()?,
+            wanted: self.hashes("wanted")?,
+            offers: {
+                let words = self.hashes("offers")?;
+                let offer = |words: &[u64; 3]| Offer {
+                    hash: words[0],
+                    place: words[1],
+                    time: Time(words[2]),
+                };
+                match words.as_chunks() {
+                    (offers, []) => offers.iter().map(offer).collect(),
+                    _ => return Err(WireError::Malformed("offers")),
+                }
+            },
         })
     }
 }

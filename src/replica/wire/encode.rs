@@ -2,8 +2,8 @@
 
 use rmp::encode;
 
-use super::{Beat, BeatState, Message, Part, Split, Want, ENVELOPE_BYTES};
-use crate::cache::{Base, Change, Command, NodeId, Position, SeenAdd, Span, Stamp, Time};
+use super::{Beat, BeatState, Message, Offer, Part, Split, Want, ENVELOPE_BYTES, SYMBOL_BYTES};
+use crate::cache::{Base, Change, Command, NodeId, Partition, Position, SeenAdd, Span, Stamp, Time};
 
 /// Encoder of one message. Writes into memory cannot fail, hence the `expect`s.
 #[derive(Default)]
@@ -49,6 +49,17 @@ impl Encoder {
     fn hashes(&mut self, hashes: &[u64]) {
         let bytes: Vec<u8> = hashes.iter().flat_map(|hash| hash.to_le_bytes()).collect();
         self.bin(&bytes);
+    }
+
+    /// Each as its distance from the one before, which mostly takes one byte.
+    fn partitions(&mut self, partitions: &[Partition]) {
+        self.array(partitions.len() as u32);
+        let mut next = 0;
+        for partition in partitions {
+            let number = u64::from(partition.0);
+            self.uint(number.saturating_sub(next));
+            next = number + 1;
+        }
     }
 
     /// The upper end of a span mostly is the end of a key: nil, which is shorter.
@@ -288,11 +299,11 @@ impl Message {
                 return one_chunk(&replay.commands).into_replay(version, node, replay.part, replay.clock);
             }
             Message::ReplayRequest(request) => {
-                let mut encoder = start(2, 5);
+                let mut encoder = start(2, 4);
                 encoder.uints(&[request.request, request.from.0.into()]);
                 let digests: Vec<u64> = request.digests.iter().map(|digest| digest.0).collect();
                 encoder.hashes(&digests);
-                encoder.uints(&[request.want.code(), request.settled_ms]);
+                encoder.uint(request.want.code());
                 encoder
             }
             Message::ReplayEnd(end) => {
@@ -380,6 +391,45 @@ impl Message {
             Message::Ack(ack) => {
                 let mut encoder = start(15, 3);
                 encoder.uints(&[ack.to.0, ack.seq, ack.contiguous]);
+                encoder
+            }
+            Message::Survey(survey) => {
+                let mut encoder = start(16, 4);
+                encoder.uints(&[survey.request, survey.from.0.into()]);
+                let digests: Vec<u8> = survey.digests.iter().flat_map(|digest| digest.to_le_bytes()).collect();
+                encoder.bin(&digests);
+                encoder.uint(survey.settled_ms);
+                encoder
+            }
+            Message::Sketch(sketch) => {
+                let mut encoder = start(17, 6);
+                encoder.part(sketch.part);
+                encoder.partitions(&sketch.partitions);
+                encoder.uint(sketch.first as u64);
+                let mut symbols = Vec::with_capacity(sketch.symbols.len() * SYMBOL_BYTES);
+                for symbol in &sketch.symbols {
+                    symbols.extend_from_slice(&symbol.sum.to_le_bytes());
+                    symbols.extend_from_slice(&symbol.check.to_le_bytes());
+                    symbols.extend_from_slice(&symbol.count.to_le_bytes());
+                }
+                encoder.bin(&symbols);
+                encoder
+            }
+            Message::SketchRequest(request) => {
+                let mut encoder = start(18, 4);
+                encoder.uint(request.request);
+                encoder.partitions(&request.partitions);
+                encoder.uints(&[request.first as u64, request.count as u64]);
+                encoder
+            }
+            Message::Exchange(exchange) => {
+                let mut encoder = start(19, 4);
+                encoder.uint(exchange.request);
+                encoder.partitions(&exchange.partitions);
+                encoder.hashes(&exchange.wanted);
+                let words = |offer: &Offer| [offer.hash, offer.place, offer.time.0];
+                let offers: Vec<u64> = exchange.offers.iter().flat_map(words).collect();
+                encoder.hashes(&offers);
                 encoder
             }
         };

@@ -7,6 +7,7 @@
 mod decode;
 mod encode;
 
+pub use super::sketch::{Symbol, MAX_SYMBOLS};
 pub(in crate::replica) use encode::{Chunk, Chunker};
 
 use bytes::Bytes;
@@ -22,6 +23,9 @@ pub const OLDEST_VERSION: u8 = 2;
 
 /// Bytes of the header: version, kind, node id (little endian). All versions from 2 on begin with it.
 pub const HEADER_BYTES: usize = 10;
+
+/// Bytes of a symbol of a sketch.
+const SYMBOL_BYTES: usize = 14;
 
 /// Bytes of a message beside its commands, spans or piece, at most.
 pub(super) const ENVELOPE_BYTES: usize = HEADER_BYTES + MAX_SEAL_BYTES + 64;
@@ -88,9 +92,6 @@ pub struct ReplayRequest {
     pub digests: Vec<Digest>,
     /// What the answer holds of partitions that differ: all their commands, or how they split into spans.
     pub want: Want,
-    /// If not 0: leave out partitions that changed at or after this time of the responder's clock, in milliseconds
-    /// before now. They are in flux, and a difference there proves nothing.
-    pub settled_ms: u64,
 }
 
 /// How a [`ReplayRequest`] wants its answer.
@@ -133,8 +134,8 @@ pub struct ReplayEnd {
     pub request: u64,
     /// How many parts the answer had.
     pub parts: u64,
-    /// How much of the request was answered: for a [`ReplayRequest`] partitions below this one, else so many spans. The
-    /// rest has to be asked for again.
+    /// How much of the request was answered: for a [`ReplayRequest`] or [`Survey`] partitions below this one, else so many
+    /// spans or partitions. The rest has to be asked for again.
     pub next: u64,
     /// What the answer stands for: the effect of all frames of these nodes up to these numbers, the responder first.
     pub seqs: Vec<(NodeId, u64)>,
@@ -169,7 +170,7 @@ pub struct SpanDigest {
     pub count: u64,
 }
 
-/// Answer to a [`Compare`], or to a [`ReplayRequest`] that wants it.
+/// Answer to a [`Compare`], a [`Survey`], or a [`ReplayRequest`] that wants it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Splits {
     /// Which part of which answer this is.
@@ -199,13 +200,88 @@ pub struct Holding {
     pub hashes: Option<Vec<u64>>,
 }
 
-/// Component hashes of a yielding [`Fetch`] that the responder does not have.
+/// Component hashes of an [`Exchange`] or of a yielding [`Fetch`] that the responder does not have.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Unknown {
     /// Which part of which answer this is.
     pub part: Part,
     /// The hashes.
     pub hashes: Vec<u64>,
+}
+
+/// Begins a comparison: asks for what the partitions hold whose digests differ from those given. The answer is a
+/// [`Sketch`] if it looks as if little differed, else [`Splits`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Survey {
+    /// Number of the request, unique at the asking node.
+    pub request: u64,
+    /// First partition.
+    pub from: Partition,
+    /// The requester's digests of `from` and the partitions after it, shortened to 4 bytes by the number of the request.
+    pub digests: Vec<u32>,
+    /// If not 0: leave out partitions that changed at or after this time of the responder's clock, in milliseconds
+    /// before now. They are in flux, and a difference there proves nothing.
+    pub settled_ms: u64,
+}
+
+/// Symbols of all components of some partitions, in answer to a [`Survey`] or a [`SketchRequest`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sketch {
+    /// Which part of which answer this is.
+    pub part: Part,
+    /// The partitions, in ascending order.
+    pub partitions: Vec<Partition>,
+    /// Index of the first symbol. It is at most [`MAX_SYMBOLS`] together with their number.
+    pub first: usize,
+    /// The symbols.
+    pub symbols: Vec<Symbol>,
+}
+
+/// Asks for symbols of partitions, because those that the requester has were too few.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SketchRequest {
+    /// Number of the request, unique at the asking node.
+    pub request: u64,
+    /// The partitions, in ascending order.
+    pub partitions: Vec<Partition>,
+    /// Index of the first symbol. It is at most [`MAX_SYMBOLS`] together with their number.
+    pub first: usize,
+    /// How many symbols.
+    pub count: usize,
+}
+
+/// Asks for components by their hashes, and offers others. The answer are their commands, and [`Unknown`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Exchange {
+    /// Number of the request, unique at the asking node.
+    pub request: u64,
+    /// Where the wanted components are, in ascending order.
+    pub partitions: Vec<Partition>,
+    /// Hashes of the components wanted.
+    pub wanted: Vec<u64>,
+    /// What the requester has that the receiver seems to lack.
+    pub offers: Vec<Offer>,
+}
+
+/// A component that the sender of an [`Exchange`] holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Offer {
+    /// Its hash.
+    pub hash: u64,
+    /// Its [`place`].
+    pub place: u64,
+    /// Its newest stamp. What the receiver holds at this place from before it need not be sent.
+    pub time: Time,
+}
+
+/// A position in 8 bytes: the partition in the upper bits, as in its key, and the rest mixed.
+pub fn place(position: Position) -> u64 {
+    position.key ^ (position.element >> 10)
+}
+
+/// The partition of a [`place`].
+pub fn partition_of(place: u64) -> Partition {
+    Partition((place >> 54) as u16)
 }
 
 /// Asks the author for frames. The answer are the frames themselves, or [`FramesGone`].
@@ -355,6 +431,14 @@ pub enum Message {
     Welcome(Welcome),
     /// kind 15, subject `node.{id}`
     Ack(Ack),
+    /// kind 16, subject `node.{id}`
+    Survey(Survey),
+    /// kind 17, subject `node.{id}`
+    Sketch(Sketch),
+    /// kind 18, subject `node.{id}`
+    SketchRequest(SketchRequest),
+    /// kind 19, subject `node.{id}`
+    Exchange(Exchange),
 }
 
 impl Split {
