@@ -5,13 +5,18 @@
 // Benchmarks talk to the outside; the clock rule of clippy.toml is for the provider's core.
 #![allow(clippy::disallowed_methods)]
 
+mod chart;
+mod instructions;
+mod machine;
+mod readme;
 mod report;
+mod table;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
-use clap::Parser;
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
 
 // That of the provider's main.rs.
 #[global_allocator]
@@ -19,8 +24,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// What to measure, and how often.
 #[derive(Parser)]
-#[command(name = "bench", about, version)]
+#[command(name = "bench", about, version, args_conflicts_with_subcommands = true)]
 pub struct Arguments {
+    /// Without one of these everything is measured
+    #[command(subcommand)]
+    job: Option<Job>,
     /// The provider's release binary
     #[arg(long, default_value = "target/release/nats-kvcache")]
     bin: PathBuf,
@@ -33,6 +41,23 @@ pub struct Arguments {
     /// Folder of the table, the JSON and the charts
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
+}
+
+/// What else there is to do.
+#[derive(Subcommand)]
+enum Job {
+    /// Write README's performance section from docs/bench/run.json
+    Readme {
+        /// Only look whether it is what it should be
+        #[arg(long)]
+        check: bool,
+    },
+    /// Compare instruction counts (JSON of `cargo bench --bench instructions` on standard input) with the stored ones
+    Instructions {
+        /// Store them instead
+        #[arg(long)]
+        bless: bool,
+    },
 }
 
 impl Arguments {
@@ -49,6 +74,16 @@ impl Arguments {
             5
         }
     }
+
+    /// The command that repeats this run.
+    fn command(&self) -> String {
+        let make = if self.quick { "make bench-quick" } else { "make bench" };
+        if self.only.is_empty() {
+            return make.into();
+        }
+        let bars: Vec<String> = self.only.iter().map(u8::to_string).collect();
+        format!("{make} ONLY={}", bars.join(","))
+    }
 }
 
 #[tokio::main]
@@ -62,8 +97,34 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(_arguments: Arguments) -> Result<()> {
+async fn run(arguments: Arguments) -> Result<()> {
+    match arguments.job {
+        None => measure(&arguments).await,
+        Some(Job::Readme { check }) => readme::update(check),
+        Some(Job::Instructions { bless }) => instructions::compare(bless),
+    }
+}
+
+/// Measures the bars that are wanted. A bar that is missed is said so in the table; it is no error.
+async fn measure(arguments: &Arguments) -> Result<()> {
     let lines: Vec<report::Line> = Vec::new();
-    report::print(&lines);
+    let series: Vec<report::Series> = Vec::new();
+    finish(arguments, lines, series)
+}
+
+/// Prints the table, and writes it with its charts.
+fn finish(arguments: &Arguments, lines: Vec<report::Line>, series: Vec<report::Series>) -> Result<()> {
+    let run = report::Run {
+        command: arguments.command(),
+        machine: machine::Machine::here(),
+        lines,
+        series,
+    };
+    print!("{}", table::for_terminal(&run));
+    let out = &arguments.out;
+    std::fs::create_dir_all(out).with_context(|| format!("creating {}", out.display()))?;
+    run.write(&out.join("run.json"))?;
+    chart::write(&run, out)?;
+    println!("\nrun.json and charts (SVG) are in {}", out.display());
     Ok(())
 }
