@@ -27,10 +27,11 @@ XTASK  := cargo run --locked --quiet -p xtask --
 # Only the wash of this generation (0.2x) makes archives for a contract; later ones have other flags or no `par` at all.
 HAS_WASH := wash par create --help 2>/dev/null | grep -e --capid >/dev/null
 
-.PHONY: help build test sim mutations faults run par inspect push start figures figures-repair clean lint fmt doc
+.PHONY: help build test sim mutations faults run par inspect push start figures figures-repair clean lint fmt doc \
+  bench bench-quick bench-store bench-instructions bench-micro
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s  %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-18s  %s\n", $$1, $$2 }'
 
 build: ## Build the provider (target/release/nats-kvcache)
 	cargo build --release --locked
@@ -60,6 +61,36 @@ figures: par ## Measure the figures of the README (builds first, then about a mi
 figures-repair: ## Measure repair, churn, authentication and acknowledged writes (about six minutes after the build)
 	@scripts/install-tools.sh nats-server
 	cargo run --locked --release -p xtask -- figures-repair
+
+ONLY_BARS := $(if $(ONLY),--only $(ONLY))
+BENCH := cargo run --locked --release --quiet -p bench --
+bench: build ## Measure everything beside its peers: table, JSON and charts in target/bench (ONLY=1,2 for some bars)
+	@scripts/install-tools.sh nats-server redis
+	cargo build --release --locked -p bench
+	$(BENCH) $(ONLY_BARS)
+
+bench-quick: build ## The same with fewer and shorter runs, about three minutes after the build
+	@scripts/install-tools.sh nats-server redis
+	cargo build --release --locked -p bench
+	$(BENCH) --quick $(ONLY_BARS)
+
+bench-store: ## Store the last run in docs/bench and write README's performance section from it
+	@test -e target/bench/run.json || { echo 'no run in target/bench; make bench makes one' >&2; exit 1; }
+	@mkdir -p docs/bench
+	rm -f docs/bench/*.svg
+	cp target/bench/run.json target/bench/*.svg docs/bench/
+	cargo run --locked --release --quiet -p bench -- readme
+
+# JSON goes through a file: in a pipe, a benchmark that fails would be reported as one that is missing.
+bench-instructions: ## Count the instructions of the hot paths and compare with those stored (BLESS=1 stores them)
+	@scripts/install-tools.sh gungraun
+	@mkdir -p target/bench
+	GUNGRAUN_RUNNER=$(CURDIR)/.tools/gungraun/bin/gungraun-runner \
+	  cargo bench --locked --bench instructions -- --output-format=json >target/bench/instructions.jsonl
+	@cargo run --locked --quiet -p bench -- instructions $(if $(BLESS),--bless) <target/bench/instructions.jsonl
+
+bench-micro: ## Time the hot paths of one node, each alone (criterion)
+	cargo bench --locked --bench cache
 
 par: build ## Write the provider archive build/nats-kvcache.par.gz (NAME, VENDOR, VERSION, REVISION)
 	@mkdir -p build

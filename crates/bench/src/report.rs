@@ -1,6 +1,11 @@
-//! The table of `make bench`.
+//! What `make bench` has measured, and how it is judged.
 
+use std::path::Path;
+
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+
+use crate::machine::Machine;
 
 /// Which way a bar points.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
@@ -28,6 +33,9 @@ pub struct Line {
     pub peer: Option<Peer>,
     /// The bar.
     pub limit: Limit,
+    /// What a reader has to know to judge the figure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// The other side of a comparison.
@@ -60,6 +68,7 @@ impl Line {
             ours,
             peer,
             limit,
+            note: None,
         }
     }
 
@@ -73,22 +82,159 @@ impl Line {
             ours,
             peer: None,
             limit,
+            note: None,
+        }
+    }
+
+    /// Adds what a reader has to know to judge the figure; it stands below the table.
+    pub fn note(mut self, note: impl Into<String>) -> Line {
+        self.note = Some(note.into());
+        self
+    }
+
+    /// What is compared with the bar for each pair of samples: ours / peer, or ours where there is no peer. Pairs that
+    /// say nothing (a peer of 0) are left out.
+    pub fn judged_samples(&self) -> Vec<f64> {
+        let judged: Vec<f64> = match &self.peer {
+            Some(peer) => self
+                .ours
+                .iter()
+                .zip(&peer.samples)
+                .map(|(ours, peer)| ours / peer)
+                .collect(),
+            None => self.ours.clone(),
+        };
+        judged.into_iter().filter(|number| number.is_finite()).collect()
+    }
+
+    /// The number that is compared with the bar; `None` if nothing was measured.
+    pub fn judged(&self) -> Option<f64> {
+        median(&self.judged_samples())
+    }
+
+    /// Whether the bar holds; `None` if there is none. A bar of which nothing was measured does not hold.
+    pub fn holds(&self) -> Option<bool> {
+        let judged = self.judged();
+        match self.limit {
+            Limit::None => None,
+            Limit::AtLeast(bar) => Some(judged.is_some_and(|number| number >= bar)),
+            Limit::AtMost(bar) => Some(judged.is_some_and(|number| number <= bar)),
         }
     }
 }
 
-/// Prints the table.
-pub fn print(lines: &[Line]) {
-    for line in lines {
-        let peer = line.peer.as_ref().map(|peer| crate::sample::median(&peer.samples));
-        let ours = crate::sample::median(&line.ours);
-        println!(
-            "{} | {} | {ours:.3} {} | {peer:.3?} | {:.3?} | {:?}",
-            line.bar,
-            line.what,
-            line.unit,
-            peer.map(|peer| ours / peer),
-            line.limit
-        );
+/// How a figure grows with a size: one line of a chart, no part of the judgement.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Series {
+    /// Number of the bar, 1 to 10.
+    pub bar: u8,
+    /// What was measured, for example `set`. Short: it stands in a legend.
+    pub name: String,
+    /// What grows, for example `keys`.
+    pub size: String,
+    /// Unit of the figure. Series of one bar, size and unit share a chart.
+    pub unit: String,
+    /// Size (above 0) and figure.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// One run of `make bench`, as `run.json` holds it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Run {
+    /// The command that repeats it.
+    pub command: String,
+    /// Where and with what it was measured.
+    pub machine: Machine,
+    /// The table.
+    pub lines: Vec<Line>,
+    /// For the charts of growth.
+    #[serde(default)]
+    pub series: Vec<Series>,
+}
+
+impl Run {
+    /// Reads a stored run.
+    pub fn read(path: &Path) -> Result<Run> {
+        let text = std::fs::read_to_string(path).with_context(|| {
+            format!(
+                "no run at {}; `make bench` and `make bench-store` make one",
+                path.display()
+            )
+        })?;
+        serde_json::from_str(&text).with_context(|| format!("{} is not a run of this version", path.display()))
+    }
+
+    /// Writes the run.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self)? + "\n";
+        std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
+    }
+
+    /// The lines that have a bar, and those of them whose bar does not hold.
+    pub fn judgement(&self) -> (usize, Vec<&Line>) {
+        let judged = self.lines.iter().filter(|line| line.limit != Limit::None).count();
+        let missed = self.lines.iter().filter(|line| line.holds() == Some(false));
+        (judged, missed.collect())
+    }
+}
+
+/// The middle sample, or the mean of the two in the middle; `None` of nothing.
+pub fn median(samples: &[f64]) -> Option<f64> {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let upper = *sorted.get(sorted.len() / 2)?;
+    Some(if sorted.len() % 2 == 1 {
+        upper
+    } else {
+        (sorted[sorted.len() / 2 - 1] + upper) / 2.0
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn against(ours: &[f64], peer: &[f64], limit: Limit) -> Line {
+        Line::against(1, "gets", "per second", ours.to_vec(), "peer", peer.to_vec(), limit)
+    }
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(median(&[]), None);
+        assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), Some(2.5));
+    }
+
+    #[test]
+    fn ratios_are_taken_pair_by_pair() {
+        // The machine was three times slower during the second pair; the ratio of the medians would be 1.
+        let line = against(&[30.0, 10.0, 20.0], &[15.0, 5.0, 20.0], Limit::AtLeast(2.0));
+        assert_eq!(line.judged(), Some(2.0));
+        assert_eq!(line.holds(), Some(true));
+    }
+
+    #[test]
+    fn a_bar_includes_its_own_number() {
+        assert_eq!(against(&[2.0], &[1.0], Limit::AtMost(2.0)).holds(), Some(true));
+        assert_eq!(against(&[2.1], &[1.0], Limit::AtMost(2.0)).holds(), Some(false));
+        assert_eq!(against(&[1.9], &[1.0], Limit::AtLeast(2.0)).holds(), Some(false));
+    }
+
+    #[test]
+    fn without_a_peer_our_median_is_judged() {
+        let line = Line::alone(8, "growth", "times", vec![1.0, 1.4, 1.2], Limit::AtMost(1.25));
+        assert_eq!((line.judged(), line.holds()), (Some(1.2), Some(true)));
+    }
+
+    #[test]
+    fn a_figure_without_a_bar_is_not_judged() {
+        let line = Line::alone(8, "size", "MB", vec![1.0], Limit::None);
+        assert_eq!(line.holds(), None);
+    }
+
+    #[test]
+    fn a_bar_of_which_nothing_was_measured_does_not_hold() {
+        assert_eq!(against(&[], &[], Limit::AtLeast(1.0)).holds(), Some(false));
+        assert_eq!(against(&[1.0], &[0.0], Limit::AtLeast(1.0)).holds(), Some(false));
     }
 }

@@ -9,13 +9,6 @@ pub fn quantile_us(samples: &mut [Duration], part: f64) -> f64 {
     samples.get(place).map_or(f64::NAN, |sample| sample.as_secs_f64() * 1e6)
 }
 
-/// The middle of the samples.
-pub fn median(samples: &[f64]) -> f64 {
-    let mut sorted = samples.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
 /// Events per second: `count` of them in what `work` takes.
 pub fn rate(count: usize, work: impl FnOnce()) -> f64 {
     let started = Instant::now();
