@@ -1,6 +1,6 @@
 //! The map of all keys and the operations on it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
@@ -308,10 +308,10 @@ impl Cache {
     pub fn commands(&self, partition: Partition, mut emit: impl FnMut(Command)) {
         let moment = self.moment(0);
         let shard = self.map.shards()[partition.0 as usize].read();
-        // SAFETY: the iterator lives no longer than the read guard, which keeps the table in place.
-        for bucket in unsafe { shard.iter() } {
-            // SAFETY: a bucket of a live table under its lock.
-            let (entry, _) = unsafe { bucket.as_ref() };
+        // SAFETY: the iterator lives no longer than the read guard, which keeps the table in place; so its buckets are
+        // those of a live table.
+        let entries = unsafe { shard.iter().map(|bucket| &bucket.as_ref().0) };
+        for entry in ahead(entries, |entry| entry.prefetch()) {
             let state = entry.state(&self.nodes);
             if state.is_forgotten(moment) {
                 continue;
@@ -378,10 +378,10 @@ impl Cache {
     /// Shows the components in the span with their keys, key after key, but for keys that `skip` names.
     fn visit(&self, span: Span, skip: impl Fn(State<'_>) -> bool, mut show: impl FnMut(&[u8], Component, Part<'_>)) {
         let shard = self.map.shards()[span.partition().0 as usize].read();
-        // SAFETY: the iterator lives no longer than the read guard, which keeps the table in place.
-        for bucket in unsafe { shard.iter() } {
-            // SAFETY: a bucket of a live table under its lock.
-            let (entry, _) = unsafe { bucket.as_ref() };
+        // SAFETY: the iterator lives no longer than the read guard, which keeps the table in place; so its buckets are
+        // those of a live table.
+        let entries = unsafe { shard.iter().map(|bucket| &bucket.as_ref().0) };
+        for entry in ahead(entries, |entry| entry.prefetch()) {
             let key = entry.key();
             let hash = KeyHash::of(key);
             let Some(elements) = span.elements(hash) else {
@@ -565,7 +565,7 @@ impl Cache {
         let mut dropped = 0;
         // SAFETY: the write guard is held throughout; erasing the bucket just yielded is allowed while iterating.
         unsafe {
-            for bucket in shard.iter() {
+            for bucket in ahead(shard.iter(), |bucket| bucket.as_ref().0.prefetch()) {
                 let (entry, _) = bucket.as_mut();
                 let state = entry.state(&self.nodes);
                 if !wanted(entry.key(), state) {
@@ -698,6 +698,20 @@ impl Cache {
             setting: "MAX_VALUE_BYTES",
         })
     }
+}
+
+/// How many entries ahead of the one at hand memory is fetched: a walk would wait for each of them otherwise.
+const AHEAD: usize = 16;
+
+/// All elements in order, each of which `fetch` saw [`AHEAD`] of them before its turn.
+fn ahead<T>(elements: impl Iterator<Item = T>, fetch: impl Fn(&T)) -> impl Iterator<Item = T> {
+    let mut elements = elements.inspect(fetch);
+    let mut fetched: VecDeque<T> = elements.by_ref().take(AHEAD).collect();
+    std::iter::from_fn(move || {
+        let next = fetched.pop_front()?;
+        fetched.extend(elements.next());
+        Some(next)
+    })
 }
 
 fn expect_kind(state: State<'_>, kind: Kind, moment: Moment) -> Result<(), CacheError> {
