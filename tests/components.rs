@@ -26,7 +26,9 @@ fn digest_of(components: &[Component]) -> Digest {
 fn all_selected(cache: &Cache, mut wanted: impl FnMut(u64) -> bool) -> Vec<Command> {
     let mut selected = Vec::new();
     for partition in Partition::all() {
-        cache.select(Span::of(partition), &mut wanted, |command| selected.push(command));
+        cache.select(Span::of(partition), &mut wanted, |command| {
+            selected.push(command.to_owned())
+        });
     }
     selected
 }
@@ -824,6 +826,6 @@ fn ten_thousand_restarts_do_not_make_a_counter_grow() {
 
 fn commands_of(cache: &Cache, partition: Partition) -> Vec<Command> {
     let mut commands = Vec::new();
-    cache.commands(partition, |command| commands.push(command));
+    cache.commands(partition, |command| commands.push(command.to_owned()));
     commands
 }

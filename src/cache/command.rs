@@ -47,16 +47,17 @@ pub struct SeenAdd {
     pub sum: i64,
 }
 
-/// What a command does to its key.
+/// What a command does to its key. `B` is how its bytes are held: [`Bytes`], or `&[u8]` where they lie in a received
+/// message or in the cache.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Change {
+pub enum Change<B = Bytes> {
     /// A scalar replaces whatever the key held. `value` is `None` when the deadline has passed and the value was
     /// given back already.
     Put {
         /// When and by whom.
         at: Stamp,
         /// The bytes of the scalar.
-        value: Option<Bytes>,
+        value: Option<B>,
         /// Deadline, if any.
         expires_at: Option<Millis>,
         /// Counter entries the author had seen.
@@ -85,7 +86,7 @@ pub enum Change {
         /// The item's identity and place.
         id: Stamp,
         /// The item.
-        value: Bytes,
+        value: B,
     },
     /// The item `id` is gone from the list.
     ListRemove {
@@ -97,14 +98,14 @@ pub enum Change {
     /// A member is in the set.
     SetAdd {
         /// The member.
-        member: Bytes,
+        member: B,
         /// When and by whom.
         at: Stamp,
     },
     /// A member is not in the set.
     SetRemove {
         /// The member.
-        member: Bytes,
+        member: B,
         /// When and by whom.
         at: Stamp,
     },
@@ -112,11 +113,11 @@ pub enum Change {
 
 /// One change of one key.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Command {
+pub struct Command<B = Bytes> {
     /// The key, with its namespace ([`super::Key`]).
-    pub key: Bytes,
+    pub key: B,
     /// What happens to it.
-    pub change: Change,
+    pub change: Change<B>,
 }
 
 /// What of its key a command is about. Commands of one key with equal slots write the same component.
@@ -146,7 +147,7 @@ pub enum CommandError {
     Impossible(&'static str),
 }
 
-impl Command {
+impl<B: AsRef<[u8]>> Command<B> {
     /// The newest stamp the command carries.
     pub fn newest(&self) -> Stamp {
         match &self.change {
@@ -167,14 +168,14 @@ impl Command {
             Change::Put { .. } | Change::Delete { .. } => Slot::Reset,
             Change::Add { node, base, .. } => Slot::Add(*node, *base),
             Change::ListPush { id, .. } | Change::ListRemove { id, .. } => Slot::Item(*id),
-            Change::SetAdd { member, .. } | Change::SetRemove { member, .. } => Slot::Member(member),
+            Change::SetAdd { member, .. } | Change::SetRemove { member, .. } => Slot::Member(member.as_ref()),
         }
     }
 
     /// Whether applying this command alone ends in the same state as applying `older` as well, whatever else is
     /// applied before, between or after. (Unless both are stamped before the floor: a removal then leaves no trace of
     /// its own, but a trace of what it removes.)
-    pub fn supersedes(&self, older: &Command) -> bool {
+    pub fn supersedes(&self, older: &Command<B>) -> bool {
         let newer = match (&self.change, &older.change) {
             // Items never change, so only a removal says more than a push.
             (Change::ListPush { .. }, _) => false,
@@ -182,7 +183,7 @@ impl Command {
             (Change::Delete { at, .. }, Change::Put { at: before, .. }) => at >= before,
             _ => self.newest() > older.newest(),
         };
-        newer && self.key == older.key && self.slot() == older.slot()
+        newer && self.key.as_ref() == older.key.as_ref() && self.slot() == older.slot()
     }
 
     /// Checks what merging relies on: stamps not after `latest`, and causes before their effects.
@@ -206,5 +207,52 @@ impl Command {
     /// Whether the command only says that an element is gone.
     pub(super) fn removes_an_element(&self) -> bool {
         matches!(self.change, Change::ListRemove { .. } | Change::SetRemove { .. })
+    }
+}
+
+impl Command<&[u8]> {
+    /// The same command with bytes of its own.
+    pub fn to_owned(&self) -> Command {
+        let own = |bytes: &&[u8]| Bytes::copy_from_slice(bytes);
+        let change = match &self.change {
+            Change::Put {
+                at,
+                value,
+                expires_at,
+                seen,
+            } => Change::Put {
+                at: *at,
+                value: value.as_ref().map(own),
+                expires_at: *expires_at,
+                seen: seen.clone(),
+            },
+            Change::Delete { at, seen } => Change::Delete {
+                at: *at,
+                seen: seen.clone(),
+            },
+            Change::Add { node, base, sum, at } => Change::Add {
+                node: *node,
+                base: *base,
+                sum: *sum,
+                at: *at,
+            },
+            Change::ListPush { id, value } => Change::ListPush {
+                id: *id,
+                value: own(value),
+            },
+            Change::ListRemove { id, at } => Change::ListRemove { id: *id, at: *at },
+            Change::SetAdd { member, at } => Change::SetAdd {
+                member: own(member),
+                at: *at,
+            },
+            Change::SetRemove { member, at } => Change::SetRemove {
+                member: own(member),
+                at: *at,
+            },
+        };
+        Command {
+            key: own(&self.key),
+            change,
+        }
     }
 }

@@ -100,7 +100,7 @@ pub(super) enum Part<'a> {
     Member { member: &'a [u8], membership: Membership },
 }
 
-impl Part<'_> {
+impl<'a> Part<'a> {
     /// [`Position::element`].
     pub fn element(&self) -> u64 {
         match self {
@@ -124,7 +124,7 @@ impl Part<'_> {
     }
 
     /// The change that brings this component to a state that lacks it.
-    pub fn change(&self) -> Change {
+    pub fn change(&self) -> Change<&'a [u8]> {
         match *self {
             Part::Reset(reset) => reset.change(),
             Part::Add(entry) => Change::Add {
@@ -135,11 +135,11 @@ impl Part<'_> {
             },
             Part::Item(item) => Change::ListPush {
                 id: item.id,
-                value: item.value.to_bytes(),
+                value: &item.value,
             },
             Part::Removed { id, at } => Change::ListRemove { id, at },
             Part::Member { member, membership } => {
-                let (member, at) = (bytes::Bytes::copy_from_slice(member), membership.at);
+                let at = membership.at;
                 if membership.present {
                     Change::SetAdd { member, at }
                 } else {

@@ -10,12 +10,15 @@
 //! | --- | --- | --- |
 //! | 0 | 1 | flags, see below |
 //! | 1 | 8 | time of the stamp |
-//! | 9 | 2 | short name of its process ([`Nodes`]); 0 where the process is written out |
-//! | 11 | 2 | length of the key |
-//! | 13 | 8 | with [`IN_FULL`]: the process |
+//! | 9 | 1 or 2 | short name of its process ([`Nodes`]), 2 bytes with [`LONG_NAME`]; 0 where the process is written out |
+//! | | 8 | with [`IN_FULL`]: the process |
 //! | | 8 | with [`DEADLINE`]: milliseconds since the epoch |
-//! | | 1 or 4 | length of the value; 4 bytes with [`LONG`] |
+//! | | 3 | with [`SECONDS`]: the deadline in seconds after the stamp |
+//! | | 1 or 2 | length of the key; 2 bytes with [`LONG_KEY`] |
+//! | | 1 or 4 | length of the value; 4 bytes with [`LONG_VALUE`] |
 //! | | | the key, then the value |
+//!
+//! The allocator's size classes are 16 bytes apart: a key and a value of 16 bytes each fit into 48, with a deadline too.
 
 use std::alloc::{self, Layout};
 use std::borrow::Borrow;
@@ -27,24 +30,29 @@ use super::blob::Blob;
 use super::command::Change;
 use super::hash::{self, KeyHash};
 use super::nodes::Nodes;
-use super::stamp::{NodeId, Stamp, Time};
+use super::prefetch::prefetch;
+use super::stamp::{Millis, NodeId, Stamp, Time};
 use super::state::{Horizon, KeyState, Reset, State};
 
 /// Nothing of the reset itself is left.
 const VOID: u8 = 1;
 /// There is a value (it may be empty).
 const VALUE: u8 = 2;
-/// There is a deadline.
+/// There is a deadline that is none of [`SECONDS`].
 const DEADLINE: u8 = 4;
 /// The process has no short name.
 const IN_FULL: u8 = 8;
 /// The length of the value takes 4 bytes.
-const LONG: u8 = 16;
+const LONG_VALUE: u8 = 16;
+/// The length of the key takes 2 bytes.
+const LONG_KEY: u8 = 32;
+/// The deadline is a number of whole seconds after the stamp, as writers give it, and fits into 3 bytes (194 days).
+const SECONDS: u8 = 64;
+/// The short name takes 2 bytes.
+const LONG_NAME: u8 = 128;
 
 const TIME_AT: usize = 1;
 const NAME_AT: usize = 9;
-const KEY_LENGTH_AT: usize = 11;
-const HEAD: usize = 13;
 
 /// Addresses of allocations are multiples of this, which leaves the lowest bit to tell the two forms apart.
 const ALIGN: usize = 2;
@@ -66,7 +74,12 @@ unsafe impl Sync for Entry {}
 
 impl Entry {
     /// The state `change` makes of a key that was not there, and the change of the digest; `None` if that is nothing.
-    pub fn made_by(nodes: &Nodes, key: &[u8], hash: KeyHash, change: &Change) -> Option<(Entry, u64)> {
+    pub fn made_by<B: AsRef<[u8]>>(
+        nodes: &Nodes,
+        key: &[u8],
+        hash: KeyHash,
+        change: &Change<B>,
+    ) -> Option<(Entry, u64)> {
         if let Some(reset) = Reset::of(change).filter(|reset| reset.seen.is_empty()) {
             let delta = hash::of_reset(hash, reset.horizon);
             return (delta != 0).then(|| (Entry::small(nodes, key, &reset), delta));
@@ -77,7 +90,7 @@ impl Entry {
     }
 
     /// Merges a change. Returns the change of the digest (wrapping); 0 if nothing changed.
-    pub fn apply(&mut self, nodes: &Nodes, hash: KeyHash, change: &Change) -> u64 {
+    pub fn apply<B: AsRef<[u8]>>(&mut self, nodes: &Nodes, hash: KeyHash, change: &Change<B>) -> u64 {
         // One reset replaces another whole: no need to take the old one apart.
         if let (None, Some(reset)) = (self.as_large(), Reset::of(change).filter(|reset| reset.seen.is_empty())) {
             let old = self.packed(nodes).reset.horizon;
@@ -113,15 +126,7 @@ impl Entry {
 
     /// Asks the processor to fetch the memory of this entry, which somebody is about to look at.
     pub fn prefetch(&self) {
-        let address = self.0.as_ptr().map_addr(|address| address & !LARGE);
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a hint, which reads nothing and is part of every x86_64.
-        unsafe {
-            use std::arch::x86_64::{_mm_prefetch, _MM_HINT_T0};
-            _mm_prefetch::<_MM_HINT_T0>(address.cast());
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = address;
+        prefetch(self.0.as_ptr().map_addr(|address| address & !LARGE));
     }
 
     /// The key.
@@ -131,9 +136,7 @@ impl Entry {
             // SAFETY: a small entry is laid out as the head of this file says.
             None => unsafe {
                 let head = self.0.as_ptr();
-                let flags = *head;
-                let length = usize::from(head.add(KEY_LENGTH_AT).cast::<u16>().read_unaligned());
-                slice::from_raw_parts(head.add(key_at(flags)), length)
+                slice::from_raw_parts(head.add(key_at(*head)), key_length(head))
             },
         }
     }
@@ -209,9 +212,17 @@ impl Entry {
         unsafe {
             let head = self.0.as_ptr();
             let flags = *head;
-            let name = head.add(NAME_AT).cast::<u16>().read_unaligned();
-            let key_length = usize::from(head.add(KEY_LENGTH_AT).cast::<u16>().read_unaligned());
-            let mut at = head.add(HEAD);
+            let time = Time(head.add(TIME_AT).cast::<u64>().read_unaligned());
+            let mut at = head.add(NAME_AT);
+            let name = if flags & LONG_NAME != 0 {
+                let name = at.cast::<u16>().read_unaligned();
+                at = at.add(2);
+                name
+            } else {
+                let name = u16::from(*at);
+                at = at.add(1);
+                name
+            };
             let node = if flags & IN_FULL != 0 {
                 let node = NodeId(at.cast::<u64>().read_unaligned());
                 at = at.add(8);
@@ -219,23 +230,18 @@ impl Entry {
             } else {
                 nodes.node(name)
             };
-            let expires_at = (flags & DEADLINE != 0).then(|| {
-                let deadline = at.cast::<u64>().read_unaligned();
-                at = at.add(8);
-                deadline
-            });
-            let value_length = if flags & LONG != 0 {
-                let length = at.cast::<u32>().read_unaligned() as usize;
-                at = at.add(4);
-                length
+            let expires_at = if flags & DEADLINE != 0 {
+                Some(at.cast::<u64>().read_unaligned())
+            } else if flags & SECONDS != 0 {
+                let [low, middle, high] = at.cast::<[u8; 3]>().read();
+                let seconds = u32::from_le_bytes([low, middle, high, 0]);
+                Some(time.millis() + u64::from(seconds) * 1_000)
             } else {
-                let length = usize::from(*at);
-                at = at.add(1);
-                length
+                None
             };
-            let key = slice::from_raw_parts(at, key_length);
-            let value = slice::from_raw_parts(at.add(key_length), value_length);
-            let time = Time(head.add(TIME_AT).cast::<u64>().read_unaligned());
+            let (key_length, value_length) = (key_length(head), value_length(head));
+            let key = slice::from_raw_parts(head.add(key_at(flags)), key_length);
+            let value = slice::from_raw_parts(head.add(key_at(flags) + key_length), value_length);
             let stamp = Stamp { time, node };
             let void = flags & VOID != 0;
             Packed {
@@ -256,7 +262,46 @@ impl Entry {
 /// Where the key begins.
 fn key_at(flags: u8) -> usize {
     let when = |flag: u8, bytes: usize| if flags & flag != 0 { bytes } else { 0 };
-    HEAD + when(IN_FULL, 8) + when(DEADLINE, 8) + 1 + when(LONG, 3)
+    let name = 1 + when(LONG_NAME, 1) + when(IN_FULL, 8);
+    let deadline = when(DEADLINE, 8) + when(SECONDS, 3);
+    let lengths = 2 + when(LONG_KEY, 1) + when(LONG_VALUE, 3);
+    NAME_AT + name + deadline + lengths
+}
+
+/// # Safety
+/// `head` has to be that of a small entry.
+unsafe fn key_length(head: *const u8) -> usize {
+    // SAFETY: a small entry is laid out as the head of this file says.
+    unsafe {
+        let flags = *head;
+        let value_length_at = key_at(flags) - if flags & LONG_VALUE != 0 { 4 } else { 1 };
+        if flags & LONG_KEY != 0 {
+            usize::from(head.add(value_length_at - 2).cast::<u16>().read_unaligned())
+        } else {
+            usize::from(*head.add(value_length_at - 1))
+        }
+    }
+}
+
+/// # Safety
+/// `head` has to be that of a small entry.
+unsafe fn value_length(head: *const u8) -> usize {
+    // SAFETY: a small entry is laid out as the head of this file says.
+    unsafe {
+        let flags = *head;
+        if flags & LONG_VALUE != 0 {
+            head.add(key_at(flags) - 4).cast::<u32>().read_unaligned() as usize
+        } else {
+            usize::from(*head.add(key_at(flags) - 1))
+        }
+    }
+}
+
+/// The deadline in seconds after the stamp, if it can be written as that.
+fn seconds_after(at: Time, deadline: Millis) -> Option<u32> {
+    let after = deadline.checked_sub(at.millis())?;
+    let seconds = u32::try_from(after / 1_000).ok()?;
+    (after % 1_000 == 0 && seconds < 1 << 24).then_some(seconds)
 }
 
 /// The content of a small entry.
@@ -277,11 +322,18 @@ impl<'a> Packed<'a> {
         }
         let name = nodes.name(reset.horizon.stamp.node);
         let flag = |flag: u8, set: bool| if set { flag } else { 0 };
+        let deadline = match reset.expires_at {
+            Some(deadline) if seconds_after(reset.horizon.stamp.time, deadline).is_some() => SECONDS,
+            Some(_) => DEADLINE,
+            None => 0,
+        };
         let flags = flag(VOID, reset.horizon.void)
             | flag(VALUE, reset.value.is_some())
-            | flag(DEADLINE, reset.expires_at.is_some())
+            | deadline
             | flag(IN_FULL, name.is_none())
-            | flag(LONG, value.len() > usize::from(u8::MAX));
+            | flag(LONG_NAME, name.is_some_and(|name| name > u16::from(u8::MAX)))
+            | flag(LONG_KEY, key.len() > usize::from(u8::MAX))
+            | flag(LONG_VALUE, value.len() > usize::from(u8::MAX));
         Some(Packed {
             flags,
             name: name.unwrap_or(0),
@@ -327,20 +379,36 @@ impl<'a> Packed<'a> {
         unsafe {
             to.write(self.flags);
             to.add(TIME_AT).cast::<u64>().write_unaligned(stamp.time.0);
-            to.add(NAME_AT).cast::<u16>().write_unaligned(self.name);
-            to.add(KEY_LENGTH_AT)
-                .cast::<u16>()
-                .write_unaligned(self.key.len() as u16);
-            let mut at = to.add(HEAD);
+            let mut at = to.add(NAME_AT);
+            if self.flags & LONG_NAME != 0 {
+                at.cast::<u16>().write_unaligned(self.name);
+                at = at.add(2);
+            } else {
+                at.write(self.name as u8);
+                at = at.add(1);
+            }
             if self.flags & IN_FULL != 0 {
                 at.cast::<u64>().write_unaligned(stamp.node.0);
                 at = at.add(8);
             }
             if let Some(deadline) = self.reset.expires_at {
-                at.cast::<u64>().write_unaligned(deadline);
-                at = at.add(8);
+                if let Some(seconds) = seconds_after(stamp.time, deadline) {
+                    let [low, middle, high, _] = seconds.to_le_bytes();
+                    at.cast::<[u8; 3]>().write([low, middle, high]);
+                    at = at.add(3);
+                } else {
+                    at.cast::<u64>().write_unaligned(deadline);
+                    at = at.add(8);
+                }
             }
-            if self.flags & LONG != 0 {
+            if self.flags & LONG_KEY != 0 {
+                at.cast::<u16>().write_unaligned(self.key.len() as u16);
+                at = at.add(2);
+            } else {
+                at.write(self.key.len() as u8);
+                at = at.add(1);
+            }
+            if self.flags & LONG_VALUE != 0 {
                 at.cast::<u32>().write_unaligned(value.len() as u32);
             } else {
                 at.write(value.len() as u8);
@@ -361,15 +429,7 @@ impl Drop for Entry {
         // SAFETY: a small entry is laid out as the head of this file says, and was allocated with this layout.
         unsafe {
             let head = self.0.as_ptr();
-            let flags = *head;
-            let key_length = usize::from(head.add(KEY_LENGTH_AT).cast::<u16>().read_unaligned());
-            let key_at = key_at(flags);
-            let value_length = if flags & LONG != 0 {
-                head.add(key_at - 4).cast::<u32>().read_unaligned() as usize
-            } else {
-                usize::from(*head.add(key_at - 1))
-            };
-            let size = key_at + key_length + value_length;
+            let size = key_at(*head) + key_length(head) + value_length(head);
             alloc::dealloc(head, Layout::from_size_align_unchecked(size, ALIGN));
         }
     }
@@ -432,6 +492,12 @@ mod tests {
         }
     }
 
+    fn parts(state: State<'_>, hash: KeyHash) -> Vec<(u64, u64, Change<&[u8]>)> {
+        let mut parts = Vec::new();
+        state.parts(|part| parts.push((part.element(), part.hash(hash), part.change())));
+        parts
+    }
+
     /// What a key of its own state, without entry, makes of the same changes.
     fn check(nodes: &Nodes, key: &[u8], changes: &[Change]) {
         let hash = KeyHash::of(key);
@@ -452,14 +518,22 @@ mod tests {
         }
         let entry = entry.expect("something was written");
         assert_eq!(entry.key(), key);
-        let parts = |state: State<'_>| {
-            let mut parts = Vec::new();
-            state.parts(|part| parts.push((part.element(), part.hash(hash), part.change())));
-            parts
-        };
-        assert_eq!(parts(entry.state(nodes)), parts(State::Large(&model)));
+        assert_eq!(parts(entry.state(nodes), hash), parts(State::Large(&model), hash));
         assert_eq!(entry.state(nodes).holds_data(), model.holds_data());
     }
+
+    /// Writers and deadlines: none, before the stamp, in whole seconds after it (up to the last that fits), in others,
+    /// and as far away as can be.
+    const DEADLINES: [(u64, Option<Millis>); 8] = [
+        (7, None),
+        (0, Some(0)),
+        (8, Some(u64::MAX)),
+        (7, Some(1_000)),
+        (7, Some(1_001)),
+        (8, Some(((1 << 24) - 1) * 1_000)),
+        (8, Some((1 << 24) * 1_000)),
+        (0, Some(u64::MAX / 1_000 * 1_000)),
+    ];
 
     #[test]
     fn an_entry_is_the_state_it_stands_for() {
@@ -468,7 +542,7 @@ mod tests {
         for key in lengths.map(|length| vec![b'k'; length]) {
             for first in lengths.map(|length| vec![b'a'; length]) {
                 for second in lengths.map(|length| vec![b'b'; length]) {
-                    for (node, deadline) in [(7, None), (0, Some(5)), (8, Some(u64::MAX))] {
+                    for (node, deadline) in DEADLINES {
                         let first = put(10, 7, &first, None);
                         let second = put(20, node, &second, deadline);
                         check(&nodes, &key, &[first.clone(), second.clone()]);
@@ -485,12 +559,14 @@ mod tests {
     }
 
     #[test]
-    fn a_value_and_key_of_16_bytes_take_48_with_their_namespace() {
-        let change = put(10, 7, &[b'v'; 16], None);
-        let reset = Reset::of(&change).expect("a put");
-        let nodes = Nodes::new();
-        let small = Packed::new(&nodes, &[b'k'; 17], &reset).expect("fits");
-        assert_eq!(small.size(), 47);
+    fn a_value_and_key_of_16_bytes_take_48_with_namespace_and_deadline() {
+        for (deadline, size) in [(None, 45), (Some(100_000_000), 48), (Some(100_000_001), 53)] {
+            let change = put(10, 7, &[b'v'; 16], deadline);
+            let reset = Reset::of(&change).expect("a put");
+            let nodes = Nodes::new();
+            let small = Packed::new(&nodes, &[b'k'; 17], &reset).expect("fits");
+            assert_eq!(small.size(), size);
+        }
         assert_eq!(size_of::<Entry>(), 8);
     }
 

@@ -17,6 +17,7 @@ mod key;
 mod list;
 mod nodes;
 mod partition;
+mod prefetch;
 mod scalar;
 mod set;
 mod stamp;

@@ -1,4 +1,4 @@
-//! Short names of processes, so that a stamp in memory takes 10 bytes instead of 16.
+//! Short names of processes, so that a stamp in memory takes 9 or 10 bytes instead of 16.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,7 +7,10 @@ use super::stamp::NodeId;
 /// Processes that have a short name. Those that come later are written out in full, which costs 8 bytes per key.
 const SLOTS: usize = 8_192;
 
-/// Slots that are looked at for one process.
+/// The first slots, whose names fit into a byte. A process gets one of those if it can.
+const FIRST_SLOTS: usize = 256;
+
+/// Slots that are looked at for one process among the first, and then among all.
 const PROBES: usize = 8;
 
 /// A hash table of process ids with open addressing, in which a process keeps its place for good; the place is its
@@ -27,8 +30,9 @@ impl Nodes {
             return None;
         }
         // Fibonacci hashing (Knuth, TAOCP 6.4): the upper bits of the product.
-        let first = (node.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as usize;
-        for slot in (first..first + PROBES).map(|slot| slot % SLOTS) {
+        let place = (node.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as usize;
+        let probes = |slots: usize| (place..place + PROBES).map(move |slot| slot % slots);
+        for slot in probes(FIRST_SLOTS).chain(probes(SLOTS)) {
             let known = match self.0[slot].load(Ordering::Relaxed) {
                 0 => match self.0[slot].compare_exchange(0, node.0, Ordering::Relaxed, Ordering::Relaxed) {
                     Ok(_) => node.0,
@@ -70,6 +74,14 @@ mod tests {
             assert_eq!(nodes.name(NodeId(id)), Some(name));
         }
         assert!((SLOTS * 9 / 10..=SLOTS).contains(&named), "{named} of {SLOTS}");
+    }
+
+    #[test]
+    fn the_first_processes_have_names_of_one_byte() {
+        let nodes = Nodes::new();
+        let names = (1..=128u64).map(|n| nodes.name(NodeId(n.wrapping_mul(0x1234_5678_9abc_def1))));
+        let mut names = names.map(|name| name.map_or(SLOTS, usize::from));
+        assert!(names.all(|name| name < FIRST_SLOTS));
         assert_eq!(nodes.name(NodeId(0)), None);
     }
 }

@@ -8,8 +8,6 @@
 
 use std::ops::RangeInclusive;
 
-use bytes::Bytes;
-
 use super::blob::Blob;
 use super::command::{Base, Change, SeenAdd};
 use super::component::Part;
@@ -80,7 +78,7 @@ impl<'a> Reset<'a> {
     }
 
     /// The reset that a change is, if it is one.
-    pub fn of(change: &'a Change) -> Option<Self> {
+    pub fn of<B: AsRef<[u8]>>(change: &'a Change<B>) -> Option<Self> {
         match change {
             Change::Put {
                 at,
@@ -92,7 +90,7 @@ impl<'a> Reset<'a> {
                     stamp: *at,
                     void: false,
                 },
-                value: value.as_deref(),
+                value: value.as_ref().map(AsRef::as_ref),
                 expires_at: *expires_at,
                 seen,
             }),
@@ -102,14 +100,14 @@ impl<'a> Reset<'a> {
     }
 
     /// The change that brings this reset to a state that lacks it.
-    pub fn change(&self) -> Change {
+    pub fn change(&self) -> Change<&'a [u8]> {
         let (at, seen) = (self.horizon.stamp, self.seen.to_vec());
         if self.horizon.void {
             return Change::Delete { at, seen };
         }
         Change::Put {
             at,
-            value: self.value.map(Bytes::copy_from_slice),
+            value: self.value,
             expires_at: self.expires_at,
             seen,
         }
@@ -198,7 +196,7 @@ impl<'a> State<'a> {
     }
 
     /// Shows every component: one hash of the digest and one change each.
-    pub fn parts(&self, mut show: impl FnMut(Part<'_>)) {
+    pub fn parts(&self, mut show: impl FnMut(Part<'a>)) {
         match self {
             State::Reset(reset) if reset.horizon != Horizon::START => show(Part::Reset(*reset)),
             State::Reset(_) => {}
@@ -323,7 +321,7 @@ impl KeyState {
     }
 
     /// Merges a change. Returns the change of the digest (wrapping); 0 if nothing changed.
-    pub fn apply(&mut self, key: KeyHash, change: &Change) -> u64 {
+    pub fn apply<B: AsRef<[u8]>>(&mut self, key: KeyHash, change: &Change<B>) -> u64 {
         if let Some(reset) = Reset::of(change) {
             return self.reset(key, &reset);
         }
@@ -338,16 +336,18 @@ impl KeyState {
                     sum: *sum,
                 },
             ),
-            Change::ListPush { id, value } => self.merge_item(key, *id, *id, |list| list.push(key, *id, value)),
+            Change::ListPush { id, value } => {
+                self.merge_item(key, *id, *id, |list| list.push(key, *id, value.as_ref()))
+            }
             Change::ListRemove { id, at } => self.merge_item(key, *id, *at, |list| list.remove(key, *id, *at)),
-            Change::SetAdd { member, at } => self.merge_member(key, member, *at, true),
-            Change::SetRemove { member, at } => self.merge_member(key, member, *at, false),
+            Change::SetAdd { member, at } => self.merge_member(key, member.as_ref(), *at, true),
+            Change::SetRemove { member, at } => self.merge_member(key, member.as_ref(), *at, false),
         }
     }
 
     /// Merges a removal stamped before the floor. The element goes if it is there, but no mark of that stays: two nodes
     /// of which only one has been swept would give it back to each other for ever. Returns the change of the digest.
-    pub fn apply_forgotten(&mut self, key: KeyHash, change: &Change) -> u64 {
+    pub fn apply_forgotten<B: AsRef<[u8]>>(&mut self, key: KeyHash, change: &Change<B>) -> u64 {
         match (change, &mut self.live) {
             (Change::ListRemove { id, .. }, Live::List(list)) => {
                 let delta = list.drop_item(key, *id);
@@ -357,7 +357,7 @@ impl KeyState {
                 delta
             }
             (Change::SetRemove { member, at }, Live::Set(set)) => {
-                let delta = set.drop_member(key, member, *at);
+                let delta = set.drop_member(key, member.as_ref(), *at);
                 if set.members.is_empty() {
                     self.live = Live::Nothing;
                 }
@@ -581,7 +581,7 @@ impl KeyState {
     }
 
     /// Shows every component: one hash of the digest and one change each.
-    pub fn parts(&self, mut show: impl FnMut(Part<'_>)) {
+    pub fn parts<'a>(&'a self, mut show: impl FnMut(Part<'a>)) {
         if self.horizon != Horizon::START {
             show(Part::Reset(self.newest_reset()));
         }

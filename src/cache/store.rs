@@ -1,10 +1,11 @@
 //! The map of all keys and the operations on it.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use dashmap::{DashMap, SharedValue};
+use hashbrown_of_dashmap::raw::RawTable;
 
 use super::blob::Blob;
 use super::command::{Change, Command, CommandError};
@@ -16,6 +17,7 @@ use super::hash::{KeyHash, KeyHasherBuilder, Partition, PARTITIONS};
 use super::key::Key;
 use super::nodes::Nodes;
 use super::partition::{Digest, PartitionStats};
+use super::prefetch::{ahead, prefetch, AHEAD};
 use super::scalar::{self, Moment, View};
 use super::stamp::{Clock, Millis, NodeId, Stamp, Time};
 use super::state::{KeyState, Kind, State};
@@ -43,6 +45,9 @@ impl Default for Limits {
 
 /// The floor moves in steps of this part of the tombstone lifetime, so that nodes mostly agree about it.
 const FLOOR_STEPS: Millis = 24;
+
+/// The table of one partition.
+type Shard = RawTable<(Entry, SharedValue<()>)>;
 
 /// The replicated map of one node.
 ///
@@ -277,35 +282,100 @@ impl Cache {
     // --- replication
 
     /// Merges a command of a peer. Returns whether it changed anything.
-    pub fn apply(&self, command: &Command, now: Millis) -> Result<bool, CommandError> {
-        command.check(Time::from_millis(now.saturating_add(self.limits.max_clock_skew_ms)))?;
-        self.clock.observe(command.newest().time);
-        let hash = KeyHash::of(&command.key);
-        // Of a deletion there is always a mark: a living counter may build upon it. One that is alone goes with the next
-        // sweep, and nobody hands it out.
-        let forgotten = command.removes_an_element() && command.newest().time < self.floor();
-        let (_, changed) = self.locked(
-            &command.key,
-            hash,
-            now,
-            |_| command,
-            |command| Some((&command.change, forgotten)),
-        );
-        Ok(changed)
+    pub fn apply<B: AsRef<[u8]>>(&self, command: &Command<B>, now: Millis) -> Result<bool, CommandError> {
+        let mut answer = Ok(false);
+        self.apply_all(std::slice::from_ref(command), now, |applied| answer = applied);
+        answer
     }
 
-    /// Merges the commands of a frame, in order. Answers for each as [`Cache::apply`] does.
-    pub fn apply_all<'a>(
-        &'a self,
-        commands: &'a [Command],
+    /// Merges the commands of a message, in order. Answers for each as [`Cache::apply`] does.
+    ///
+    /// Of a large cache nearly every key is far away in memory. So the processor is asked for what later commands need
+    /// while earlier ones are merged, in the two steps in which a hash table is looked through: where the hash leads
+    /// to, and the entry that is found there. Commands for one partition in a row, of which a replay consists, take its
+    /// lock once.
+    pub fn apply_all<B: AsRef<[u8]>>(
+        &self,
+        commands: &[Command<B>],
         now: Millis,
-    ) -> impl Iterator<Item = Result<bool, CommandError>> + 'a {
-        commands.iter().map(move |command| self.apply(command, now))
+        mut answer: impl FnMut(Result<bool, CommandError>),
+    ) {
+        let latest = Time::from_millis(now.saturating_add(self.limits.max_clock_skew_ms));
+        let floor = self.floor();
+        let hashes: Vec<KeyHash> = commands
+            .iter()
+            .map(|command| KeyHash::of(command.key.as_ref()))
+            .collect();
+        let mut done = 0;
+        while let Some(first) = hashes.get(done) {
+            let partition = Partition::of(*first);
+            let run = hashes[done..]
+                .iter()
+                .take_while(|hash| Partition::of(**hash) == partition)
+                .count();
+            for ahead in done..done + run {
+                if let Some(hash) = hashes.get(ahead + AHEAD) {
+                    self.fetch_bucket(*hash);
+                }
+                if let Some(hash) = hashes.get(ahead + AHEAD / 2) {
+                    self.fetch_entry(*hash);
+                }
+            }
+            let mut shard = self.map.shards()[partition.0 as usize].write();
+            if shard.is_empty() && run > 1 {
+                shard.reserve(run, |(entry, _)| KeyHash::of(entry.key()).0);
+            }
+            for (command, hash) in commands[done..].iter().zip(&hashes[done..done + run]) {
+                answer(command.check(latest).map(|()| {
+                    self.clock.observe(command.newest().time);
+                    // Of a deletion there is always a mark: a living counter may build upon it. One that is alone goes
+                    // with the next sweep, and nobody hands it out.
+                    let forgotten = command.removes_an_element() && command.newest().time < floor;
+                    let key = command.key.as_ref();
+                    let (_, changed) = self.merge(
+                        &mut shard,
+                        key,
+                        *hash,
+                        now,
+                        |_| command,
+                        |command| Some((&command.change, forgotten)),
+                    );
+                    changed
+                }));
+            }
+            done += run;
+        }
+    }
+
+    /// Asks the processor to fetch where a key with this hash is looked for first.
+    fn fetch_bucket(&self, hash: KeyHash) {
+        if let Some(shard) = self.map.shards()[Partition::of(hash).0 as usize].try_read() {
+            if shard.is_empty() {
+                return;
+            }
+            let place = hash.0 as usize & (shard.buckets() - 1);
+            // SAFETY: a table has a bucket of each number below how many it has.
+            let bucket = unsafe { shard.bucket(place) }.as_ptr();
+            prefetch(bucket.cast());
+            // The control bytes lie behind the buckets, which are counted from there downwards.
+            let control = bucket.wrapping_add(place + 1).cast::<u8>().wrapping_add(place);
+            prefetch(control);
+        }
+    }
+
+    /// Asks the processor to fetch the first entry that may be that of a key with this hash.
+    fn fetch_entry(&self, hash: KeyHash) {
+        if let Some(shard) = self.map.shards()[Partition::of(hash).0 as usize].try_read() {
+            shard.find(hash.0, |(entry, _)| {
+                entry.prefetch();
+                true
+            });
+        }
     }
 
     /// Writes a partition out as commands that rebuild it in any other cache. What the next sweep drops is left out:
     /// two nodes that are not swept at the same time would give it back to each other for ever.
-    pub fn commands(&self, partition: Partition, mut emit: impl FnMut(Command)) {
+    pub fn commands(&self, partition: Partition, mut emit: impl FnMut(Command<&[u8]>)) {
         let moment = self.moment(0);
         let shard = self.map.shards()[partition.0 as usize].read();
         // SAFETY: the iterator lives no longer than the read guard, which keeps the table in place; so its buckets are
@@ -316,10 +386,9 @@ impl Cache {
             if state.is_forgotten(moment) {
                 continue;
             }
-            let key = Bytes::copy_from_slice(entry.key());
             state.parts(|part| {
                 emit(Command {
-                    key: key.clone(),
+                    key: entry.key(),
                     change: part.change(),
                 })
             });
@@ -345,7 +414,7 @@ impl Cache {
     /// Writes out the components in the span whose hash `wanted` accepts, each as one command that brings it to a
     /// cache that lacks it, but for what the next sweep drops ([`Cache::commands`]). Both functions are called with the
     /// partition locked.
-    pub fn select(&self, span: Span, wanted: impl FnMut(u64) -> bool, mut emit: impl FnMut(Command)) {
+    pub fn select(&self, span: Span, wanted: impl FnMut(u64) -> bool, mut emit: impl FnMut(Command<&[u8]>)) {
         self.select_components(span, wanted, |_, command| emit(command));
     }
 
@@ -354,24 +423,17 @@ impl Cache {
         &self,
         span: Span,
         mut wanted: impl FnMut(u64) -> bool,
-        mut emit: impl FnMut(Component, Command),
+        mut emit: impl FnMut(Component, Command<&[u8]>),
     ) {
         // Components of one key come one after another and share one copy of it.
-        let mut last = Bytes::new();
         let moment = self.moment(0);
         let forgotten = |state: State<'_>| state.is_forgotten(moment);
         self.visit(span, forgotten, |key, component, part| {
             if !wanted(component.hash) {
                 return;
             }
-            if *last != *key {
-                last = Bytes::copy_from_slice(key);
-            }
-            let command = Command {
-                key: last.clone(),
-                change: part.change(),
-            };
-            emit(component, command);
+            let change = part.change();
+            emit(component, Command { key, change });
         });
     }
 
@@ -631,10 +693,12 @@ impl Cache {
     ) -> Result<(T, Option<Command>), CacheError> {
         let hash = KeyHash::of(key.as_bytes());
         let decide = |state: State<'_>| decide(state, self.clock.tick(now));
-        let (decided, _) = self.locked(key.as_bytes(), hash, now, decide, |decided| match decided {
+        let mut shard = self.map.shards()[Partition::of(hash).0 as usize].write();
+        let (decided, _) = self.merge(&mut shard, key.as_bytes(), hash, now, decide, |decided| match decided {
             Ok((_, Some(change))) => Some((change, false)),
             _ => None,
         });
+        drop(shard);
         let (answer, change) = decided?;
         Ok((
             answer,
@@ -645,20 +709,19 @@ impl Cache {
         ))
     }
 
-    /// One operation on a key under its partition's lock: `decide` sees the state and `change` says what is to be
+    /// One operation on a key, given its locked partition: `decide` sees the state and `change` says what is to be
     /// merged after that, and whether that is a removal from before the floor ([`KeyState::apply_forgotten`]). Returns
     /// what was decided, and whether the state has changed.
-    fn locked<T>(
+    fn merge<T, B: AsRef<[u8]>>(
         &self,
+        shard: &mut Shard,
         key: &[u8],
         hash: KeyHash,
         now: Millis,
         decide: impl FnOnce(State<'_>) -> T,
-        change: impl FnOnce(&T) -> Option<(&Change, bool)>,
+        change: impl for<'t> FnOnce(&'t T) -> Option<(&'t Change<B>, bool)>,
     ) -> (T, bool) {
-        let partition = Partition::of(hash);
-        let stats = self.stats(partition);
-        let mut shard = self.map.shards()[partition.0 as usize].write();
+        let stats = self.stats(Partition::of(hash));
         let Some((entry, _)) = shard.get_mut(hash.0, |(known, _)| known.key() == key) else {
             let decided = decide(State::NEW);
             let made = match change(&decided) {
@@ -698,20 +761,6 @@ impl Cache {
             setting: "MAX_VALUE_BYTES",
         })
     }
-}
-
-/// How many entries ahead of the one at hand memory is fetched: a walk would wait for each of them otherwise.
-const AHEAD: usize = 16;
-
-/// All elements in order, each of which `fetch` saw [`AHEAD`] of them before its turn.
-fn ahead<T>(elements: impl Iterator<Item = T>, fetch: impl Fn(&T)) -> impl Iterator<Item = T> {
-    let mut elements = elements.inspect(fetch);
-    let mut fetched: VecDeque<T> = elements.by_ref().take(AHEAD).collect();
-    std::iter::from_fn(move || {
-        let next = fetched.pop_front()?;
-        fetched.extend(elements.next());
-        Some(next)
-    })
 }
 
 fn expect_kind(state: State<'_>, kind: Kind, moment: Moment) -> Result<(), CacheError> {

@@ -10,6 +10,7 @@ use wasmbus_rpc::provider::prelude::{provider_run, ProviderHandler};
 
 use super::handler::KvCacheProvider;
 use super::host_data::read_host_data;
+use super::memory;
 
 /// Partitions swept per step, and the time between steps: all 1,024 in about 13 s.
 const SWEEP_PARTITIONS: usize = 8;
@@ -19,7 +20,10 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 pub fn run() -> anyhow::Result<()> {
     let host_data = read_host_data(std::io::stdin().lock())?;
     init_tracing(&host_data);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .on_thread_park(memory::give_back)
+        .build()?;
     let result = runtime.block_on(serve(host_data));
     runtime.shutdown_timeout(Duration::from_secs(2));
     result

@@ -93,7 +93,7 @@ impl Replica {
 
     // --- peers' commands
 
-    pub(super) fn frame_of_peer(&mut self, now: Now, node: NodeId, frame: Frame) {
+    pub(super) fn frame_of_peer(&mut self, now: Now, node: NodeId, mut frame: Frame<&[u8]>) {
         let Some(peer) = self.peers.proven(node) else { return };
         if !peer.frames.takes(frame.seq) {
             self.counters.repeated += 1;
@@ -106,9 +106,10 @@ impl Replica {
         // What is older than the deletions this node remembers cannot be told from something deleted. A comparison
         // decides about it, once it is clear which of the two nodes was away for too long.
         let floor = self.cache.floor();
-        let whole = frame.commands.iter().all(|command| command.newest().time >= floor);
-        let commands = frame.commands.iter().filter(|command| command.newest().time >= floor);
-        let accepted = self.apply(now, commands, frame.clock);
+        let sent = frame.commands.len();
+        frame.commands.retain(|command| command.newest().time >= floor);
+        let whole = frame.commands.len() == sent;
+        let accepted = self.apply(now, &frame.commands, frame.clock);
         if let Some(peer) = self.peers.proven(node) {
             if whole && accepted {
                 peer.arrived(frame.seq, now.mono);
@@ -146,18 +147,18 @@ impl Replica {
     }
 
     /// Merges commands. Returns whether all were accepted.
-    pub(super) fn apply<'a>(&mut self, now: Now, commands: impl IntoIterator<Item = &'a Command>, clock: Time) -> bool {
+    pub(super) fn apply(&mut self, now: Now, commands: &[Command<&[u8]>], clock: Time) -> bool {
         self.observe(now, clock);
         let refused = self.counters.refused;
-        for command in commands {
-            self.counters.commands_received += 1;
-            if let Err(error) = self.cache.apply(command, now.wall) {
+        self.counters.commands_received += commands.len() as u64;
+        self.cache.apply_all(commands, now.wall, |applied| {
+            if let Err(error) = applied {
                 self.counters.refused += 1;
                 if let Some(suppressed) = self.logs.refused.pass(now.mono) {
                     tracing::warn!(%error, suppressed, "refused a command of a peer; check the clocks of the hosts");
                 }
             }
-        }
+        });
         self.counters.refused == refused
     }
 

@@ -438,14 +438,14 @@ impl Replica {
             Ok(message) => message,
             Err(refusal) => return self.refused_message(now, header, &refusal),
         };
-        match Message::decode(bytes) {
+        match Message::borrow(&bytes) {
             Ok(Message::Fragment(fragment)) => {
                 // A message in fragments is no fragment itself, so this goes no deeper than one level.
                 let Some(whole) = self.assembler.add(header.node, fragment, now.mono) else {
                     return;
                 };
                 let length = whole.len() as u64;
-                match (Header::of(&whole), Message::decode(whole.clone())) {
+                match (Header::of(&whole), Message::borrow(&whole)) {
                     (Some(inner), Ok(message))
                         if inner.node == header.node && !matches!(message, Message::Fragment(_)) =>
                     {
@@ -460,7 +460,7 @@ impl Replica {
         }
     }
 
-    fn understood(&mut self, now: Now, node: NodeId, proof: Proof, message: Message, length: u64) {
+    fn understood(&mut self, now: Now, node: NodeId, proof: Proof, message: Message<&[u8]>, length: u64) {
         let Some(peer) = self.peers.heard(node, now.mono) else {
             return;
         };

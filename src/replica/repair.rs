@@ -269,7 +269,7 @@ impl Replica {
         (pull.purpose.peer().is_none_or(|peer| peer == node)).then_some(pull)
     }
 
-    pub(super) fn replay_commands(&mut self, now: Now, node: NodeId, replay: ReplayCommands, length: u64) {
+    pub(super) fn replay_commands(&mut self, now: Now, node: NodeId, replay: ReplayCommands<&[u8]>, length: u64) {
         let own = self.cache.node();
         let asked = self.asked(node, replay.part.request).filter(|_| replay.part.to == own);
         if asked.and_then(|pull| pull.part(node, replay.part, now.mono)).is_none() {

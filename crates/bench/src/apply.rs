@@ -21,9 +21,9 @@ pub const FRAME: usize = 1_024;
 pub fn merge(cache: &Cache, commands: &[Command]) {
     let now = time::wall();
     for frame in commands.chunks(FRAME) {
-        for merged in cache.apply_all(frame, now) {
+        cache.apply_all(frame, now, |merged| {
             merged.expect("an honest command");
-        }
+        });
     }
 }
 

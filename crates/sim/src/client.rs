@@ -69,7 +69,7 @@ pub fn seen(cache: &Cache, key: &Key, now: Millis) -> Seen {
 pub fn commands(cache: &Cache) -> Vec<Command> {
     let mut all = Vec::new();
     for partition in Partition::all() {
-        cache.commands(partition, |command| all.push(command));
+        cache.commands(partition, |command| all.push(command.to_owned()));
     }
     // Stamps are unique within a key, whatever they stamp.
     all.sort_unstable_by(|a, b| (&a.key, a.newest()).cmp(&(&b.key, b.newest())));

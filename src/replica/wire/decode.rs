@@ -12,13 +12,47 @@ use crate::cache::{
     Base, Change, Command, Digest, NodeId, Partition, Position, SeenAdd, Span, Stamp, Time, PARTITIONS,
 };
 
+/// Bytes of a message as its commands hold them.
+pub(in crate::replica) trait Held<'a> {
+    /// `part` lies in `message`.
+    fn of(message: &'a Bytes, part: &'a [u8]) -> Self;
+}
+
+impl<'a> Held<'a> for Bytes {
+    fn of(message: &'a Bytes, part: &'a [u8]) -> Self {
+        message.slice_ref(part)
+    }
+}
+
+impl<'a> Held<'a> for &'a [u8] {
+    fn of(_: &'a Bytes, part: &'a [u8]) -> Self {
+        part
+    }
+}
+
 impl Message {
     /// Reads a message without its seal, of a version this release understands. Fields that a later release appends to
     /// an array are ignored.
     pub fn decode(bytes: Bytes) -> Result<Self, WireError> {
-        let header = Header::of(&bytes).ok_or(WireError::Malformed("shorter than its header"))?;
+        Message::read(&bytes)
+    }
+}
+
+impl<'a> Message<&'a [u8]> {
+    /// As [`Message::decode`] reads it, without a copy or a counted reference for each key and value.
+    pub fn borrow(bytes: &'a Bytes) -> Result<Self, WireError> {
+        Message::read(bytes)
+    }
+}
+
+impl<B> Message<B> {
+    fn read<'a>(bytes: &'a Bytes) -> Result<Self, WireError>
+    where
+        B: Held<'a>,
+    {
+        let header = Header::of(bytes).ok_or(WireError::Malformed("shorter than its header"))?;
         let mut decoder = Decoder {
-            message: &bytes,
+            message: bytes,
             rest: &bytes[HEADER_BYTES..],
         };
         match header.kind {
@@ -74,7 +108,7 @@ struct Decoder<'a> {
     rest: &'a [u8],
 }
 
-impl Decoder<'_> {
+impl<'a> Decoder<'a> {
     /// An array of at least `fields` elements; more are from a later release and stay unread.
     fn array(&mut self, fields: u32, what: &'static str) -> Result<(), WireError> {
         match decode::read_array_len(&mut self.rest) {
@@ -97,17 +131,17 @@ impl Decoder<'_> {
         decode::read_int(&mut self.rest).map_err(|_| WireError::Malformed(what))
     }
 
-    fn take(&mut self, length: u32, what: &'static str) -> Result<Bytes, WireError> {
+    fn take(&mut self, length: u32, what: &'static str) -> Result<&'a [u8], WireError> {
         let Some((head, tail)) = self.rest.split_at_checked(length as usize) else {
             return Err(WireError::Malformed(what));
         };
         self.rest = tail;
-        Ok(self.message.slice_ref(head))
+        Ok(head)
     }
 
-    fn bin(&mut self, what: &'static str) -> Result<Bytes, WireError> {
+    fn bin<B: Held<'a>>(&mut self, what: &'static str) -> Result<B, WireError> {
         let length = decode::read_bin_len(&mut self.rest).map_err(|_| WireError::Malformed(what))?;
-        self.take(length, what)
+        Ok(B::of(self.message, self.take(length, what)?))
     }
 
     fn text(&mut self, what: &'static str) -> Result<String, WireError> {
@@ -116,7 +150,7 @@ impl Decoder<'_> {
         if bytes.len() > MAX_TEXT_BYTES {
             return Err(WireError::Malformed(what));
         }
-        String::from_utf8(bytes.into()).map_err(|_| WireError::Malformed(what))
+        String::from_utf8(bytes.to_vec()).map_err(|_| WireError::Malformed(what))
     }
 
     fn is_nil(&mut self) -> bool {
@@ -171,7 +205,7 @@ impl Decoder<'_> {
         Ok(seen)
     }
 
-    fn command(&mut self) -> Result<Command, WireError> {
+    fn command<B: Held<'a>>(&mut self) -> Result<Command<B>, WireError> {
         let fields = self.length("command")?;
         let code = self.uint("code of a command")?;
         let expected = match code {
@@ -231,7 +265,7 @@ impl Decoder<'_> {
         Ok(Command { key, change })
     }
 
-    fn commands(&mut self) -> Result<Vec<Command>, WireError> {
+    fn commands<B: Held<'a>>(&mut self) -> Result<Vec<Command<B>>, WireError> {
         let length = self.length("commands")?;
         let mut commands = Vec::with_capacity(length.min(self.rest.len() / MIN_COMMAND_BYTES));
         for _ in 0..length {
@@ -265,7 +299,7 @@ impl Decoder<'_> {
         what: &'static str,
         record: impl Fn(&[u8; N]) -> T,
     ) -> Result<Vec<T>, WireError> {
-        let bytes = self.bin(what)?;
+        let bytes: &[u8] = self.bin(what)?;
         match bytes.as_chunks() {
             (records, []) => Ok(records.iter().map(record).collect()),
             _ => Err(WireError::Malformed(what)),
@@ -377,7 +411,7 @@ impl Decoder<'_> {
         })
     }
 
-    fn frame(&mut self) -> Result<Frame, WireError> {
+    fn frame<B: Held<'a>>(&mut self) -> Result<Frame<B>, WireError> {
         self.array(4, "frame")?;
         Ok(Frame {
             seq: self.seq()?,
@@ -403,7 +437,7 @@ impl Decoder<'_> {
         })
     }
 
-    fn replay_commands(&mut self) -> Result<ReplayCommands, WireError> {
+    fn replay_commands<B: Held<'a>>(&mut self) -> Result<ReplayCommands<B>, WireError> {
         self.array(5, "replay commands")?;
         Ok(ReplayCommands {
             part: self.part()?,

@@ -134,11 +134,11 @@ impl Encoder {
         }
     }
 
-    fn command(&mut self, command: &Command) {
+    fn command<B: AsRef<[u8]>>(&mut self, command: &Command<B>) {
         let head = |encoder: &mut Encoder, fields, code| {
             encoder.array(fields);
             encoder.uint(code);
-            encoder.bin(&command.key);
+            encoder.bin(command.key.as_ref());
         };
         match &command.change {
             Change::Put {
@@ -150,7 +150,7 @@ impl Encoder {
                 head(self, 7, 0);
                 self.stamp(*at);
                 match value {
-                    Some(value) => self.bin(value),
+                    Some(value) => self.bin(value.as_ref()),
                     None => self.nil(),
                 }
                 match expires_at {
@@ -174,7 +174,7 @@ impl Encoder {
             Change::ListPush { id, value } => {
                 head(self, 5, 3);
                 self.stamp(*id);
-                self.bin(value);
+                self.bin(value.as_ref());
             }
             Change::ListRemove { id, at } => {
                 head(self, 6, 4);
@@ -184,12 +184,12 @@ impl Encoder {
             Change::SetAdd { member, at } => {
                 head(self, 5, 5);
                 self.stamp(*at);
-                self.bin(member);
+                self.bin(member.as_ref());
             }
             Change::SetRemove { member, at } => {
                 head(self, 5, 6);
                 self.stamp(*at);
-                self.bin(member);
+                self.bin(member.as_ref());
             }
         }
     }
@@ -248,7 +248,7 @@ impl Chunker {
     }
 
     /// Adds a command. Returns the commands before it once it no longer fits beside them.
-    pub fn push(&mut self, command: &Command) -> Option<Chunk> {
+    pub fn push<B: AsRef<[u8]>>(&mut self, command: &Command<B>) -> Option<Chunk> {
         let bytes = &mut self.current.encoder;
         let start = bytes.0.len();
         bytes.command(command);

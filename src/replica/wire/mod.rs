@@ -1,8 +1,8 @@
 //! The messages of the replication protocol and their one byte layout each (docs/PROTOCOL.md).
 //!
 //! A message is a header (version, kind, sender), one MessagePack array, and a seal ([`super::Keyring`]). Decoding never
-//! allocates by a length it has not checked against the bytes that are there; keys and values are slices of the
-//! received message.
+//! allocates by a length it has not checked against the bytes that are there; keys and values lie where they were
+//! received.
 
 mod decode;
 mod encode;
@@ -70,7 +70,7 @@ impl Header {
 
 /// A batch of commands in the order in which their author made them.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Frame {
+pub struct Frame<B = Bytes> {
     /// Number of the frame, from 1 for each process start.
     pub seq: u64,
     /// Every receiver says when it has applied the frame.
@@ -78,7 +78,7 @@ pub struct Frame {
     /// The author's hybrid clock.
     pub clock: Time,
     /// The commands.
-    pub commands: Vec<Command>,
+    pub commands: Vec<Command<B>>,
 }
 
 /// Asks for what the partitions hold whose digests differ from those given.
@@ -105,13 +105,13 @@ pub enum Want {
 
 /// Commands in answer to a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ReplayCommands {
+pub struct ReplayCommands<B = Bytes> {
     /// Which part of which answer this is.
     pub part: Part,
     /// The responder's hybrid clock.
     pub clock: Time,
     /// The commands.
-    pub commands: Vec<Command>,
+    pub commands: Vec<Command<B>>,
 }
 
 /// Names one part of an answer.
@@ -398,15 +398,15 @@ pub struct Fragment {
     pub bytes: Bytes,
 }
 
-/// Any message.
+/// Any message. `B` is how the bytes of commands are held, see [`Command`].
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Message {
+pub enum Message<B = Bytes> {
     /// kind 1, subject `commands`, or `node.{id}` when it was asked for
-    Frame(Frame),
+    Frame(Frame<B>),
     /// kind 2, subject `replay` or `node.{id}`
     ReplayRequest(ReplayRequest),
     /// kind 3, subject `node.{id}`
-    ReplayCommands(ReplayCommands),
+    ReplayCommands(ReplayCommands<B>),
     /// kind 4, subject `node.{id}`
     ReplayEnd(ReplayEnd),
     /// kind 5, subject `beat`
