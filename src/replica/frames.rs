@@ -281,7 +281,7 @@ impl Replica {
 
     /// Answers those who wait for frames up to `last` and have what they wait for.
     pub(super) fn check_acks(&mut self, last: u64) {
-        let joining = matches!(self.phase, Phase::Replaying | Phase::Settling(_));
+        let joining = self.phase == Phase::Replaying || self.settling.is_some();
         if self.acks.is_empty() || !self.connected || joining {
             return;
         }

@@ -129,8 +129,8 @@ pub enum Output {
 pub(super) enum Phase {
     /// The first replay is under way.
     Replaying,
-    /// The first replay is done; what peers sent meanwhile is still being sorted out, until this time at most.
-    Settling(Millis),
+    /// The first replay is done; what peers sent meanwhile is still being sorted out.
+    Settling,
     Synced,
     /// It was away for longer than deletions are remembered and takes its peers' state.
     Yielding,
@@ -155,6 +155,9 @@ pub struct Replica {
     pub(super) outputs: VecDeque<Output>,
     pub(super) connected: bool,
     pub(super) phase: Phase,
+    /// Until when all known nodes are waited for at most, after the first replay. Until then nothing is confirmed and
+    /// this node is not current, synced or not.
+    pub(super) settling: Option<Millis>,
     pub(super) started: Option<Millis>,
     /// When the replica was last called: a long time ago means that the process was stopped.
     last_call: Millis,
@@ -211,6 +214,7 @@ impl Replica {
             outputs: VecDeque::new(),
             connected: false,
             phase: Phase::Replaying,
+            settling: None,
             started: None,
             last_call: 0,
             replay_began: 0,
@@ -301,15 +305,12 @@ impl Replica {
         if !self.connected {
             return acks.unwrap_or(Millis::MAX);
         }
-        let settling = match self.phase {
-            Phase::Settling(until) => Some(until),
-            _ => None,
-        };
         let pulls = [&self.pull, &self.reverse];
         let pulls = pulls.into_iter().flatten().filter_map(Pull::deadline).min();
         [
             acks,
-            settling,
+            self.settling,
+            self.passes_over_at(),
             pulls,
             self.ask_again,
             self.next_challenge(),
@@ -339,7 +340,8 @@ impl Replica {
             .peers
             .iter()
             .all(|(_, peer)| !peer.frames.has_gap() && !peer.is_strange());
-        if self.phase != Phase::Synced || !self.connected || !whole || self.wants_beats {
+        let settled = self.phase == Phase::Synced && self.settling.is_none();
+        if !settled || !self.connected || !whole || self.wants_beats {
             return 0;
         }
         let heard = self.peers.iter().map(|(_, peer)| peer.present_until()).min();

@@ -360,13 +360,30 @@ impl Replica {
     }
 
     /// The first replay is done when everything that peers are known to have sent is here, and all of them know this
-    /// node: from then on nothing they confirm can be missing here.
+    /// node: from then on nothing they confirm can be missing here. A node of which only others have heard, and that does
+    /// not answer, has most likely died: it does not delay that this node is synced. But it may be slow, and not count
+    /// this node. So until it is heard or the time is up, this node neither counts as current nor confirms anything.
     pub(super) fn settle(&mut self, now: Now) {
-        let Phase::Settling(until) = self.phase else { return };
-        let settled = |(_, peer): (NodeId, &Peer)| !peer.is_strange() && !peer.frames.has_gap();
-        if now.mono >= until || self.peers.all().all(settled) {
-            self.become_synced(now);
+        let Some(until) = self.settling else { return };
+        let settled = now.mono >= until || self.peers.unsettled().next().is_none();
+        if settled {
+            self.settling = None;
         }
+        let passes_over = || self.passes_over_at().is_some_and(|at| now.mono >= at);
+        match self.phase {
+            Phase::Settling if settled || passes_over() => self.become_synced(now),
+            Phase::Synced | Phase::Yielding if settled => self.wait_for_peers(),
+            _ => {}
+        }
+    }
+
+    /// When this node is synced because the nodes it waits for are passed over.
+    pub(super) fn passes_over_at(&self) -> Option<Millis> {
+        if self.phase != Phase::Settling || !self.connected {
+            return None;
+        }
+        let times: Option<Vec<Millis>> = self.peers.unsettled().map(Peer::passed_over_at).collect();
+        times?.into_iter().max()
     }
 
     pub(super) fn become_synced(&mut self, now: Now) {
@@ -389,6 +406,11 @@ impl Replica {
         }
         self.next_beat = now.mono;
         self.outputs.push_back(Output::AnswerReplays);
+        self.wait_for_peers();
+    }
+
+    /// Writes that were made before this node knew all its peers wait for all of them.
+    fn wait_for_peers(&mut self) {
         let peers: Vec<NodeId> = self.peers.iter().map(|(node, _)| node).collect();
         self.acks.also_wait_for(&peers);
         self.check_acks(u64::MAX);

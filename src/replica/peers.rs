@@ -28,6 +28,9 @@ const MAX_INTERVAL_MS: Millis = 3_600_000;
 /// How long a node that was heard may take to prove that it is alive.
 const UNPROVEN_MS: Millis = 8_000;
 
+/// A node of which only others have heard, and that has not answered by then, does not delay the first replay.
+const PASSED_OVER_MS: Millis = 150;
+
 /// How long the last frames of a node that leaves are waited for.
 const LEAVING_MS: Millis = 1_500;
 
@@ -165,6 +168,8 @@ pub(super) struct Peer {
     pub floor_agrees: bool,
     pub host: String,
     pub release: String,
+    /// A message of it has arrived. Else only others have named it.
+    heard: bool,
     first_heard: Millis,
     /// When its last frame arrived.
     pub last_frame: Millis,
@@ -191,6 +196,7 @@ impl Peer {
             floor_agrees: false,
             host: String::new(),
             release: String::new(),
+            heard: false,
             first_heard: now,
             last_frame: 0,
             last_heard: now,
@@ -206,6 +212,16 @@ impl Peer {
     /// Whether it still has to be challenged: to prove that it is alive, or to tell that it knows this node.
     pub fn is_strange(&self) -> bool {
         !self.proven || !self.knows_us
+    }
+
+    /// Whether it knows this node, and everything that it is known to have sent is here.
+    fn is_settled(&self) -> bool {
+        !self.is_strange() && !self.frames.has_gap()
+    }
+
+    /// From when on it does not delay the first replay, if nothing is heard of it.
+    pub fn passed_over_at(&self) -> Option<Millis> {
+        (!self.heard && self.challenged_at.is_some()).then_some(self.first_heard + PASSED_OVER_MS)
     }
 
     /// When the next challenge may go out.
@@ -306,8 +322,15 @@ pub(super) struct Peers {
 }
 
 impl Peers {
-    /// The node `node`, known or not. `None` when there is no room for another.
+    /// The node `node`, known or not, of which a message has arrived. `None` when there is no room for another.
     pub fn heard(&mut self, node: NodeId, now: Millis) -> Option<&mut Peer> {
+        let peer = self.named(node, now)?;
+        peer.heard = true;
+        Some(peer)
+    }
+
+    /// The same for a node that another one has named.
+    pub fn named(&mut self, node: NodeId, now: Millis) -> Option<&mut Peer> {
         if !self.known.contains_key(&node) && self.known.len() >= MAX_PEERS {
             return None;
         }
@@ -413,6 +436,11 @@ impl Peers {
     /// Those that were only heard as well.
     pub fn all(&self) -> impl Iterator<Item = (NodeId, &Peer)> {
         self.known.iter().map(|(node, peer)| (*node, peer))
+    }
+
+    /// Those that do not know this node, or of which something is missing here.
+    pub fn unsettled(&self) -> impl Iterator<Item = &Peer> {
+        self.known.values().filter(|peer| !peer.is_settled())
     }
 
     pub fn len(&self) -> usize {

@@ -36,10 +36,15 @@ const SETTLING_MS: Millis = 1_500;
 impl Replica {
     // --- answering
 
-    /// What an answer made now stands for.
+    /// What an answer made now stands for. While this node waits for some that it has not met, those who take its state
+    /// have to wait for them too.
     fn stands_for(&self) -> Vec<(NodeId, u64)> {
         let own = (self.cache.node(), self.seq);
-        let peers = self.peers.iter().map(|(node, peer)| (node, peer.frames.contiguous()));
+        let known = self
+            .peers
+            .all()
+            .filter(|(_, peer)| peer.proven || self.settling.is_some());
+        let peers = known.map(|(node, peer)| (node, peer.frames.contiguous()));
         std::iter::once(own).chain(peers).collect()
     }
 
@@ -492,14 +497,15 @@ impl Replica {
             if node == self.cache.node() {
                 continue;
             }
-            // Nodes that only the responder has heard are asked to introduce themselves.
-            if let Some(peer) = self.peers.heard(node, now.mono) {
+            if let Some(peer) = self.peers.named(node, now.mono) {
                 let missed = peer.frames.has_gap();
                 peer.complete_to(seq, now.mono);
                 if missed && !peer.frames.has_gap() {
                     self.confirm_all(node);
                 }
             }
+            // Nodes that only the responder has heard are asked to introduce themselves.
+            self.challenge(now, node);
         }
         let took_ms = now.mono - pull.began;
         match purpose {
@@ -542,7 +548,8 @@ impl Replica {
 
     /// The first replay is done.
     fn replayed(&mut self, now: Now) {
-        self.phase = Phase::Settling(now.mono + SETTLING_MS);
+        self.phase = Phase::Settling;
+        self.settling = Some(now.mono + SETTLING_MS);
         self.settle(now);
     }
 
@@ -585,7 +592,7 @@ impl Replica {
 
     /// Starts a pull where something is missing and none is under way.
     pub(super) fn repair(&mut self, now: Now) {
-        let ready = matches!(self.phase, Phase::Synced | Phase::Settling(_));
+        let ready = matches!(self.phase, Phase::Synced | Phase::Settling);
         if !self.connected || !ready || self.pull.is_some() {
             return;
         }
