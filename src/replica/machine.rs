@@ -336,16 +336,14 @@ impl Replica {
     /// Until when this node, if it is not called again, still counts as present with its peers and has everything they
     /// have told it to have: in milliseconds of the monotonic clock, 0 for now not at all.
     pub fn current_until(&self) -> Millis {
-        let whole = self
-            .peers
-            .iter()
-            .all(|(_, peer)| !peer.frames.has_gap() && !peer.is_strange());
+        let unaware = self.peers.strange().any(|(_, peer)| peer.proven);
+        let whole = self.peers.with_gaps().next().is_none() && !unaware;
         let settled = self.phase == Phase::Synced && self.settling.is_none();
         if !settled || !self.connected || !whole || self.wants_beats {
             return 0;
         }
-        let heard = self.peers.iter().map(|(_, peer)| peer.present_until()).min();
-        (self.last_beat + PRESENT_BEATS * self.beat_interval()).min(heard.unwrap_or(Millis::MAX))
+        let present = self.last_beat + PRESENT_BEATS * self.beat_interval();
+        present.min(self.peers.present_until().unwrap_or(Millis::MAX))
     }
 
     /// What can be said of this node at `now`.
@@ -463,11 +461,9 @@ impl Replica {
     }
 
     fn understood(&mut self, now: Now, node: NodeId, proof: Proof, message: Message, length: u64) {
-        let Some(peer) = self.peers.heard(node, now.mono) else {
+        let Some(proven) = self.peers.heard(node, proof == Proof::OtherIssuer, now.mono) else {
             return;
         };
-        peer.other_issuer = proof == Proof::OtherIssuer;
-        let proven = peer.proven;
         match message {
             Message::Hello(hello) => self.hello(now, node, &hello),
             Message::Welcome(welcome) => self.welcome(now, node, welcome),
