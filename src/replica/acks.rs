@@ -51,7 +51,7 @@ pub(super) struct Waiter {
     /// Frames that hold the commands.
     pub first: u64,
     pub last: u64,
-    /// Peers alive when they left.
+    /// Peers alive when they left, less those at the end that need not be waited for any more.
     pub peers: Vec<NodeId>,
     pub deadline: Millis,
     resend_at: Millis,
@@ -93,11 +93,11 @@ impl Acks {
     }
 
     /// Takes out those for which `done` holds, among those that wait for frames up to `last`.
-    pub fn take(&mut self, last: u64, done: impl Fn(&Waiter) -> bool) -> Vec<Waiter> {
+    pub fn take(&mut self, last: u64, mut done: impl FnMut(&mut Waiter) -> bool) -> Vec<Waiter> {
         let end = self.0.partition_point(|waiter| waiter.first <= last);
         let (mut taken, mut kept) = (Vec::new(), VecDeque::new());
-        for waiter in self.0.drain(..end) {
-            if done(&waiter) {
+        for mut waiter in self.0.drain(..end) {
+            if done(&mut waiter) {
                 taken.push(waiter);
             } else {
                 kept.push_back(waiter);

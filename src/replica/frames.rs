@@ -110,13 +110,13 @@ impl Replica {
         frame.commands.retain(|command| command.newest().time >= floor);
         let whole = frame.commands.len() == sent;
         let accepted = self.apply(now, &frame.commands, frame.clock);
-        if let Some(peer) = self.peers.proven(node) {
+        self.peers.change(node, |peer| {
             if whole && accepted {
                 peer.arrived(frame.seq, now.mono);
             } else {
                 peer.announced(frame.seq, now.mono);
             }
-        }
+        });
         if !whole {
             self.counters.outdated += 1;
         } else if accepted && frame.wants_ack {
@@ -191,7 +191,7 @@ impl Replica {
             let hopeless = || self.gap_hopeless_at(peer).filter(|_| self.may_take_from(node));
             self.ask_at(peer).or_else(hopeless)
         };
-        self.peers.iter().filter_map(gap).min()
+        self.peers.with_gaps().filter_map(gap).min()
     }
 
     /// When it is clear that the author will not send what is missing. Only of interest while a comparison could start.
@@ -215,12 +215,12 @@ impl Replica {
                 .filter(|at| now.mono >= *at)
                 .map(|_| (node, peer.frames.missing()))
         };
-        let due: Vec<_> = self.peers.iter().filter_map(due).collect();
+        let due: Vec<_> = self.peers.with_gaps().filter_map(due).collect();
         for (node, missing) in due {
-            if let Some(peer) = self.peers.get_mut(node) {
+            self.peers.change(node, |peer| {
                 peer.asked.times += 1;
                 peer.asked.at = now.mono;
-            }
+            });
             self.counters.frames_asked += 1;
             self.send(Target::Node(node), &Message::FramesRequest(FramesRequest { missing }));
         }
@@ -258,10 +258,10 @@ impl Replica {
         if gone.to != self.cache.node() {
             return;
         }
-        if let Some(peer) = self.peers.proven(node) {
+        self.peers.change(node, |peer| {
             let missing = peer.frames.missing();
             peer.asked.gone |= missing.first().is_some_and(|(first, _)| *first < gone.oldest) || peer.asked.times > 1;
-        }
+        });
     }
 
     // --- confirmations
@@ -270,27 +270,27 @@ impl Replica {
         if ack.to != self.cache.node() {
             return;
         }
-        if let Some(peer) = self.peers.proven(node) {
+        let sent = self.seq;
+        self.peers.change(node, |peer| {
             // Nobody can confirm what was not sent.
-            peer.confirmed.complete_to(ack.contiguous.min(self.seq));
-            if ack.seq <= self.seq {
+            peer.confirmed.complete_to(ack.contiguous.min(sent));
+            if ack.seq <= sent {
                 peer.confirmed.arrived(ack.seq);
             }
-        }
+        });
         self.check_acks(ack.seq.max(ack.contiguous));
     }
 
     /// Answers those who wait for frames up to `last` and have what they wait for.
     pub(super) fn check_acks(&mut self, last: u64) {
-        let joining = matches!(self.phase, Phase::Replaying | Phase::Settling(_));
+        let joining = self.phase == Phase::Replaying || self.settling.is_some();
         if self.acks.is_empty() || !self.connected || joining {
             return;
         }
         let peers = &self.peers;
-        let has = |node: &NodeId, waiter: &Waiter| {
-            peers.get(*node).is_none_or(|peer| {
-                !peer.proven || peer.is_leaving() || peer.confirmed.covers(waiter.first, waiter.last)
-            })
+        let lacks = |node: &NodeId, waiter: &Waiter| {
+            let peer = peers.proven(*node).filter(|peer| !peer.is_leaving());
+            peer.is_some_and(|peer| !peer.confirmed.covers(waiter.first, waiter.last))
         };
         let done = self.acks.take(last, |waiter| match waiter.wanted {
             Wanted::Local => true,
@@ -298,7 +298,13 @@ impl Replica {
                 let covers = |(_, peer): &(NodeId, &Peer)| peer.confirmed.covers(waiter.first, waiter.last);
                 peers.iter().filter(covers).count() >= number as usize
             }
-            Wanted::All => waiter.peers.iter().all(|node| has(node, waiter)),
+            Wanted::All => {
+                // One after the other, so that all confirmations of a write together look once at each peer.
+                while waiter.peers.last().is_some_and(|node| !lacks(node, waiter)) {
+                    waiter.peers.pop();
+                }
+                waiter.peers.is_empty()
+            }
         });
         for waiter in done {
             self.outputs.push_back(Output::Acked {

@@ -129,8 +129,8 @@ pub enum Output {
 pub(super) enum Phase {
     /// The first replay is under way.
     Replaying,
-    /// The first replay is done; what peers sent meanwhile is still being sorted out, until this time at most.
-    Settling(Millis),
+    /// The first replay is done; what peers sent meanwhile is still being sorted out.
+    Settling,
     Synced,
     /// It was away for longer than deletions are remembered and takes its peers' state.
     Yielding,
@@ -155,6 +155,9 @@ pub struct Replica {
     pub(super) outputs: VecDeque<Output>,
     pub(super) connected: bool,
     pub(super) phase: Phase,
+    /// Until when all known nodes are waited for at most, after the first replay. Until then nothing is confirmed and
+    /// this node is not current, synced or not.
+    pub(super) settling: Option<Millis>,
     pub(super) started: Option<Millis>,
     /// When the replica was last called: a long time ago means that the process was stopped.
     last_call: Millis,
@@ -211,6 +214,7 @@ impl Replica {
             outputs: VecDeque::new(),
             connected: false,
             phase: Phase::Replaying,
+            settling: None,
             started: None,
             last_call: 0,
             replay_began: 0,
@@ -301,15 +305,12 @@ impl Replica {
         if !self.connected {
             return acks.unwrap_or(Millis::MAX);
         }
-        let settling = match self.phase {
-            Phase::Settling(until) => Some(until),
-            _ => None,
-        };
         let pulls = [&self.pull, &self.reverse];
         let pulls = pulls.into_iter().flatten().filter_map(Pull::deadline).min();
         [
             acks,
-            settling,
+            self.settling,
+            self.passes_over_at(),
             pulls,
             self.ask_again,
             self.next_challenge(),
@@ -335,15 +336,14 @@ impl Replica {
     /// Until when this node, if it is not called again, still counts as present with its peers and has everything they
     /// have told it to have: in milliseconds of the monotonic clock, 0 for now not at all.
     pub fn current_until(&self) -> Millis {
-        let whole = self
-            .peers
-            .iter()
-            .all(|(_, peer)| !peer.frames.has_gap() && !peer.is_strange());
-        if self.phase != Phase::Synced || !self.connected || !whole || self.wants_beats {
+        let unaware = self.peers.strange().any(|(_, peer)| peer.proven);
+        let whole = self.peers.with_gaps().next().is_none() && !unaware;
+        let settled = self.phase == Phase::Synced && self.settling.is_none();
+        if !settled || !self.connected || !whole || self.wants_beats {
             return 0;
         }
-        let heard = self.peers.iter().map(|(_, peer)| peer.present_until()).min();
-        (self.last_beat + PRESENT_BEATS * self.beat_interval()).min(heard.unwrap_or(Millis::MAX))
+        let present = self.last_beat + PRESENT_BEATS * self.beat_interval();
+        present.min(self.peers.present_until().unwrap_or(Millis::MAX))
     }
 
     /// What can be said of this node at `now`.
@@ -461,11 +461,9 @@ impl Replica {
     }
 
     fn understood(&mut self, now: Now, node: NodeId, proof: Proof, message: Message<&[u8]>, length: u64) {
-        let Some(peer) = self.peers.heard(node, now.mono) else {
+        let Some(proven) = self.peers.heard(node, proof == Proof::OtherIssuer, now.mono) else {
             return;
         };
-        peer.other_issuer = proof == Proof::OtherIssuer;
-        let proven = peer.proven;
         match message {
             Message::Hello(hello) => self.hello(now, node, &hello),
             Message::Welcome(welcome) => self.welcome(now, node, welcome),

@@ -94,11 +94,11 @@ impl Past {
 impl Replica {
     /// When the next challenge is due, if one is.
     pub(super) fn next_challenge(&self) -> Option<Millis> {
-        let strange = self.peers.all().filter(|(_, peer)| peer.is_strange());
-        strange.map(|(_, peer)| peer.next_challenge()).min()
+        self.peers.strange().map(|(_, peer)| peer.next_challenge()).min()
     }
 
     pub(super) fn tick_membership(&mut self, now: Now) {
+        debug_assert!(self.peers.index_is_right());
         if !self.connected {
             return;
         }
@@ -108,12 +108,7 @@ impl Replica {
             }
             self.remove(now, node);
         }
-        let strange: Vec<NodeId> = self
-            .peers
-            .all()
-            .filter(|(_, peer)| peer.is_strange())
-            .map(|(node, _)| node)
-            .collect();
+        let strange: Vec<NodeId> = self.peers.strange().map(|(node, _)| node).collect();
         for node in strange {
             self.challenge(now, node);
         }
@@ -141,12 +136,11 @@ impl Replica {
 
     fn ask_for_answer(&mut self, now: Now, node: NodeId) {
         let number = self.next_id + 1;
-        let Some(peer) = self.peers.get_mut(node) else { return };
-        if now.mono < peer.next_challenge() {
+        let due = self.peers.get(node).filter(|peer| now.mono >= peer.next_challenge());
+        let Some(knows_you) = due.map(|peer| peer.proven) else {
             return;
-        }
-        peer.challenged(number, now.mono);
-        let knows_you = peer.proven;
+        };
+        self.peers.change(node, |peer| peer.challenged(number, now.mono));
         self.next_id = number;
         let hello = Hello {
             to: node,
@@ -160,9 +154,9 @@ impl Replica {
         if hello.to != self.cache.node() {
             return;
         }
-        if let Some(peer) = self.peers.get_mut(node).filter(|_| !hello.knows_you) {
+        if !hello.knows_you {
             // It does not count this node as a peer, or no longer.
-            peer.knows_us = false;
+            self.peers.change(node, |peer| peer.knows_us = false);
         }
         let beat = self.fresh_beat(now, self.beat_state());
         let welcome = Welcome {
@@ -177,13 +171,19 @@ impl Replica {
     }
 
     pub(super) fn welcome(&mut self, now: Now, node: NodeId, welcome: Welcome) {
-        let Some(peer) = self.peers.get_mut(node) else { return };
-        if welcome.to != self.cache.node() || !peer.answers(welcome.number) {
+        let own = self.cache.node();
+        let answers = self.peers.change(node, |peer| {
+            let answers = welcome.to == own && peer.answers(welcome.number);
+            if answers {
+                peer.answered(welcome.knows_you);
+                (peer.host, peer.release) = (welcome.host.clone(), welcome.release.clone());
+            }
+            answers
+        });
+        if answers != Some(true) {
             self.counters.repeated += 1;
             return;
         }
-        peer.answered(welcome.knows_you);
-        (peer.host, peer.release) = (welcome.host.clone(), welcome.release.clone());
         if self.peers.prove(node) {
             tracing::info!(peer = %node, host = %welcome.host, release = %welcome.release, "peer joins");
         }
@@ -360,13 +360,30 @@ impl Replica {
     }
 
     /// The first replay is done when everything that peers are known to have sent is here, and all of them know this
-    /// node: from then on nothing they confirm can be missing here.
+    /// node: from then on nothing they confirm can be missing here. A node of which only others have heard, and that does
+    /// not answer, has most likely died: it does not delay that this node is synced. But it may be slow, and not count
+    /// this node. So until it is heard or the time is up, this node neither counts as current nor confirms anything.
     pub(super) fn settle(&mut self, now: Now) {
-        let Phase::Settling(until) = self.phase else { return };
-        let settled = |(_, peer): (NodeId, &Peer)| !peer.is_strange() && !peer.frames.has_gap();
-        if now.mono >= until || self.peers.all().all(settled) {
-            self.become_synced(now);
+        let Some(until) = self.settling else { return };
+        let settled = now.mono >= until || self.peers.unsettled().next().is_none();
+        if settled {
+            self.settling = None;
         }
+        let passes_over = || self.passes_over_at().is_some_and(|at| now.mono >= at);
+        match self.phase {
+            Phase::Settling if settled || passes_over() => self.become_synced(now),
+            Phase::Synced | Phase::Yielding if settled => self.wait_for_peers(),
+            _ => {}
+        }
+    }
+
+    /// When this node is synced because the nodes it waits for are passed over.
+    pub(super) fn passes_over_at(&self) -> Option<Millis> {
+        if self.phase != Phase::Settling || !self.connected {
+            return None;
+        }
+        let times: Option<Vec<Millis>> = self.peers.unsettled().map(Peer::passed_over_at).collect();
+        times?.into_iter().max()
     }
 
     pub(super) fn become_synced(&mut self, now: Now) {
@@ -389,6 +406,11 @@ impl Replica {
         }
         self.next_beat = now.mono;
         self.outputs.push_back(Output::AnswerReplays);
+        self.wait_for_peers();
+    }
+
+    /// Writes that were made before this node knew all its peers wait for all of them.
+    fn wait_for_peers(&mut self) {
         let peers: Vec<NodeId> = self.peers.iter().map(|(node, _)| node).collect();
         self.acks.also_wait_for(&peers);
         self.check_acks(u64::MAX);

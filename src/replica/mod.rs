@@ -8,6 +8,7 @@
 mod acks;
 mod fragments;
 mod frames;
+mod index;
 mod machine;
 mod membership;
 mod outbound;

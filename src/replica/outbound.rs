@@ -59,9 +59,7 @@ impl Replica {
         match to {
             Target::Node(node) => self.peers.get(node).is_none_or(|peer| peer.other_issuer),
             Target::Replay { .. } => self.config.keyring.accepts_others(),
-            Target::Commands | Target::Beat => {
-                self.config.keyring.accepts_others() && self.peers.iter().any(|(_, peer)| peer.other_issuer)
-            }
+            Target::Commands | Target::Beat => self.config.keyring.accepts_others() && self.peers.any_other_issuer(),
         }
     }
 
@@ -77,8 +75,7 @@ impl Replica {
     /// The newest version that this node and all its peers understand.
     fn version(&self) -> u8 {
         let (oldest, newest) = self.config.versions;
-        let theirs = self.peers.iter().filter_map(|(_, peer)| peer.beat.as_ref());
-        theirs.map(|beat| beat.versions.1).fold(newest, u8::min).max(oldest)
+        self.peers.version().unwrap_or(newest).min(newest).max(oldest)
     }
 
     pub(super) fn fresh_id(&mut self) -> u64 {

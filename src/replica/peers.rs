@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::index::{Index, Marks};
 use super::status::PeerStatus;
 use super::wire::{Beat, BeatState};
 use crate::cache::{Digest, Millis, NodeId, Time};
@@ -27,6 +28,9 @@ const MAX_INTERVAL_MS: Millis = 3_600_000;
 
 /// How long a node that was heard may take to prove that it is alive.
 const UNPROVEN_MS: Millis = 8_000;
+
+/// A node of which only others have heard, and that has not answered by then, does not delay the first replay.
+const PASSED_OVER_MS: Millis = 150;
 
 /// How long the last frames of a node that leaves are waited for.
 const LEAVING_MS: Millis = 1_500;
@@ -165,6 +169,8 @@ pub(super) struct Peer {
     pub floor_agrees: bool,
     pub host: String,
     pub release: String,
+    /// A message of it has arrived. Else only others have named it.
+    heard: bool,
     first_heard: Millis,
     /// When its last frame arrived.
     pub last_frame: Millis,
@@ -191,6 +197,7 @@ impl Peer {
             floor_agrees: false,
             host: String::new(),
             release: String::new(),
+            heard: false,
             first_heard: now,
             last_frame: 0,
             last_heard: now,
@@ -206,6 +213,11 @@ impl Peer {
     /// Whether it still has to be challenged: to prove that it is alive, or to tell that it knows this node.
     pub fn is_strange(&self) -> bool {
         !self.proven || !self.knows_us
+    }
+
+    /// From when on it does not delay the first replay, if nothing is heard of it.
+    pub fn passed_over_at(&self) -> Option<Millis> {
+        (!self.heard && self.challenged_at.is_some()).then_some(self.first_heard + PASSED_OVER_MS)
     }
 
     /// When the next challenge may go out.
@@ -280,8 +292,19 @@ impl Peer {
     }
 
     /// Until when it is certain that this peer is in contact.
-    pub fn present_until(&self) -> Millis {
+    fn present_until(&self) -> Millis {
         self.last_heard + self.interval * PRESENT_BEATS
+    }
+
+    fn marks(&self) -> Marks {
+        Marks {
+            strange: self.is_strange(),
+            gap: self.proven && self.frames.has_gap(),
+            differs: self.proven && self.differs_since.is_some(),
+            other_issuer: self.proven && self.other_issuer,
+            version: self.beat.as_ref().filter(|_| self.proven).map(|beat| beat.versions.1),
+            present_until: self.proven.then(|| self.present_until()),
+        }
     }
 
     fn deadline(&self) -> Millis {
@@ -299,6 +322,8 @@ impl Peer {
 #[derive(Default, Debug)]
 pub(super) struct Peers {
     known: BTreeMap<NodeId, Peer>,
+    /// Made of all that are known.
+    index: Index,
     /// How many have proven to be alive.
     alive: usize,
     /// Peers that went, and when.
@@ -306,57 +331,84 @@ pub(super) struct Peers {
 }
 
 impl Peers {
-    /// The node `node`, known or not. `None` when there is no room for another.
-    pub fn heard(&mut self, node: NodeId, now: Millis) -> Option<&mut Peer> {
-        if !self.known.contains_key(&node) && self.known.len() >= MAX_PEERS {
-            return None;
+    /// A message of a node has arrived. Returns whether it has proven to be alive; `None` when it is not known and there
+    /// is no room for another.
+    pub fn heard(&mut self, node: NodeId, other_issuer: bool, now: Millis) -> Option<bool> {
+        self.named(node, now);
+        self.change(node, |peer| {
+            peer.heard = true;
+            peer.other_issuer = other_issuer;
+            peer.proven
+        })
+    }
+
+    /// Another one has named a node. It is known from now on, if there is room for another.
+    pub fn named(&mut self, node: NodeId, now: Millis) {
+        if self.known.contains_key(&node) || self.known.len() >= MAX_PEERS {
+            return;
         }
-        Some(self.known.entry(node).or_insert_with(|| Peer::new(now)))
+        let peer = Peer::new(now);
+        self.index.update(node, Marks::default(), peer.marks());
+        self.known.insert(node, peer);
     }
 
     /// A node has proven to be alive. Returns whether that is news.
     pub fn prove(&mut self, node: NodeId) -> bool {
-        let Some(peer) = self.known.get_mut(&node).filter(|peer| !peer.proven) else {
-            return false;
-        };
-        peer.proven = true;
-        self.alive += 1;
-        true
-    }
-
-    /// A peer that has proven to be alive.
-    pub fn proven(&mut self, node: NodeId) -> Option<&mut Peer> {
-        self.known.get_mut(&node).filter(|peer| peer.proven)
+        let before = self.change(node, |peer| std::mem::replace(&mut peer.proven, true));
+        let news = before == Some(false);
+        self.alive += usize::from(news);
+        news
     }
 
     pub fn get(&self, node: NodeId) -> Option<&Peer> {
         self.known.get(&node)
     }
 
-    pub fn get_mut(&mut self, node: NodeId) -> Option<&mut Peer> {
-        self.known.get_mut(&node)
+    /// A peer that has proven to be alive.
+    pub fn proven(&self, node: NodeId) -> Option<&Peer> {
+        self.get(node).filter(|peer| peer.proven)
+    }
+
+    /// Changes what is known of a node, if it is known. There is no other way to do so.
+    pub fn change<R>(&mut self, node: NodeId, change: impl FnOnce(&mut Peer) -> R) -> Option<R> {
+        let peer = self.known.get_mut(&node)?;
+        let before = peer.marks();
+        let result = change(peer);
+        self.index.update(node, before, peer.marks());
+        Some(result)
+    }
+
+    /// Whether the index says what a look at each peer says.
+    pub fn index_is_right(&self) -> bool {
+        let mut index = Index::default();
+        for (node, peer) in &self.known {
+            index.update(*node, Marks::default(), peer.marks());
+        }
+        index == self.index
     }
 
     /// Takes note of the beat of a proven peer. `own` and `floor` are this node's digest and floor. Returns false for a
     /// beat that is older than one before.
     pub fn beat(&mut self, node: NodeId, beat: Beat, own: Digest, floor: Time, now: Millis) -> bool {
-        let Some(peer) = self.proven(node) else { return false };
-        if peer.beat.as_ref().is_some_and(|last| beat.number <= last.number) {
+        let is_news = |last: &Peer| last.beat.as_ref().is_none_or(|last| beat.number > last.number);
+        if !self.proven(node).is_some_and(is_news) {
             return false;
         }
-        peer.last_heard = now;
-        peer.interval = beat.interval_ms.clamp(1, MAX_INTERVAL_MS);
-        if beat.digest == own {
-            peer.complete_to(beat.seq, now);
-            peer.differs_since = None;
-        } else {
-            peer.frames.announced(beat.seq);
-            peer.update_gap(now);
-            let comparable = !peer.frames.has_gap() && beat.state == BeatState::Synced;
-            peer.differs_since = comparable.then(|| peer.differs_since.unwrap_or(now));
-            peer.floor_agrees = beat.floor == floor;
-        }
-        peer.beat = Some(beat);
+        self.change(node, |peer| {
+            peer.last_heard = now;
+            peer.interval = beat.interval_ms.clamp(1, MAX_INTERVAL_MS);
+            if beat.digest == own {
+                peer.complete_to(beat.seq, now);
+                peer.differs_since = None;
+            } else {
+                peer.frames.announced(beat.seq);
+                peer.update_gap(now);
+                let comparable = !peer.frames.has_gap() && beat.state == BeatState::Synced;
+                peer.differs_since = comparable.then(|| peer.differs_since.unwrap_or(now));
+                peer.floor_agrees = beat.floor == floor;
+            }
+            peer.beat = Some(beat);
+        });
         true
     }
 
@@ -365,6 +417,7 @@ impl Peers {
         let Some(peer) = self.known.remove(&node) else {
             return false;
         };
+        self.index.update(node, peer.marks(), Marks::default());
         if peer.proven {
             self.alive -= 1;
             if self.gone.len() >= MAX_GONE {
@@ -396,12 +449,14 @@ impl Peers {
     /// This node did not listen for a while: silence until now means nothing. Nor does what waits to be taken in, which
     /// may be old: only the answer to a new challenge shows where a peer stands.
     pub fn pardon_silence(&mut self, now: Millis) {
-        for peer in self.known.values_mut() {
+        for (node, peer) in &mut self.known {
+            let before = peer.marks();
             peer.last_heard = now;
             peer.first_heard = now;
             peer.knows_us = false;
             peer.challenges.clear();
             peer.challenge_after = FIRST_CHALLENGES_MS;
+            self.index.update(*node, before, peer.marks());
         }
     }
 
@@ -413,6 +468,46 @@ impl Peers {
     /// Those that were only heard as well.
     pub fn all(&self) -> impl Iterator<Item = (NodeId, &Peer)> {
         self.known.iter().map(|(node, peer)| (*node, peer))
+    }
+
+    /// Those that still have to be challenged, proven or not.
+    pub fn strange(&self) -> impl Iterator<Item = (NodeId, &Peer)> {
+        self.of(self.index.strange())
+    }
+
+    /// Those that have proven to be alive and of which frames are missing.
+    pub fn with_gaps(&self) -> impl Iterator<Item = (NodeId, &Peer)> {
+        self.of(self.index.gaps())
+    }
+
+    /// Those that have proven to be alive and differ although no frame is missing.
+    pub fn differing(&self) -> impl Iterator<Item = (NodeId, &Peer)> {
+        self.of(self.index.differing())
+    }
+
+    fn of<'a>(&'a self, nodes: &'a BTreeSet<NodeId>) -> impl Iterator<Item = (NodeId, &'a Peer)> {
+        nodes.iter().filter_map(|node| Some((*node, self.known.get(node)?)))
+    }
+
+    /// Those that do not know this node, or of which something is missing here.
+    pub fn unsettled(&self) -> impl Iterator<Item = &Peer> {
+        let known = self.with_gaps().filter(|(_, peer)| !peer.is_strange());
+        self.strange().chain(known).map(|(_, peer)| peer)
+    }
+
+    /// Whether one that has proven to be alive seals with another issuer's seed.
+    pub fn any_other_issuer(&self) -> bool {
+        self.index.any_other_issuer()
+    }
+
+    /// The newest version that all speak that have proven to be alive.
+    pub fn version(&self) -> Option<u8> {
+        self.index.version()
+    }
+
+    /// Until when all that have proven to be alive are certain to be in contact.
+    pub fn present_until(&self) -> Option<Millis> {
+        self.index.present_until()
     }
 
     pub fn len(&self) -> usize {

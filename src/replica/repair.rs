@@ -36,10 +36,15 @@ const SETTLING_MS: Millis = 1_500;
 impl Replica {
     // --- answering
 
-    /// What an answer made now stands for.
+    /// What an answer made now stands for. While this node waits for some that it has not met, those who take its state
+    /// have to wait for them too.
     fn stands_for(&self) -> Vec<(NodeId, u64)> {
         let own = (self.cache.node(), self.seq);
-        let peers = self.peers.iter().map(|(node, peer)| (node, peer.frames.contiguous()));
+        let known = self
+            .peers
+            .all()
+            .filter(|(_, peer)| peer.proven || self.settling.is_some());
+        let peers = known.map(|(node, peer)| (node, peer.frames.contiguous()));
         std::iter::once(own).chain(peers).collect()
     }
 
@@ -492,14 +497,17 @@ impl Replica {
             if node == self.cache.node() {
                 continue;
             }
-            // Nodes that only the responder has heard are asked to introduce themselves.
-            if let Some(peer) = self.peers.heard(node, now.mono) {
+            self.peers.named(node, now.mono);
+            let closed = self.peers.change(node, |peer| {
                 let missed = peer.frames.has_gap();
                 peer.complete_to(seq, now.mono);
-                if missed && !peer.frames.has_gap() {
-                    self.confirm_all(node);
-                }
+                missed && !peer.frames.has_gap()
+            });
+            if closed == Some(true) {
+                self.confirm_all(node);
             }
+            // Nodes that only the responder has heard are asked to introduce themselves.
+            self.challenge(now, node);
         }
         let took_ms = now.mono - pull.began;
         match purpose {
@@ -518,10 +526,8 @@ impl Replica {
                 tracing::info!(peer = %node, took_ms, "repaired after a peer went with frames missing here");
             }
             Purpose::Difference(node) => {
-                if let Some(peer) = self.peers.get_mut(node) {
-                    // A newer beat has to show that something still differs.
-                    peer.differs_since = None;
-                }
+                // A newer beat has to show that something still differs.
+                self.peers.change(node, |peer| peer.differs_since = None);
                 tracing::debug!(peer = %node, took_ms, "compared partitions at rest");
             }
             Purpose::Reverse(node) => {
@@ -542,7 +548,8 @@ impl Replica {
 
     /// The first replay is done.
     fn replayed(&mut self, now: Now) {
-        self.phase = Phase::Settling(now.mono + SETTLING_MS);
+        self.phase = Phase::Settling;
+        self.settling = Some(now.mono + SETTLING_MS);
         self.settle(now);
     }
 
@@ -551,10 +558,13 @@ impl Replica {
         if let Purpose::Yield(..) = purpose {
             self.stop_yielding(now);
         }
-        if let Some(peer) = purpose.peer().and_then(|node| self.peers.get_mut(node)) {
-            tracing::warn!(peer = ?purpose.peer(), "peer does not answer requests");
+        let Some(node) = purpose.peer() else { return };
+        let forgotten = self.peers.change(node, |peer| {
             peer.gap_since = None;
             peer.differs_since = None;
+        });
+        if forgotten.is_some() {
+            tracing::warn!(peer = %node, "peer does not answer requests");
         }
     }
 
@@ -585,7 +595,7 @@ impl Replica {
 
     /// Starts a pull where something is missing and none is under way.
     pub(super) fn repair(&mut self, now: Now) {
-        let ready = matches!(self.phase, Phase::Synced | Phase::Settling(_));
+        let ready = matches!(self.phase, Phase::Synced | Phase::Settling);
         if !self.connected || !ready || self.pull.is_some() {
             return;
         }
@@ -614,7 +624,7 @@ impl Replica {
     fn gap(&self, now: Now) -> Option<Purpose> {
         let own = NodeId(self.cache.node().0 ^ self.counters.pulls);
         self.peers
-            .iter()
+            .with_gaps()
             .filter(|(node, peer)| self.gap_is_hopeless(peer, now) && self.may_take_from(*node))
             .min_by_key(|(node, _)| spread_of(own, node.0))
             .map(|(node, _)| Purpose::Gap(node))
@@ -646,7 +656,7 @@ impl Replica {
         };
         // Not all nodes at once with the same one.
         self.peers
-            .iter()
+            .differing()
             .filter(|(node, peer)| stays(*node, peer) && self.may_take_from(*node))
             .min_by_key(|(node, _)| spread_of(own, node.0))
             .map(|(node, _)| Purpose::Difference(node))

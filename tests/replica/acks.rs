@@ -182,6 +182,81 @@ fn a_newcomer_is_synced_only_when_all_it_has_heard_of_wait_for_its_confirmations
     assert_eq!(net.get(2, "key").as_deref(), Some("value"));
 }
 
+/// Whether reads may be answered that have to see everything confirmed.
+fn is_current(net: &Net, node: usize) -> bool {
+    net.nodes[node].replica.current_until() > net.clock().mono
+}
+
+#[test]
+fn a_node_that_has_died_does_not_delay_a_newcomer() {
+    let mut net = Net::of(3);
+    net.set(0, "key", "value");
+    net.disconnect(2);
+    net.join(keyring(1, &[]));
+    let took = net.run_until("the newcomer is synced", |net| net.status(3).sync == SyncState::Synced);
+    assert!(took <= 200, "took {took} ms");
+    assert_eq!(net.get(3, "key").as_deref(), Some("value"));
+    // It cannot know that the node has died, and does not promise more than before.
+    net.set_acked(3, "key", "other", 1, Ack::All, 10_000);
+    let took = took + net.run_until("the newcomer is current", |net| is_current(net, 3));
+    assert!((1_400..1_700).contains(&took), "took {took} ms");
+    net.run(BEAT);
+    assert_eq!(net.nodes[3].acked.get(&1), Some(&Ok(())));
+}
+
+#[test]
+fn a_newcomer_is_current_only_when_those_know_it_that_it_has_not_waited_for() {
+    for delay in (0..400).step_by(7) {
+        let mut net = Net::of(3);
+        net.set(0, "key", "old");
+        net.wait_equal();
+        // It lives, but does nothing for a while.
+        net.stop(2);
+        net.join(keyring(1, &[]));
+        net.run(delay);
+        // What it does first then is a write, which nodes that do not know the newcomer can confirm.
+        net.set_acked(2, "key", "new", 1, Ack::All, 10_000);
+        net.run(400 - delay);
+        assert_eq!(net.status(3).sync, SyncState::Synced);
+        assert!(!is_current(&net, 3));
+        net.set_acked(3, "own", "value", 2, Ack::All, 10_000);
+        net.run(100);
+        assert!(!net.nodes[3].acked.contains_key(&2), "before all know it");
+        net.go_on(2);
+        for _ in 0..600 {
+            assert!(
+                !is_current(&net, 3) || net.get(3, "key").as_deref() == Some("new"),
+                "written after {delay} ms, read at {}",
+                net.now
+            );
+            assert!(!net.nodes[3].acked.contains_key(&2) || net.get(2, "own").is_some());
+            net.run(1);
+        }
+        assert!(is_current(&net, 3));
+        assert_eq!(net.nodes[2].acked.get(&1), Some(&Ok(())));
+        assert_eq!(net.nodes[3].acked.get(&2), Some(&Ok(())));
+    }
+}
+
+#[test]
+fn who_takes_its_state_from_a_newcomer_waits_for_the_same_nodes() {
+    let mut net = Net::of(2);
+    net.stop(1);
+    net.nodes[1].answers = false;
+    net.join(keyring(1, &[]));
+    net.run_until("it is synced", |net| net.status(2).sync == SyncState::Synced);
+    net.input(0, Input::Leaving);
+    net.disconnect(0);
+    net.join(keyring(1, &[]));
+    net.run_until("it is synced", |net| net.status(3).sync == SyncState::Synced);
+    assert_eq!(net.counters(2).replays_served, 4);
+    assert!(!is_current(&net, 3), "it has heard of a node that does not know it");
+    net.set_silently(1, "key", "value");
+    net.go_on(1);
+    net.run_until("it is current", |net| is_current(net, 3));
+    assert!(net.status(3).peers.len() >= 2);
+}
+
 #[test]
 fn a_newcomer_is_synced_only_when_no_frame_is_missing() {
     let mut net = Net::of(2);

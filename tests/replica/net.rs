@@ -34,7 +34,8 @@ pub struct Node {
     /// A stopped process does nothing; what is sent to it waits.
     pub stopped: bool,
     mailbox: VecDeque<Input>,
-    answers: bool,
+    /// Whether it is one of those that may be asked for a replay.
+    pub answers: bool,
     pub acked: BTreeMap<u64, Result<(), Unconfirmed>>,
 }
 

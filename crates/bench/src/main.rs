@@ -13,6 +13,7 @@ mod cpu;
 mod growth;
 mod instructions;
 mod lag;
+mod lattice;
 mod live;
 mod load;
 mod machine;
@@ -149,6 +150,9 @@ async fn measure(arguments: &Arguments) -> Result<()> {
     }
     if arguments.wants(8) {
         lines.extend(growth::lines(arguments)?);
+        let (more, of_nodes) = lattice::lines(arguments)?;
+        lines.extend(more);
+        series.extend(of_nodes);
     }
     if arguments.wants(9) {
         lines.extend(reads::lines(arguments).await?);
