@@ -15,7 +15,7 @@ use nkeys::{KeyPair, KeyPairType};
 
 // That of the provider's main.rs.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: nats_kvcache::provider::Allocator = nats_kvcache::provider::Allocator;
 
 /// Keys in the cache that is worked on.
 const KEYS: usize = 10_000;

@@ -6,7 +6,7 @@ use clap::Parser;
 
 // Keys are small allocations by the million: see Cargo.toml.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: nats_kvcache::provider::Allocator = nats_kvcache::provider::Allocator;
 
 /// wasmCloud capability provider wasmcloud:keyvalue: an in-memory map replicated between hosts over NATS.
 ///

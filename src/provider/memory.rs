@@ -1,10 +1,68 @@
-//! Memory that is not needed any more goes back to the system.
+//! The allocator of the process, and memory that is not needed any more.
 
+use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
+use libmimalloc_sys as mi;
+
 /// A thread gives memory back no more often than this.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Every block of at least this size is aligned to it (`MI_MAX_ALIGN_SIZE` of mimalloc).
+const NATURAL_ALIGN: usize = 16;
+
+/// mimalloc, asked for an alignment only where it does not give it anyway.
+///
+/// The allocator of the crate `mimalloc` always asks, and gets blocks that are one size class larger: entries of 48
+/// bytes would take 64.
+pub struct Allocator;
+
+fn is_natural(layout: Layout) -> bool {
+    layout.align() <= NATURAL_ALIGN && layout.align() <= layout.size()
+}
+
+// SAFETY: mimalloc does what malloc does. Its blocks are aligned to their size up to 16 bytes: classes are 8 bytes and
+// multiples of 16. Blocks of all its functions may be given to `mi_free` and to the functions that resize.
+unsafe impl GlobalAlloc for Allocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: for the caller's promises see `GlobalAlloc`; mimalloc makes no demands.
+        unsafe {
+            if is_natural(layout) {
+                mi::mi_malloc(layout.size()).cast()
+            } else {
+                mi::mi_malloc_aligned(layout.size(), layout.align()).cast()
+            }
+        }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as above.
+        unsafe {
+            if is_natural(layout) {
+                mi::mi_zalloc(layout.size()).cast()
+            } else {
+                mi::mi_zalloc_aligned(layout.size(), layout.align()).cast()
+            }
+        }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, _: Layout) {
+        // SAFETY: the caller promises that it is a block of this allocator.
+        unsafe { mi::mi_free(block.cast()) }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: as above.
+        unsafe {
+            if layout.align() <= NATURAL_ALIGN && layout.align() <= size {
+                mi::mi_realloc(block.cast(), size).cast()
+            } else {
+                mi::mi_realloc_aligned(block.cast(), size, layout.align()).cast()
+            }
+        }
+    }
+}
 
 thread_local! {
     static LAST: Cell<Option<Instant>> = const { Cell::new(None) };
@@ -19,6 +77,48 @@ pub(super) fn give_back() {
     if due {
         LAST.set(Some(now));
         // SAFETY: may be called at any time, and where another allocator is in use as well.
-        unsafe { libmimalloc_sys::mi_collect(true) };
+        unsafe { mi::mi_collect(true) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_aligned_and_keep_their_content() {
+        for align in [1, 2, 4, 8, 16, 32, 64, 4096] {
+            for size in [1, 2, 7, 8, 9, 15, 16, 17, 24, 40, 48, 49, 100, 5_000, 300_000] {
+                let layout = Layout::from_size_align(size, align).expect("small");
+                // SAFETY: the sizes are above 0, and blocks are used as they were asked for.
+                unsafe {
+                    let zeroed = Allocator.alloc_zeroed(layout);
+                    assert!(!zeroed.is_null() && zeroed.addr() % align == 0, "{layout:?}");
+                    assert!(std::slice::from_raw_parts(zeroed, size).iter().all(|byte| *byte == 0));
+                    let block = Allocator.alloc(layout);
+                    assert!(!block.is_null() && block.addr() % align == 0, "{layout:?}");
+                    block.write_bytes(7, size);
+                    let larger = Allocator.realloc(block, layout, 2 * size + 1);
+                    assert!(!larger.is_null() && larger.addr() % align == 0, "{layout:?}");
+                    assert!(std::slice::from_raw_parts(larger, size).iter().all(|byte| *byte == 7));
+                    Allocator.dealloc(zeroed, layout);
+                    Allocator.dealloc(larger, Layout::from_size_align(2 * size + 1, align).expect("small"));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_entry_takes_the_size_class_it_fits() {
+        let layout = Layout::from_size_align(48, 2).expect("small");
+        // SAFETY: as above.
+        let blocks: Vec<*mut u8> = (0..10_000).map(|_| unsafe { Allocator.alloc(layout) }).collect();
+        for block in blocks {
+            // SAFETY: a block of mimalloc.
+            unsafe {
+                assert_eq!(mi::mi_usable_size(block.cast()), 48);
+                Allocator.dealloc(block, layout);
+            }
+        }
     }
 }

@@ -11,4 +11,5 @@ mod secret;
 pub use config::{Config, ConfigError, RawSettings};
 pub use handler::KvCacheProvider;
 pub use host_data::{read_host_data, HostDataError};
+pub use memory::Allocator;
 pub use run::run;

@@ -38,7 +38,7 @@ use clap::{Parser, Subcommand};
 
 // That of the provider's main.rs.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: nats_kvcache::provider::Allocator = nats_kvcache::provider::Allocator;
 
 /// What to measure, and how often.
 #[derive(Parser)]

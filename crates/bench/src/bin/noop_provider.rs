@@ -16,7 +16,7 @@ mod value;
 
 // That of the provider's main.rs.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: nats_kvcache::provider::Allocator = nats_kvcache::provider::Allocator;
 
 #[derive(Clone, Provider)]
 #[services(KeyValue)]
