@@ -1,7 +1,8 @@
 //! Digest and bookkeeping of one partition, kept up to date in O(1) per change.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 use super::stamp::Millis;
 
@@ -21,12 +22,16 @@ impl std::iter::Sum for Digest {
     }
 }
 
-/// Written only while the partition's shard is locked; read at any time.
+/// Written only while the partition's shard is locked for writing, so no step of reading, adding and writing needs to be
+/// atomic; read at any time.
 #[derive(Debug, Default)]
 pub(super) struct PartitionStats {
     digest: AtomicU64,
     keys: AtomicU64,
     changed_at: AtomicU64,
+    /// Where the control bytes of the table lie, and their number less one; only for hints to the processor.
+    control: AtomicPtr<u8>,
+    mask: AtomicUsize,
 }
 
 impl PartitionStats {
@@ -46,14 +51,38 @@ impl PartitionStats {
 
     /// Takes note of one change of one key: of the digest, and of whether the key holds data.
     pub fn record(&self, delta: u64, held: bool, holds: bool, now: Millis) {
+        let add = |number: &AtomicU64, delta: u64| {
+            let sum = number.load(Ordering::Relaxed).wrapping_add(delta);
+            number.store(sum, Ordering::Relaxed);
+        };
         if delta != 0 {
-            self.digest.fetch_add(delta, Ordering::Relaxed);
+            add(&self.digest, delta);
             self.changed_at.store(now, Ordering::Relaxed);
         }
         match (held, holds) {
-            (false, true) => self.keys.fetch_add(1, Ordering::Relaxed),
-            (true, false) => self.keys.fetch_sub(1, Ordering::Relaxed),
-            _ => 0,
-        };
+            (false, true) => add(&self.keys, 1),
+            (true, false) => add(&self.keys, 1u64.wrapping_neg()),
+            _ => {}
+        }
+    }
+
+    /// Takes note of where the table of the partition lies.
+    pub fn lies_at(&self, control: *mut u8, buckets: usize) {
+        self.control.store(control, Ordering::Relaxed);
+        self.mask.store(buckets - 1, Ordering::Relaxed);
+    }
+
+    /// Where a hash is looked for first: the control bytes, and the bucket, which is one of `bucket_bytes` counted
+    /// downwards from the control bytes. Perhaps in a table that is gone, so only for [`prefetch`](super::prefetch).
+    pub fn place(&self, hash: u64, bucket_bytes: usize) -> (*const u8, *const u8) {
+        let place = hash as usize & self.mask.load(Ordering::Relaxed);
+        let control = self.control.load(Ordering::Relaxed);
+        if control.is_null() {
+            return (ptr::null(), ptr::null());
+        }
+        (
+            control.wrapping_add(place),
+            control.wrapping_sub((place + 1) * bucket_bytes),
+        )
     }
 }

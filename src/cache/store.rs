@@ -313,11 +313,13 @@ impl Cache {
                 .iter()
                 .take_while(|hash| Partition::of(**hash) == partition)
                 .count();
-            for ahead in done..done + run {
-                if let Some(hash) = hashes.get(ahead + AHEAD) {
+            // Long runs are in the cache of the processor after their first commands.
+            for ahead in done..done + run.min(AHEAD) {
+                let elsewhere = |hash: &&KeyHash| Partition::of(**hash) != partition;
+                if let Some(hash) = hashes.get(ahead + AHEAD).filter(elsewhere) {
                     self.fetch_bucket(*hash);
                 }
-                if let Some(hash) = hashes.get(ahead + AHEAD / 2) {
+                if let Some(hash) = hashes.get(ahead + AHEAD / 2).filter(elsewhere) {
                     self.fetch_entry(*hash);
                 }
             }
@@ -349,18 +351,9 @@ impl Cache {
 
     /// Asks the processor to fetch where a key with this hash is looked for first.
     fn fetch_bucket(&self, hash: KeyHash) {
-        if let Some(shard) = self.map.shards()[Partition::of(hash).0 as usize].try_read() {
-            if shard.is_empty() {
-                return;
-            }
-            let place = hash.0 as usize & (shard.buckets() - 1);
-            // SAFETY: a table has a bucket of each number below how many it has.
-            let bucket = unsafe { shard.bucket(place) }.as_ptr();
-            prefetch(bucket.cast());
-            // The control bytes lie behind the buckets, which are counted from there downwards.
-            let control = bucket.wrapping_add(place + 1).cast::<u8>().wrapping_add(place);
-            prefetch(control);
-        }
+        let (control, bucket) = self.stats(Partition::of(hash)).place(hash.0, size_of::<Entry>());
+        prefetch(control);
+        prefetch(bucket);
     }
 
     /// Asks the processor to fetch the first entry that may be that of a key with this hash.
@@ -647,6 +640,7 @@ impl Cache {
         if dropped > 0 && shard.len() * 4 < shard.capacity() {
             let len = shard.len();
             shard.shrink_to(len, |(entry, _)| KeyHash::of(entry.key()).0);
+            note_table(stats, &shard);
         }
         dropped
     }
@@ -735,6 +729,7 @@ impl Cache {
             shard.insert(hash.0, (entry, SharedValue::new(())), |(known, _)| {
                 KeyHash::of(known.key()).0
             });
+            note_table(stats, shard);
             return (decided, true);
         };
         let state = entry.state(&self.nodes);
@@ -761,6 +756,12 @@ impl Cache {
             setting: "MAX_VALUE_BYTES",
         })
     }
+}
+
+/// Where the table of a partition lies now.
+fn note_table(stats: &PartitionStats, shard: &Shard) {
+    // The control bytes follow the buckets.
+    stats.lies_at(shard.data_end().as_ptr().cast(), shard.buckets());
 }
 
 fn expect_kind(state: State<'_>, kind: Kind, moment: Moment) -> Result<(), CacheError> {

@@ -22,6 +22,9 @@ use crate::time;
 /// Commands taken from the queue at once.
 const BATCH: usize = 1_024;
 
+/// While no other node is known, commands wait up to this long for others to share a frame with.
+const GATHER_MS: Millis = 2;
+
 /// How long the last commands may take to leave at a stop.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -119,6 +122,7 @@ impl Replicator {
             replays: None,
             waiting: HashMap::new(),
             next_waiting: 0,
+            last_local: 0,
             status: status_sender,
             status_due: 0,
             current: current_sender,
@@ -239,9 +243,19 @@ struct Driver {
     /// Writes that wait for confirmations.
     waiting: HashMap<u64, oneshot::Sender<Result<(), Unconfirmed>>>,
     next_waiting: u64,
+    /// When frames were made last.
+    last_local: Millis,
     status: watch::Sender<Status>,
     status_due: Millis,
     current: watch::Sender<Millis>,
+}
+
+/// Waits until something is queued and the time has come.
+async fn gathered(queue: &Queue, until: Millis) {
+    queue.filled().await;
+    if time::mono() < until {
+        tokio::time::sleep_until(time::instant(until)).await;
+    }
 }
 
 impl Driver {
@@ -251,10 +265,11 @@ impl Driver {
             self.publish_status();
             self.note_numbers();
             let wake = self.replica.poll_timeout().min(time::mono() + STATUS_INTERVAL_MS);
+            let gather_until = self.gather_until();
             tokio::select! {
                 Some(event) = connection.events.recv() => self.connection_event(event).await,
                 Some(message) = self.inbox.next() => self.message(message).await,
-                () = queue.filled(), if self.connected => { self.local(BATCH).await; }
+                () = gathered(&queue, gather_until), if self.connected => { self.local(BATCH).await; }
                 // While NATS is away, commands wait for it: newer ones take the place of older ones. When that is not
                 // enough they are given up; peers will see that frames are missing, and compare.
                 () = queue.full(), if !self.connected => { self.local(usize::MAX).await; }
@@ -267,6 +282,14 @@ impl Driver {
         self.input(Input::Leaving).await;
         self.note_numbers();
         self.flush().await;
+    }
+
+    /// Until when commands that are queued may wait: nobody hears their frame, and each costs a call of the system.
+    fn gather_until(&self) -> Millis {
+        match self.replica.is_alone() {
+            true => self.last_local + GATHER_MS,
+            false => 0,
+        }
     }
 
     fn note_numbers(&self) {
@@ -325,6 +348,7 @@ impl Driver {
         if queued.is_empty() {
             return false;
         }
+        self.last_local = time::mono();
         let mut acks = Vec::new();
         let mut commands = Vec::with_capacity(queued.len());
         for Queued { command, waiting, .. } in queued {

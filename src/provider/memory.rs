@@ -2,12 +2,14 @@
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
-use std::time::{Duration, Instant};
 
 use libmimalloc_sys as mi;
 
+use crate::cache::Millis;
+use crate::time;
+
 /// A thread gives memory back no more often than this.
-const INTERVAL: Duration = Duration::from_secs(1);
+const INTERVAL_MS: Millis = 1_000;
 
 /// Every block of at least this size is aligned to it (`MI_MAX_ALIGN_SIZE` of mimalloc).
 const NATURAL_ALIGN: usize = 16;
@@ -65,17 +67,16 @@ unsafe impl GlobalAlloc for Allocator {
 }
 
 thread_local! {
-    static LAST: Cell<Option<Instant>> = const { Cell::new(None) };
+    static DUE: Cell<Millis> = const { Cell::new(0) };
 }
 
 /// Gives back what this thread has freed. The allocator does so by itself only while it is used, and a little at a time:
 /// after a replay or a burst of writes, when a process falls idle, their buffers would stay for ever. For a thread of
 /// the runtime that has nothing to do.
 pub(super) fn give_back() {
-    let now = Instant::now();
-    let due = LAST.get().is_none_or(|last| now.duration_since(last) >= INTERVAL);
-    if due {
-        LAST.set(Some(now));
+    let now = time::mono();
+    if now >= DUE.get() {
+        DUE.set(now + INTERVAL_MS);
         // SAFETY: may be called at any time, and where another allocator is in use as well.
         unsafe { mi::mi_collect(true) };
     }
@@ -93,13 +94,13 @@ mod tests {
                 // SAFETY: the sizes are above 0, and blocks are used as they were asked for.
                 unsafe {
                     let zeroed = Allocator.alloc_zeroed(layout);
-                    assert!(!zeroed.is_null() && zeroed.addr() % align == 0, "{layout:?}");
+                    assert!(!zeroed.is_null() && zeroed.addr().is_multiple_of(align), "{layout:?}");
                     assert!(std::slice::from_raw_parts(zeroed, size).iter().all(|byte| *byte == 0));
                     let block = Allocator.alloc(layout);
-                    assert!(!block.is_null() && block.addr() % align == 0, "{layout:?}");
+                    assert!(!block.is_null() && block.addr().is_multiple_of(align), "{layout:?}");
                     block.write_bytes(7, size);
                     let larger = Allocator.realloc(block, layout, 2 * size + 1);
-                    assert!(!larger.is_null() && larger.addr() % align == 0, "{layout:?}");
+                    assert!(!larger.is_null() && larger.addr().is_multiple_of(align), "{layout:?}");
                     assert!(std::slice::from_raw_parts(larger, size).iter().all(|byte| *byte == 7));
                     Allocator.dealloc(zeroed, layout);
                     Allocator.dealloc(larger, Layout::from_size_align(2 * size + 1, align).expect("small"));

@@ -346,6 +346,11 @@ impl Replica {
         present.min(self.peers.present_until().unwrap_or(Millis::MAX))
     }
 
+    /// Whether no other node is known, not even by name.
+    pub fn is_alone(&self) -> bool {
+        self.peers.is_empty()
+    }
+
     /// What can be said of this node at `now`.
     pub fn status(&self, now: Now) -> Status {
         Status {

@@ -510,6 +510,11 @@ impl Peers {
         self.index.present_until()
     }
 
+    /// Whether no other node is known, proven or not.
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
     pub fn len(&self) -> usize {
         self.alive
     }

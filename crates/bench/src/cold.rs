@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{ensure, Result};
+use anyhow::{ensure, Context, Result};
 use bytes::Bytes;
 use futures::StreamExt;
 use nats_kvcache::cache::{Cache, Key};
 use nats_kvcache::time;
-use testkit::{Lattice, NatsServer, ProviderOptions, RedisServer};
+use testkit::{promptly, Lattice, NatsServer, ProviderOptions, RedisServer};
 
 use crate::node::{self, field, key, LibraryNode, LIMIT};
 use crate::redis;
@@ -28,7 +28,11 @@ const RAW_BYTES: usize = 256 << 10;
 pub async fn fill_provider(arguments: &Arguments, lattice: &Lattice, keys: usize) -> Result<(f64, usize)> {
     let started = Instant::now();
     let mut provider = lattice.start(ProviderOptions::new(&arguments.bin)).await?;
-    let line = provider.wait_for_log("synced keys=", LIMIT).await?;
+    let line = promptly(LIMIT, || async {
+        let lines = provider.log().matching("synced keys=");
+        lines.into_iter().next().context("not synced")
+    })
+    .await?;
     let seconds = started.elapsed().as_secs_f64();
     ensure!(field(&line, "keys=")? as usize == keys, "not all keys arrived: {line}");
     let status = provider.wait_status(LIMIT, |status| status.keys == keys as u64).await?;

@@ -1,5 +1,7 @@
 //! Bar 6: resident memory of a whole process per key, filled by a replay, beside a Redis replica filled by a full sync.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use testkit::{Lattice, NatsServer, ProviderOptions, RedisServer};
 
@@ -13,6 +15,9 @@ const KEYS: usize = 1_000_000;
 /// Far enough away that nothing expires while it is measured.
 const EXPIRES_SECONDS: u32 = 100_000;
 
+/// How long a process has nothing to do before its memory is looked at. Until then it may hold what it freed last.
+const IDLE: Duration = Duration::from_secs(3);
+
 /// Resident bytes per key of a provider process.
 pub async fn provider(arguments: &Arguments, keys: usize, value_bytes: usize, expires: u32) -> Result<f64> {
     let server = NatsServer::start().await?;
@@ -21,8 +26,9 @@ pub async fn provider(arguments: &Arguments, keys: usize, value_bytes: usize, ex
     let mut provider = lattice.start(ProviderOptions::new(&arguments.bin)).await?;
     provider.wait_for_log("synced keys=", LIMIT).await?;
     provider.wait_status(LIMIT, |status| status.keys == keys as u64).await?;
+    tokio::time::sleep(IDLE).await;
     let resident = provider.resident_bytes()?;
-    provider.kill()?;
+    provider.shutdown().await?;
     source.replicator.stop().await;
     Ok(resident as f64 / keys as f64)
 }
@@ -31,6 +37,7 @@ async fn replica(value_bytes: usize, expires: u32) -> Result<f64> {
     let primary = RedisServer::start().await?;
     redis::fill(&primary, KEYS, value_bytes, expires).await?;
     let replica = RedisServer::replica_of(&primary).await?;
+    tokio::time::sleep(IDLE).await;
     Ok(replica.resident_bytes()? as f64 / KEYS as f64)
 }
 
@@ -53,7 +60,7 @@ pub async fn lines(arguments: &Arguments) -> Result<Vec<Line>> {
             ours.push(provider(arguments, KEYS, value_bytes, expires).await?);
             redis.push(replica(value_bytes, expires).await?);
         }
-        let what = format!("resident bytes of the whole process per key at 1,000,000 keys, {name}");
+        let what = format!("resident bytes of the whole process per key at 1,000,000 keys, idle for 3 s, {name}");
         if bytes != Limit::None {
             lines.push(Line::alone(6, &what, "B", ours.clone(), bytes));
         }

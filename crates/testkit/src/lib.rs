@@ -39,7 +39,7 @@ pub use nats_server::{nats_server_or_skip, NatsServer, NatsServerBuilder, Server
 pub use proxy::{Direction, FaultyProxy, ProxyStats};
 pub use redis_server::{redis_benchmark, RedisServer};
 pub use status::{Status, SyncState};
-pub use wait::eventually;
+pub use wait::{eventually, promptly};
 pub use workload::Workload;
 pub use workspace::{skip_test, workspace_root};
 

@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
 use crate::process::OwnedProcess;
-use crate::wait::eventually;
+use crate::wait::{eventually, promptly};
 use crate::workspace::workspace_root;
 
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -47,7 +47,7 @@ impl RedisServer {
     /// Waits until this replica is linked to `primary` and has applied everything the primary has written by then.
     pub async fn wait_in_sync(&self, primary: &RedisServer) -> Result<()> {
         let wanted: u64 = primary.number("replication", "master_repl_offset").await?;
-        eventually(SYNC_LIMIT, || async {
+        promptly(SYNC_LIMIT, || async {
             let link = self.info("replication", "master_link_status").await?;
             ensure!(link == "up", "the link of the replica to its primary is {link}");
             let applied: u64 = self.number("replication", "slave_repl_offset").await?;

@@ -21,7 +21,24 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 /// assert_eq!(answer.await.unwrap(), 42);
 /// # })
 /// ```
-pub async fn eventually<T, F, Fut>(limit: Duration, mut condition: F) -> Result<T>
+pub async fn eventually<T, F, Fut>(limit: Duration, condition: F) -> Result<T>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T>>,
+{
+    poll(limit, LONGEST_PAUSE, condition).await
+}
+
+/// As [`eventually`], but notices within 5 ms: for those who measure how long it takes.
+pub async fn promptly<T, F, Fut>(limit: Duration, condition: F) -> Result<T>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T>>,
+{
+    poll(limit, FIRST_PAUSE, condition).await
+}
+
+async fn poll<T, F, Fut>(limit: Duration, longest: Duration, mut condition: F) -> Result<T>
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<T>>,
@@ -37,6 +54,6 @@ where
             return Err(anyhow!("not within {limit:?}: {last:#}"));
         }
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        pause = (pause * 2).min(longest);
     }
 }
