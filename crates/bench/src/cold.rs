@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use nats_kvcache::cache::{Cache, Key};
 use nats_kvcache::time;
-use testkit::{promptly, Lattice, NatsServer, ProviderOptions, RedisServer};
+use testkit::{promptly, Lattice, NatsServer, ProviderOptions, ProviderProcess, RedisServer};
 
 use crate::node::{self, field, key, LibraryNode, LIMIT};
 use crate::redis;
@@ -24,8 +24,17 @@ const VALUE_BYTES: usize = 16;
 /// Bytes of a raw message, as the answers of a replay have them.
 const RAW_BYTES: usize = 256 << 10;
 
-/// Fills an empty provider process; returns seconds from its start, and the bytes of its replay.
-pub async fn fill_provider(arguments: &Arguments, lattice: &Lattice, keys: usize) -> Result<(f64, usize)> {
+/// A provider process that was empty and has been filled by the lattice.
+pub struct Filled {
+    pub provider: ProviderProcess,
+    /// From its start.
+    pub seconds: f64,
+    /// Bytes of its replay.
+    pub bytes: usize,
+}
+
+/// Fills an empty provider process.
+pub async fn fill_provider(arguments: &Arguments, lattice: &Lattice, keys: usize) -> Result<Filled> {
     let started = Instant::now();
     let mut provider = lattice.start(ProviderOptions::new(&arguments.bin)).await?;
     let line = promptly(LIMIT, || async {
@@ -39,8 +48,11 @@ pub async fn fill_provider(arguments: &Arguments, lattice: &Lattice, keys: usize
     ensure!(status.keys == keys as u64, "not all keys arrived");
     let health = provider.health().await?.message.unwrap_or_default();
     let bytes = field(&health, "replay_bytes=")? as usize;
-    provider.shutdown().await?;
-    Ok((seconds, bytes))
+    Ok(Filled {
+        provider,
+        seconds,
+        bytes,
+    })
 }
 
 /// Seconds for `bytes` in messages of [`RAW_BYTES`] from one client to another.
@@ -118,9 +130,10 @@ pub async fn lines(arguments: &Arguments) -> Result<Vec<Line>> {
     redis::fill(&primary, KEYS, VALUE_BYTES, 0).await?;
     let (mut ours, mut redis, mut sent, mut idle, mut serving) = (vec![], vec![], vec![], vec![], vec![]);
     for _ in 0..arguments.runs() {
-        let (seconds, bytes) = fill_provider(arguments, &lattice, KEYS).await?;
-        ours.push(seconds);
-        sent.push(raw(&server, bytes).await?);
+        let mut filled = fill_provider(arguments, &lattice, KEYS).await?;
+        filled.provider.shutdown().await?;
+        ours.push(filled.seconds);
+        sent.push(raw(&server, filled.bytes).await?);
         let started = Instant::now();
         drop(RedisServer::replica_of(&primary).await?);
         redis.push(started.elapsed().as_secs_f64());
@@ -129,8 +142,9 @@ pub async fn lines(arguments: &Arguments) -> Result<Vec<Line>> {
         tokio::time::sleep(Duration::from_millis(500)).await;
         idle.push(reader.stop());
         let reader = Reader::start(source.cache.clone());
-        fill_provider(arguments, &lattice, KEYS).await?;
+        let mut filled = fill_provider(arguments, &lattice, KEYS).await?;
         serving.push(reader.stop());
+        filled.provider.shutdown().await?;
     }
     source.replicator.stop().await;
     let what = "cold start: 1,000,000 keys (16 B + 16 B) into an empty process, from its start";

@@ -8,15 +8,15 @@ use bytes::Bytes;
 use dashmap::DashMap;
 use nats_kvcache::cache::{Cache, Command, Key, Limits, NodeId};
 use nats_kvcache::time;
+use testkit::{Lattice, NatsServer};
 
 use crate::apply;
-use crate::node;
-use crate::report::{Limit, Line};
+use crate::cold;
+use crate::memory;
+use crate::node::{self, LibraryNode};
+use crate::report::{median, Limit, Line, Series};
 use crate::sample::rate;
 use crate::Arguments;
-
-/// Keys of the smallest and the largest cache that are compared.
-const SMALL: usize = 10_000;
 
 /// Operations per sample.
 const OPERATIONS: usize = 1_000_000;
@@ -100,42 +100,163 @@ impl Size {
     }
 }
 
-/// Measures the bar.
-pub fn lines(arguments: &Arguments) -> Result<Vec<Line>> {
-    let large = if arguments.quick { 1_000_000 } else { 10_000_000 };
-    let sizes = [Size::of(SMALL), Size::of(large)];
-    let mut samples: [Vec<[f64; 5]>; 2] = Default::default();
+/// Nanoseconds for one read of memory at an address that only the read before it has told, in as much memory as `keys`
+/// keys take: what no map can do without, and does two or three times for one key.
+fn dependent_read(keys: usize) -> f64 {
+    /// What a key takes, table included.
+    const KEY_BYTES: usize = 72;
+    let order = node::shuffled((keys * KEY_BYTES / LINE_BYTES).next_power_of_two());
+    let mut lines = vec![Cacheline([0; LINE_BYTES / 8]); order.len()];
+    for (place, line) in order.iter().enumerate() {
+        lines[*line].0[0] = order[(place + 1) % order.len()];
+    }
+    let mut line = order[0];
+    let reads = |line: &mut usize| {
+        for _ in 0..OPERATIONS {
+            *line = lines[*line].0[0];
+        }
+    };
+    let nanos = 1e9 / rate(OPERATIONS, || reads(&mut line));
+    black_box(line);
+    nanos
+}
+
+const LINE_BYTES: usize = 64;
+
+#[derive(Clone)]
+#[repr(align(64))]
+struct Cacheline([usize; LINE_BYTES / 8]);
+
+/// Seconds to fill an empty process, and its resident bytes then, per million keys.
+async fn replay(arguments: &Arguments, keys: usize) -> Result<Vec<(f64, f64)>> {
+    let server = NatsServer::start().await?;
+    let lattice = Lattice::new(server.url());
+    let source = LibraryNode::start(node::filled(keys, VALUE_BYTES, 0), &lattice).await?;
+    let millions = keys as f64 / 1e6;
+    let mut samples = Vec::new();
     for _ in 0..arguments.runs() {
-        for (size, samples) in sizes.iter().zip(&mut samples) {
-            samples.push(size.measure());
+        let filled = cold::fill_provider(arguments, &lattice, keys).await?;
+        let seconds = filled.seconds;
+        let resident = memory::resident(filled).await? as f64 / 1e6;
+        samples.push((seconds / millions, resident / millions));
+    }
+    source.replicator.stop().await;
+    Ok(samples)
+}
+
+/// Measures the bar in process.
+pub fn lines(arguments: &Arguments) -> (Vec<Line>, Vec<Series>) {
+    let sizes: &[usize] = if arguments.quick {
+        &[10_000, 100_000, 1_000_000]
+    } else {
+        &[10_000, 100_000, 1_000_000, 10_000_000]
+    };
+    let caches: Vec<Size> = sizes.iter().map(|keys| Size::of(*keys)).collect();
+    let mut samples: Vec<Vec<[f64; 6]>> = vec![Vec::new(); sizes.len()];
+    for _ in 0..arguments.runs() {
+        for (size, samples) in caches.iter().zip(&mut samples) {
+            let [get, set, apply, map_get, map_insert] = size.measure();
+            samples.push([get, set, apply, map_get, map_insert, dependent_read(size.keys)]);
         }
     }
     let column = |size: usize, column: usize| samples[size].iter().map(|row| row[column]).collect::<Vec<_>>();
+    let (small, large) = (0, sizes.len() - 1);
+    let bar = Limit::AtMost(2.0);
+    let columns = [
+        ("get", bar),
+        ("set", bar),
+        ("apply", bar),
+        ("DashMap<String, String> get", Limit::None),
+        ("DashMap<String, String> insert", Limit::None),
+        ("one dependent read of memory", Limit::None),
+    ];
     let mut lines = Vec::new();
-    for (place, what) in ["get", "set", "apply"].into_iter().enumerate() {
+    let mut series = Vec::new();
+    for (place, (what, limit)) in columns.into_iter().enumerate() {
+        let what_at = format!("{what} at {} keys", grouped(sizes[large]));
+        let peer = format!("{} keys", grouped(sizes[small]));
+        let line = Line::against(
+            8,
+            what_at,
+            "ns",
+            column(large, place),
+            peer,
+            column(small, place),
+            limit,
+        );
+        lines.push(line);
+        series.push(Series {
+            bar: 8,
+            name: what.into(),
+            size: "keys".into(),
+            unit: "ns".into(),
+            points: (0..sizes.len())
+                .filter_map(|size| Some((sizes[size] as f64, median(&column(size, place))?)))
+                .collect(),
+        });
+    }
+    lines[0] = lines[0].clone().note(
+        "Of a large cache each get waits for three dependent reads of memory (table, entry, and the pages of both), \
+         and nothing else about it grows; the line \"one dependent read\" shows what one costs.",
+    );
+    (lines, series)
+}
+
+/// Measures how replay and memory grow.
+pub async fn replays(arguments: &Arguments) -> Result<(Vec<Line>, Vec<Series>)> {
+    let sizes: &[usize] = if arguments.quick {
+        &[100_000, 1_000_000]
+    } else {
+        &[100_000, 1_000_000, 10_000_000]
+    };
+    let mut samples = Vec::new();
+    for keys in sizes {
+        samples.push(replay(arguments, *keys).await?);
+    }
+    let (last, before) = (sizes.len() - 1, sizes.len() - 2);
+    let mut lines = Vec::new();
+    let mut series = Vec::new();
+    type Sample = (f64, f64);
+    let columns: [(&str, &str, fn(&Sample) -> f64); 2] = [
+        ("replay into an empty process, per million keys", "s", |sample| sample.0),
+        ("resident memory of the process, per million keys", "MB", |sample| {
+            sample.1
+        }),
+    ];
+    for (what, unit, of) in columns {
+        let column = |size: usize| samples[size].iter().map(of).collect::<Vec<_>>();
         lines.push(Line::against(
             8,
-            format!("{what} at {large} keys, beside {SMALL} keys"),
-            "ns",
-            column(1, place),
-            format!("{SMALL} keys"),
-            column(0, place),
-            Limit::AtMost(2.0),
+            format!("{what}, at {}", grouped(sizes[last])),
+            unit,
+            column(last),
+            format!("{} keys", grouped(sizes[before])),
+            column(before),
+            // Linear, with what tables waste at one size and not at another.
+            Limit::AtMost(1.25),
         ));
+        series.push(Series {
+            bar: 8,
+            name: what.into(),
+            size: "keys".into(),
+            unit: unit.into(),
+            points: (0..sizes.len())
+                .filter_map(|size| Some((sizes[size] as f64, median(&column(size))?)))
+                .collect(),
+        });
     }
-    for (place, what) in [
-        (3, "DashMap<String, String> get"),
-        (4, "DashMap<String, String> insert"),
-    ] {
-        lines.push(Line::against(
-            8,
-            format!("{what} at {large} keys, beside {SMALL} keys"),
-            "ns",
-            column(1, place),
-            format!("{SMALL} keys"),
-            column(0, place),
-            Limit::None,
-        ));
+    Ok((lines, series))
+}
+
+/// A number with commas.
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
     }
-    Ok(lines)
+    text
 }

@@ -149,10 +149,14 @@ async fn measure(arguments: &Arguments) -> Result<()> {
         lines.extend(repair::lines(arguments).await?);
     }
     if arguments.wants(8) {
-        lines.extend(growth::lines(arguments)?);
-        let (more, of_nodes) = lattice::lines(arguments)?;
-        lines.extend(more);
-        series.extend(of_nodes);
+        for (of, growth) in [
+            growth::lines(arguments),
+            growth::replays(arguments).await?,
+            lattice::lines(arguments)?,
+        ] {
+            lines.extend(of);
+            series.extend(growth);
+        }
     }
     if arguments.wants(9) {
         lines.extend(reads::lines(arguments).await?);

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use testkit::{Lattice, NatsServer, ProviderOptions, RedisServer};
+use testkit::{Lattice, NatsServer, RedisServer};
 
-use crate::node::{self, LibraryNode, LIMIT};
+use crate::cold::{self, Filled};
+use crate::node::{self, LibraryNode};
 use crate::redis;
 use crate::report::{Limit, Line};
 use crate::Arguments;
@@ -18,19 +19,22 @@ const EXPIRES_SECONDS: u32 = 100_000;
 /// How long a process has nothing to do before its memory is looked at. Until then it may hold what it freed last.
 const IDLE: Duration = Duration::from_secs(3);
 
+/// Resident bytes of a provider process that was filled, once it is idle.
+pub async fn resident(mut filled: Filled) -> Result<u64> {
+    tokio::time::sleep(IDLE).await;
+    let resident = filled.provider.resident_bytes()?;
+    filled.provider.shutdown().await?;
+    Ok(resident)
+}
+
 /// Resident bytes per key of a provider process.
-pub async fn provider(arguments: &Arguments, keys: usize, value_bytes: usize, expires: u32) -> Result<f64> {
+async fn provider(arguments: &Arguments, value_bytes: usize, expires: u32) -> Result<f64> {
     let server = NatsServer::start().await?;
     let lattice = Lattice::new(server.url());
-    let source = LibraryNode::start(node::filled(keys, value_bytes, expires), &lattice).await?;
-    let mut provider = lattice.start(ProviderOptions::new(&arguments.bin)).await?;
-    provider.wait_for_log("synced keys=", LIMIT).await?;
-    provider.wait_status(LIMIT, |status| status.keys == keys as u64).await?;
-    tokio::time::sleep(IDLE).await;
-    let resident = provider.resident_bytes()?;
-    provider.shutdown().await?;
+    let source = LibraryNode::start(node::filled(KEYS, value_bytes, expires), &lattice).await?;
+    let resident = resident(cold::fill_provider(arguments, &lattice, KEYS).await?).await?;
     source.replicator.stop().await;
-    Ok(resident as f64 / keys as f64)
+    Ok(resident as f64 / KEYS as f64)
 }
 
 async fn replica(value_bytes: usize, expires: u32) -> Result<f64> {
@@ -57,7 +61,7 @@ pub async fn lines(arguments: &Arguments) -> Result<Vec<Line>> {
     ] {
         let (mut ours, mut redis) = (Vec::new(), Vec::new());
         for _ in 0..arguments.runs() {
-            ours.push(provider(arguments, KEYS, value_bytes, expires).await?);
+            ours.push(provider(arguments, value_bytes, expires).await?);
             redis.push(replica(value_bytes, expires).await?);
         }
         let what = format!("resident bytes of the whole process per key at 1,000,000 keys, idle for 3 s, {name}");
