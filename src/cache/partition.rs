@@ -1,7 +1,6 @@
 //! Digest and bookkeeping of one partition, kept up to date in O(1) per change.
 
 use std::fmt;
-use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 use super::stamp::Millis;
@@ -21,6 +20,9 @@ impl std::iter::Sum for Digest {
         Digest(iter.fold(0, |sum, digest| sum.wrapping_add(digest.0)))
     }
 }
+
+/// From so many buckets on a table counts as large: with entries, 1,024 of them are some 10 MB.
+const LARGE_TABLE: usize = 128;
 
 /// Written only while the partition's shard is locked for writing, so no step of reading, adding and writing needs to be
 /// atomic; read at any time.
@@ -74,15 +76,17 @@ impl PartitionStats {
 
     /// Where a hash is looked for first: the control bytes, and the bucket, which is one of `bucket_bytes` counted
     /// downwards from the control bytes. Perhaps in a table that is gone, so only for [`prefetch`](super::prefetch).
-    pub fn place(&self, hash: u64, bucket_bytes: usize) -> (*const u8, *const u8) {
+    /// `None` where the table is small.
+    pub fn place(&self, hash: u64, bucket_bytes: usize) -> Option<(*const u8, *const u8)> {
         let place = hash as usize & self.mask.load(Ordering::Relaxed);
         let control = self.control.load(Ordering::Relaxed);
-        if control.is_null() {
-            return (ptr::null(), ptr::null());
-        }
-        (
-            control.wrapping_add(place),
-            control.wrapping_sub((place + 1) * bucket_bytes),
-        )
+        let bucket = control.wrapping_sub((place + 1) * bucket_bytes);
+        self.is_large()
+            .then(|| (control.wrapping_add(place).cast_const(), bucket.cast_const()))
+    }
+
+    /// Whether the table is one of those which, all together, do not fit into the cache of a processor.
+    pub fn is_large(&self) -> bool {
+        self.mask.load(Ordering::Relaxed) >= LARGE_TABLE
     }
 }

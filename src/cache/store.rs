@@ -351,13 +351,17 @@ impl Cache {
 
     /// Asks the processor to fetch where a key with this hash is looked for first.
     fn fetch_bucket(&self, hash: KeyHash) {
-        let (control, bucket) = self.stats(Partition::of(hash)).place(hash.0, size_of::<Entry>());
-        prefetch(control);
-        prefetch(bucket);
+        if let Some((control, bucket)) = self.stats(Partition::of(hash)).place(hash.0, size_of::<Entry>()) {
+            prefetch(control);
+            prefetch(bucket);
+        }
     }
 
     /// Asks the processor to fetch the first entry that may be that of a key with this hash.
     fn fetch_entry(&self, hash: KeyHash) {
+        if !self.stats(Partition::of(hash)).is_large() {
+            return;
+        }
         if let Some(shard) = self.map.shards()[Partition::of(hash).0 as usize].try_read() {
             shard.find(hash.0, |(entry, _)| {
                 entry.prefetch();
@@ -672,6 +676,8 @@ impl Cache {
     fn read<T>(&self, key: &Key, look: impl FnOnce(State<'_>) -> T) -> Option<T> {
         let key = &key.as_bytes()[..];
         let hash = KeyHash::of(key);
+        // Control bytes and bucket come at the same time, not one after the other.
+        self.fetch_bucket(hash);
         let shard = self.map.shards()[Partition::of(hash).0 as usize].read();
         let (entry, _) = shard.get(hash.0, |(known, _)| known.key() == key)?;
         Some(look(entry.state(&self.nodes)))
@@ -687,6 +693,7 @@ impl Cache {
     ) -> Result<(T, Option<Command>), CacheError> {
         let hash = KeyHash::of(key.as_bytes());
         let decide = |state: State<'_>| decide(state, self.clock.tick(now));
+        self.fetch_bucket(hash);
         let mut shard = self.map.shards()[Partition::of(hash).0 as usize].write();
         let (decided, _) = self.merge(&mut shard, key.as_bytes(), hash, now, decide, |decided| match decided {
             Ok((_, Some(change))) => Some((change, false)),

@@ -216,8 +216,8 @@ pub async fn replays(arguments: &Arguments) -> Result<(Vec<Line>, Vec<Series>)> 
     let (last, before) = (sizes.len() - 1, sizes.len() - 2);
     let mut lines = Vec::new();
     let mut series = Vec::new();
-    type Sample = (f64, f64);
-    let columns: [(&str, &str, fn(&Sample) -> f64); 2] = [
+    type Of = fn(&(f64, f64)) -> f64;
+    let columns: [(&str, &str, Of); 2] = [
         ("replay into an empty process, per million keys", "s", |sample| sample.0),
         ("resident memory of the process, per million keys", "MB", |sample| {
             sample.1
@@ -253,7 +253,7 @@ fn grouped(number: usize) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place) % 3 == 0 {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
