@@ -17,6 +17,7 @@ static ALLOCATOR: nats_kvcache::provider::Allocator = nats_kvcache::provider::Al
 struct Arguments {}
 
 fn main() -> ExitCode {
+    nats_kvcache::provider::Allocator::configure();
     let Arguments {} = Arguments::parse();
     match nats_kvcache::provider::run() {
         Ok(()) => ExitCode::SUCCESS,

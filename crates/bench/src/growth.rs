@@ -196,8 +196,9 @@ pub fn lines(arguments: &Arguments) -> (Vec<Line>, Vec<Series>) {
         });
     }
     lines[0] = lines[0].clone().note(
-        "Of a large cache each get waits for three dependent reads of memory (table, entry, and the pages of both), \
-         and nothing else about it grows; the line \"one dependent read\" shows what one costs.",
+        "Of a large cache each get waits for two reads of memory that depend on each other (table and entry), each of \
+         which may first have to look up its page, and nothing else about it grows; the line \"one dependent read of \
+         memory\" shows what one costs.",
     );
     (lines, series)
 }

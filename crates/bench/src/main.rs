@@ -106,6 +106,7 @@ impl Arguments {
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    nats_kvcache::provider::Allocator::configure();
     match run(Arguments::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
