@@ -55,7 +55,7 @@ sim: ## Simulate N clusters on a hostile network (N=20000), or replay one of the
 mutations: ## Break the code in known ways and see that the checks notice (ONLY="names" for some of them)
 	@scripts/mutations.sh $(ONLY)
 
-figures: par ## Measure the figures of the README (builds first, then about a minute)
+figures: par ## Measure a lattice as its user sees it, and the archive (builds first, then about a minute)
 	cargo run --locked --release -p xtask -- figures
 
 figures-repair: ## Measure repair, churn, authentication and acknowledged writes (about six minutes after the build)

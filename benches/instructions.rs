@@ -125,6 +125,15 @@ fn apply((cache, commands): (Cache, Vec<Command>)) -> (Cache, Vec<Command>) {
     (cache, commands)
 }
 
+#[library_benchmark(setup = with_commands)]
+#[bench::frame_of_1000(0)]
+fn apply_all((cache, commands): (Cache, Vec<Command>)) -> (Cache, Vec<Command>) {
+    cache.apply_all(black_box(&commands), NOW, |merged| {
+        let _ = black_box(merged);
+    });
+    (cache, commands)
+}
+
 #[library_benchmark(setup = frame)]
 #[bench::frame_of_1000()]
 fn encode(frame: Message) -> (Message, Vec<u8>) {
@@ -134,8 +143,10 @@ fn encode(frame: Message) -> (Message, Vec<u8>) {
 
 #[library_benchmark(setup = encoded)]
 #[bench::frame_of_1000()]
-fn decode(bytes: Bytes) -> Message {
-    Message::decode(black_box(bytes)).expect("a frame of our own")
+fn decode(bytes: Bytes) -> Bytes {
+    let message = Message::borrow(black_box(&bytes)).expect("a frame of our own");
+    black_box(message);
+    bytes
 }
 
 #[library_benchmark(setup = keyring)]
@@ -160,6 +171,7 @@ library_benchmark_group!(
         set_key,
         increment,
         apply,
+        apply_all,
         encode,
         decode,
         seal_and_unseal,

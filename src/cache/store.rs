@@ -422,7 +422,6 @@ impl Cache {
         mut wanted: impl FnMut(u64) -> bool,
         mut emit: impl FnMut(Component, Command<&[u8]>),
     ) {
-        // Components of one key come one after another and share one copy of it.
         let moment = self.moment(0);
         let forgotten = |state: State<'_>| state.is_forgotten(moment);
         self.visit(span, forgotten, |key, component, part| {
@@ -610,8 +609,8 @@ impl Cache {
         commands
     }
 
-    /// Runs `change` on every key of a partition that `wanted` accepts, under the partition's lock; it returns the change of the digest, and whether the
-    /// key is to be dropped. Returns how many were dropped.
+    /// Runs `change` on every key of a partition that `wanted` accepts, under the partition's lock; it returns the change
+    /// of the digest, and whether the key is to be dropped. Returns how many were dropped.
     fn change_all(
         &self,
         partition: Partition,
