@@ -84,6 +84,15 @@ impl Arguments {
         self.only.is_empty() || self.only.contains(&bar)
     }
 
+    /// As [`Arguments::wants`], and says so: all of it takes minutes.
+    fn begins(&self, bar: u8, what: &str) -> bool {
+        let wanted = self.wants(bar);
+        if wanted {
+            eprintln!("measuring {bar}: {what}");
+        }
+        wanted
+    }
+
     /// How often each side of a comparison is measured.
     pub fn runs(&self) -> usize {
         if self.quick {
@@ -128,28 +137,28 @@ async fn run(arguments: Arguments) -> Result<()> {
 async fn measure(arguments: &Arguments) -> Result<()> {
     let mut lines: Vec<report::Line> = Vec::new();
     let mut series: Vec<report::Series> = Vec::new();
-    if arguments.wants(1) {
+    if arguments.begins(1, "RPC") {
         lines.extend(rpc::lines(arguments).await?);
     }
-    if arguments.wants(2) {
+    if arguments.begins(2, "replication lag") {
         lines.extend(lag::lines(arguments).await?);
     }
-    if arguments.wants(3) {
+    if arguments.begins(3, "merging") {
         lines.extend(apply::lines(arguments)?);
     }
-    if arguments.wants(4) {
+    if arguments.begins(4, "live replication") {
         lines.extend(live::lines(arguments).await?);
     }
-    if arguments.wants(5) {
+    if arguments.begins(5, "cold start") {
         lines.extend(cold::lines(arguments).await?);
     }
-    if arguments.wants(6) {
+    if arguments.begins(6, "memory") {
         lines.extend(memory::lines(arguments).await?);
     }
-    if arguments.wants(7) {
+    if arguments.begins(7, "repair") {
         lines.extend(repair::lines(arguments).await?);
     }
-    if arguments.wants(8) {
+    if arguments.begins(8, "growth") {
         for (of, growth) in [
             growth::lines(arguments),
             growth::replays(arguments).await?,
@@ -159,10 +168,10 @@ async fn measure(arguments: &Arguments) -> Result<()> {
             series.extend(growth);
         }
     }
-    if arguments.wants(9) {
+    if arguments.begins(9, "reads under a flood") {
         lines.extend(reads::lines(arguments).await?);
     }
-    if arguments.wants(10) {
+    if arguments.begins(10, "start") {
         lines.extend(start::lines(arguments).await?);
     }
     finish(arguments, lines, series)
