@@ -58,7 +58,9 @@ fn operations(c: &mut Criterion) {
         );
     });
     group.finish();
-    c.bench_function("digest of the cache, as a beat has it", |b| b.iter(|| cache.root_digest()));
+    c.bench_function("digest of the cache, as a beat has it", |b| {
+        b.iter(|| cache.root_digest())
+    });
 }
 
 fn wire(c: &mut Criterion) {
