@@ -829,3 +829,36 @@ fn commands_of(cache: &Cache, partition: Partition) -> Vec<Command> {
     cache.commands(partition, |command| commands.push(command.to_owned()));
     commands
 }
+
+/// Long runs of commands for one partition are merged under one lock, but not all at once.
+#[test]
+fn a_batch_for_one_partition_is_its_commands_one_by_one() {
+    let author = Cache::new(NodeId(1), Limits::default());
+    let wanted = Partition(5);
+    let keys = (0u32..)
+        .map(|number| Key::shared(&number.to_be_bytes()))
+        .filter(|key| Partition::of(KeyHash::of(key.as_bytes())) == wanted);
+    let mut commands = Vec::new();
+    for (number, key) in keys.take(600).enumerate() {
+        let value = number.to_string().into();
+        commands.push(author.set(&key, value, 0, START).expect("a small value"));
+        // In the middle of the run, something that is already there, and something that is refused.
+        commands.push(commands[3 * (number / 2)].clone());
+        let mut early = commands[0].clone();
+        if let Change::Put { at, .. } = &mut early.change {
+            at.time = Time::from_millis(START + 3_600_000);
+        }
+        commands.push(early);
+    }
+    let (batch, single) = (
+        Cache::new(NodeId(2), Limits::default()),
+        Cache::new(NodeId(3), Limits::default()),
+    );
+    let mut answers = Vec::new();
+    batch.apply_all(&commands, START, |answer| answers.push(answer));
+    let expected: Vec<_> = commands.iter().map(|command| single.apply(command, START)).collect();
+    assert_eq!(answers, expected);
+    assert_eq!(answers.iter().filter(|answer| answer.is_err()).count(), 600);
+    assert_eq!(checked_digest(&batch), checked_digest(&author));
+    assert_eq!(checked_digest(&single), checked_digest(&author));
+}

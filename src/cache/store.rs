@@ -46,6 +46,12 @@ impl Default for Limits {
 /// The floor moves in steps of this part of the tombstone lifetime, so that nodes mostly agree about it.
 const FLOOR_STEPS: Millis = 24;
 
+/// Commands that are merged under one lock of a partition at most: others have to wait meanwhile.
+const MAX_LOCKED: usize = 256;
+
+/// Keys for which an empty table is made large enough at once, at most: commands may all be about one key.
+const MAX_RESERVED: usize = 4_096;
+
 /// The table of one partition.
 type Shard = RawTable<(Entry, SharedValue<()>)>;
 
@@ -293,7 +299,7 @@ impl Cache {
     /// Of a large cache nearly every key is far away in memory. So the processor is asked for what later commands need
     /// while earlier ones are merged, in the two steps in which a hash table is looked through: where the hash leads
     /// to, and the entry that is found there. Commands for one partition in a row, of which a replay consists, take its
-    /// lock once.
+    /// lock together, some hundred at a time. `answer` is called with the partition locked.
     pub fn apply_all<B: AsRef<[u8]>>(
         &self,
         commands: &[Command<B>],
@@ -323,27 +329,30 @@ impl Cache {
                     self.fetch_entry(*hash);
                 }
             }
-            let mut shard = self.map.shards()[partition.0 as usize].write();
-            if shard.is_empty() && run > 1 {
-                shard.reserve(run, |(entry, _)| KeyHash::of(entry.key()).0);
-            }
-            for (command, hash) in commands[done..].iter().zip(&hashes[done..done + run]) {
-                answer(command.check(latest).map(|()| {
-                    self.clock.observe(command.newest().time);
-                    // Of a deletion there is always a mark: a living counter may build upon it. One that is alone goes
-                    // with the next sweep, and nobody hands it out.
-                    let forgotten = command.removes_an_element() && command.newest().time < floor;
-                    let key = command.key.as_ref();
-                    let (_, changed) = self.merge(
-                        &mut shard,
-                        key,
-                        *hash,
-                        now,
-                        |_| command,
-                        |command| Some((&command.change, forgotten)),
-                    );
-                    changed
-                }));
+            for first in (done..done + run).step_by(MAX_LOCKED) {
+                let batch = first..(first + MAX_LOCKED).min(done + run);
+                let mut shard = self.map.shards()[partition.0 as usize].write();
+                if shard.is_empty() && run > 1 {
+                    shard.reserve(run.min(MAX_RESERVED), |(entry, _)| KeyHash::of(entry.key()).0);
+                }
+                for (command, hash) in commands[batch.clone()].iter().zip(&hashes[batch]) {
+                    answer(command.check(latest).map(|()| {
+                        self.clock.observe(command.newest().time);
+                        // Of a deletion there is always a mark: a living counter may build upon it. One that is alone
+                        // goes with the next sweep, and nobody hands it out.
+                        let forgotten = command.removes_an_element() && command.newest().time < floor;
+                        let key = command.key.as_ref();
+                        let (_, changed) = self.merge(
+                            &mut shard,
+                            key,
+                            *hash,
+                            now,
+                            |_| command,
+                            |command| Some((&command.change, forgotten)),
+                        );
+                        changed
+                    }));
+                }
             }
             done += run;
         }
