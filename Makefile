@@ -69,7 +69,7 @@ bench: build ## Measure everything beside its peers: table, JSON and charts in t
 	cargo build --release --locked -p bench
 	$(BENCH) $(ONLY_BARS)
 
-bench-quick: build ## The same with fewer and shorter runs, about three minutes after the build
+bench-quick: build ## The same with fewer and shorter runs, about four minutes after the build
 	@scripts/install-tools.sh nats-server redis
 	cargo build --release --locked -p bench
 	$(BENCH) --quick $(ONLY_BARS)

@@ -50,7 +50,7 @@ pub struct Arguments {
     /// The provider's release binary
     #[arg(long, default_value = "target/release/nats-kvcache")]
     bin: PathBuf,
-    /// Fewer and shorter runs: about three minutes in all
+    /// Fewer and shorter runs: about four minutes in all
     #[arg(long)]
     quick: bool,
     /// Only the bars with these numbers (1 to 10)
