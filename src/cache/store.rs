@@ -13,7 +13,7 @@ use super::component::{Component, Part, Position, Span};
 use super::entry::Entry;
 use super::error::CacheError;
 use super::fold::Fold;
-use super::hash::{KeyHash, KeyHasherBuilder, Partition, PARTITIONS};
+use super::hash::{Home, KeyHash, KeyHasherBuilder, Partition, PARTITIONS};
 use super::key::Key;
 use super::nodes::Nodes;
 use super::partition::{Digest, PartitionStats};
@@ -308,25 +308,18 @@ impl Cache {
     ) {
         let latest = Time::from_millis(now.saturating_add(self.limits.max_clock_skew_ms));
         let floor = self.floor();
-        let hashes: Vec<KeyHash> = commands
-            .iter()
-            .map(|command| KeyHash::of(command.key.as_ref()))
-            .collect();
+        let homes: Vec<Home> = commands.iter().map(|command| Home::of(command.key.as_ref())).collect();
         let mut done = 0;
-        while let Some(first) = hashes.get(done) {
-            let partition = Partition::of(*first);
-            let run = hashes[done..]
-                .iter()
-                .take_while(|hash| Partition::of(**hash) == partition)
-                .count();
+        while let Some(&Home { partition, .. }) = homes.get(done) {
+            let here = |home: &&Home| home.partition == partition;
+            let run = homes[done..].iter().take_while(here).count();
             // Long runs are in the cache of the processor after their first commands.
             for ahead in done..done + run.min(AHEAD) {
-                let elsewhere = |hash: &&KeyHash| Partition::of(**hash) != partition;
-                if let Some(hash) = hashes.get(ahead + AHEAD).filter(elsewhere) {
-                    self.fetch_bucket(*hash);
+                if let Some(home) = homes.get(ahead + AHEAD).filter(|home| !here(home)) {
+                    self.fetch_bucket(*home);
                 }
-                if let Some(hash) = hashes.get(ahead + AHEAD / 2).filter(elsewhere) {
-                    self.fetch_entry(*hash);
+                if let Some(home) = homes.get(ahead + AHEAD / 2).filter(|home| !here(home)) {
+                    self.fetch_entry(*home);
                 }
             }
             for first in (done..done + run).step_by(MAX_LOCKED) {
@@ -335,7 +328,7 @@ impl Cache {
                 if shard.is_empty() && run > 1 {
                     shard.reserve(run.min(MAX_RESERVED), |(entry, _)| KeyHash::of(entry.key()).0);
                 }
-                for (command, hash) in commands[batch.clone()].iter().zip(&hashes[batch]) {
+                for (command, home) in commands[batch.clone()].iter().zip(&homes[batch]) {
                     answer(command.check(latest).map(|()| {
                         self.clock.observe(command.newest().time);
                         // Of a deletion there is always a mark: a living counter may build upon it. One that is alone
@@ -345,7 +338,7 @@ impl Cache {
                         let (_, changed) = self.merge(
                             &mut shard,
                             key,
-                            *hash,
+                            *home,
                             now,
                             |_| command,
                             |command| Some((&command.change, forgotten)),
@@ -359,20 +352,20 @@ impl Cache {
     }
 
     /// Asks the processor to fetch where a key with this hash is looked for first.
-    fn fetch_bucket(&self, hash: KeyHash) {
-        if let Some((control, bucket)) = self.stats(Partition::of(hash)).place(hash.0, size_of::<Entry>()) {
+    fn fetch_bucket(&self, home: Home) {
+        if let Some((control, bucket)) = self.stats(home.partition).place(home.hash.0, size_of::<Entry>()) {
             prefetch(control);
             prefetch(bucket);
         }
     }
 
     /// Asks the processor to fetch the first entry that may be that of a key with this hash.
-    fn fetch_entry(&self, hash: KeyHash) {
-        if !self.stats(Partition::of(hash)).is_large() {
+    fn fetch_entry(&self, home: Home) {
+        if !self.stats(home.partition).is_large() {
             return;
         }
-        if let Some(shard) = self.map.shards()[Partition::of(hash).0 as usize].try_read() {
-            shard.find(hash.0, |(entry, _)| {
+        if let Some(shard) = self.map.shards()[home.partition.0 as usize].try_read() {
+            shard.find(home.hash.0, |(entry, _)| {
                 entry.prefetch();
                 true
             });
@@ -683,11 +676,11 @@ impl Cache {
 
     fn read<T>(&self, key: &Key, look: impl FnOnce(State<'_>) -> T) -> Option<T> {
         let key = &key.as_bytes()[..];
-        let hash = KeyHash::of(key);
+        let home = Home::of(key);
         // Control bytes and bucket come at the same time, not one after the other.
-        self.fetch_bucket(hash);
-        let shard = self.map.shards()[Partition::of(hash).0 as usize].read();
-        let (entry, _) = shard.get(hash.0, |(known, _)| known.key() == key)?;
+        self.fetch_bucket(home);
+        let shard = self.map.shards()[home.partition.0 as usize].read();
+        let (entry, _) = shard.get(home.hash.0, |(known, _)| known.key() == key)?;
         Some(look(entry.state(&self.nodes)))
     }
 
@@ -699,11 +692,11 @@ impl Cache {
         now: Millis,
         decide: impl FnOnce(State<'_>, Stamp) -> Result<(T, Option<Change>), CacheError>,
     ) -> Result<(T, Option<Command>), CacheError> {
-        let hash = KeyHash::of(key.as_bytes());
+        let home = Home::of(key.as_bytes());
         let decide = |state: State<'_>| decide(state, self.clock.tick(now));
-        self.fetch_bucket(hash);
-        let mut shard = self.map.shards()[Partition::of(hash).0 as usize].write();
-        let (decided, _) = self.merge(&mut shard, key.as_bytes(), hash, now, decide, |decided| match decided {
+        self.fetch_bucket(home);
+        let mut shard = self.map.shards()[home.partition.0 as usize].write();
+        let (decided, _) = self.merge(&mut shard, key.as_bytes(), home, now, decide, |decided| match decided {
             Ok((_, Some(change))) => Some((change, false)),
             _ => None,
         });
@@ -725,12 +718,12 @@ impl Cache {
         &self,
         shard: &mut Shard,
         key: &[u8],
-        hash: KeyHash,
+        Home { hash, partition }: Home,
         now: Millis,
         decide: impl FnOnce(State<'_>) -> T,
         change: impl for<'t> FnOnce(&'t T) -> Option<(&'t Change<B>, bool)>,
     ) -> (T, bool) {
-        let stats = self.stats(Partition::of(hash));
+        let stats = self.stats(partition);
         let Some((entry, _)) = shard.get_mut(hash.0, |(known, _)| known.key() == key) else {
             let decided = decide(State::NEW);
             let made = match change(&decided) {
@@ -794,5 +787,27 @@ fn current_number(state: State<'_>, moment: Moment) -> Result<i64, CacheError> {
         (Some(Kind::Scalar), View::Text(text)) => scalar::parse_integer(text).ok_or(CacheError::NotAnInteger),
         (Some(Kind::Scalar), View::Nothing) => Ok(0),
         (Some(_), _) => Err(CacheError::WrongType),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Were all partitions of a size, it would swing between 1.14 and 2.29.
+    #[test]
+    fn tables_take_the_same_per_key_at_every_number_of_keys() {
+        let cache = Cache::new(NodeId(1), Limits::default());
+        let keys = |from: usize, to: usize| (from..to).map(|n| Key::shared(format!("key{n}").as_bytes()));
+        let mut held = 0;
+        for number in (0..8).map(|eighth| (40_000.0 * (eighth as f64 / 8.0).exp2()) as usize) {
+            for key in keys(held, number) {
+                cache.set(&key, Bytes::from_static(b"value"), 0, 1).expect("fits");
+            }
+            held = number;
+            let buckets: usize = cache.map.shards().iter().map(|shard| shard.read().buckets()).sum();
+            let per_key = buckets as f64 / number as f64;
+            assert!((1.5..1.8).contains(&per_key), "{number} keys: {per_key}");
+        }
     }
 }
