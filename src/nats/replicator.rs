@@ -25,6 +25,9 @@ const BATCH: usize = 1_024;
 /// While no other node is known, commands wait up to this long for others to share a frame with.
 const GATHER_MS: Millis = 2;
 
+/// A message of so many bytes takes some tenths of a millisecond to be made, or to be taken in.
+const LARGE: usize = 16 << 10;
+
 /// How long the last commands may take to leave at a stop.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -258,6 +261,14 @@ async fn gathered(queue: &Queue, until: Millis) {
     }
 }
 
+/// Lets other tasks go on after a message of so many bytes, if that is many. The task that a send wakes, such as that of
+/// the connection, waits for this very worker of the runtime, though others have nothing to do.
+async fn give_way(bytes: usize) {
+    if bytes >= LARGE {
+        tokio::task::yield_now().await;
+    }
+}
+
 impl Driver {
     async fn run(mut self, mut connection: Connection, mut stopped: oneshot::Receiver<()>) {
         let queue = self.queue.clone();
@@ -332,10 +343,12 @@ impl Driver {
             Some(StatusCode::NO_RESPONDERS) => self.subjects.request_of(self.node, &message.subject),
             _ => None,
         };
+        let length = message.payload.len();
         match request {
             Some(request) => self.input(Input::NoResponders { request }).await,
             None => self.input(Input::Message(message.payload)).await,
         }
+        give_way(length).await;
         if self.inbox.has_dropped() {
             tracing::warn!("messages of peers came faster than they could be taken in, and were dropped; reconciling");
             self.input(Input::MessagesLost).await;
@@ -405,6 +418,7 @@ impl Driver {
         if !*up.borrow() {
             return;
         }
+        let length = payload.len();
         let send = async {
             match to {
                 Target::Commands => self.client.publish(self.subjects.commands().to_owned(), payload).await,
@@ -424,6 +438,7 @@ impl Driver {
             },
             _ = up.wait_for(|up| !up) => {}
         }
+        give_way(length).await;
     }
 
     async fn answer_replays(&mut self) {
