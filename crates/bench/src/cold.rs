@@ -12,6 +12,7 @@ use nats_kvcache::time;
 use testkit::{promptly, Lattice, NatsServer, ProviderOptions, ProviderProcess, RedisServer};
 
 use crate::node::{self, field, key, LibraryNode, LIMIT};
+use crate::raw::subscribed;
 use crate::redis;
 use crate::report::{Limit, Line};
 use crate::sample::quantile_us;
@@ -37,7 +38,7 @@ pub struct Filled {
 pub async fn fill_provider(arguments: &Arguments, lattice: &Lattice, keys: usize) -> Result<Filled> {
     let started = Instant::now();
     let mut provider = lattice.start(ProviderOptions::new(&arguments.bin)).await?;
-    let line = promptly(LIMIT, || async {
+    let line = promptly(Duration::from_millis(1), LIMIT, || async {
         let lines = provider.log().matching("synced keys=");
         lines.into_iter().next().context("not synced")
     })
@@ -61,8 +62,7 @@ async fn raw(server: &NatsServer, bytes: usize) -> Result<f64> {
         async_nats::connect(server.url()).await?,
         async_nats::connect(server.url()).await?,
     );
-    let mut subscription = receiver.subscribe("raw").await?;
-    receiver.flush().await?;
+    let mut subscription = subscribed(&receiver, "raw").await?;
     let received = tokio::spawn(async move {
         let mut received = 0;
         while received < bytes {
@@ -79,7 +79,9 @@ async fn raw(server: &NatsServer, bytes: usize) -> Result<f64> {
     for _ in 0..bytes.div_ceil(RAW_BYTES) {
         sender.publish("raw", payload.clone()).await?;
     }
-    ensure!(received.await? >= bytes, "raw messages were lost");
+    let received = tokio::time::timeout(LIMIT, received).await;
+    let received = received.context("raw messages were lost")??;
+    ensure!(received >= bytes, "raw messages were lost");
     Ok(started.elapsed().as_secs_f64())
 }
 

@@ -12,6 +12,7 @@ use nats_kvcache::time;
 use testkit::{Lattice, NatsServer};
 
 use crate::node::{self, key, meet, LibraryNode, LIMIT};
+use crate::raw::subscribed;
 use crate::report::{Limit, Line};
 use crate::sample::quantile_us;
 use crate::Arguments;
@@ -78,8 +79,7 @@ struct Raw {
 impl Raw {
     async fn start(server: &NatsServer) -> Result<Self> {
         let receiver = async_nats::connect(server.url()).await?;
-        let mut subscription = receiver.subscribe("raw").await?;
-        receiver.flush().await?;
+        let mut subscription = subscribed(&receiver, "raw").await?;
         let newest = Arc::new(AtomicU64::new(0));
         let noted = newest.clone();
         tokio::spawn(async move {

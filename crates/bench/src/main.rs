@@ -19,6 +19,7 @@ mod load;
 mod machine;
 mod memory;
 mod node;
+mod raw;
 mod readme;
 mod reads;
 mod redis;

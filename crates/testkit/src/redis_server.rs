@@ -14,6 +14,8 @@ use crate::wait::{eventually, promptly};
 use crate::workspace::workspace_root;
 
 const START_LIMIT: Duration = Duration::from_secs(20);
+/// Between two questions whether a replica has synced: each takes a little of its time.
+const PAUSE: Duration = Duration::from_millis(5);
 const SYNC_LIMIT: Duration = Duration::from_secs(60);
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// Between the choice of a free port and its use another process may take it.
@@ -47,7 +49,7 @@ impl RedisServer {
     /// Waits until this replica is linked to `primary` and has applied everything the primary has written by then.
     pub async fn wait_in_sync(&self, primary: &RedisServer) -> Result<()> {
         let wanted: u64 = primary.number("replication", "master_repl_offset").await?;
-        promptly(SYNC_LIMIT, || async {
+        promptly(PAUSE, SYNC_LIMIT, || async {
             let link = self.info("replication", "master_link_status").await?;
             ensure!(link == "up", "the link of the replica to its primary is {link}");
             let applied: u64 = self.number("replication", "slave_repl_offset").await?;

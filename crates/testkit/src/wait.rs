@@ -29,13 +29,13 @@ where
     poll(limit, LONGEST_PAUSE, condition).await
 }
 
-/// As [`eventually`], but notices within 5 ms: for those who measure how long it takes.
-pub async fn promptly<T, F, Fut>(limit: Duration, condition: F) -> Result<T>
+/// As [`eventually`], but asks every `pause`: for those who measure how long it takes.
+pub async fn promptly<T, F, Fut>(pause: Duration, limit: Duration, condition: F) -> Result<T>
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<T>>,
 {
-    poll(limit, FIRST_PAUSE, condition).await
+    poll(limit, pause, condition).await
 }
 
 async fn poll<T, F, Fut>(limit: Duration, longest: Duration, mut condition: F) -> Result<T>
@@ -44,7 +44,7 @@ where
     Fut: Future<Output = Result<T>>,
 {
     let deadline = Instant::now() + limit;
-    let mut pause = FIRST_PAUSE;
+    let mut pause = FIRST_PAUSE.min(longest);
     loop {
         let last = match condition().await {
             Ok(value) => return Ok(value),
