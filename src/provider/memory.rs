@@ -22,8 +22,9 @@ const NATURAL_ALIGN: usize = 16;
 pub struct Allocator;
 
 /// How long freed memory is kept for the next who needs some. mimalloc waits a second; meanwhile the buffers of a replay
-/// are used again for pages of keys, and with them stay for ever. Without any delay they are mapped anew each time.
-const PURGE_DELAY_MS: c_long = 5;
+/// are used again for pages of keys, and with them stay for ever. Much shorter, and each message has to have its memory
+/// mapped anew.
+const PURGE_DELAY_MS: c_long = 50;
 
 /// `mi_option_purge_delay` of mimalloc 3, which the crate does not name.
 const PURGE_DELAY: mi::mi_option_t = 15;
