@@ -51,6 +51,9 @@ const SECONDS: u8 = 64;
 /// The short name takes 2 bytes.
 const LONG_NAME: u8 = 128;
 
+/// Bytes of a small entry with a key and a value of about 16 bytes.
+const USUAL_BYTES: usize = 48;
+
 const TIME_AT: usize = 1;
 const NAME_AT: usize = 9;
 
@@ -124,9 +127,21 @@ impl Entry {
         answer
     }
 
-    /// Asks the processor to fetch the memory of this entry, which somebody is about to look at.
+    /// Asks the processor to fetch the memory of this entry, which somebody is about to look at: of what it points to
+    /// as much as most take, which may be parts of two lines of the processor's cache.
     pub fn prefetch(&self) {
-        prefetch(self.0.as_ptr().map_addr(|address| address & !LARGE));
+        let head = self.0.as_ptr().map_addr(|address| address & !LARGE);
+        prefetch(head);
+        prefetch(head.wrapping_add(USUAL_BYTES - 1));
+    }
+
+    /// Whether the key holds data, be it past its deadline.
+    pub fn holds_data(&self) -> bool {
+        match self.as_large() {
+            Some(large) => large.state.holds_data(),
+            // SAFETY: a small entry begins with its flags.
+            None => unsafe { *self.0.as_ptr() & VALUE != 0 },
+        }
     }
 
     /// The key.
@@ -519,7 +534,7 @@ mod tests {
         let entry = entry.expect("something was written");
         assert_eq!(entry.key(), key);
         assert_eq!(parts(entry.state(nodes), hash), parts(State::Large(&model), hash));
-        assert_eq!(entry.state(nodes).holds_data(), model.holds_data());
+        assert_eq!(entry.holds_data(), model.holds_data());
     }
 
     /// Writers and deadlines: none, before the stamp, in whole seconds after it (up to the last that fits), in others,

@@ -149,14 +149,6 @@ impl<'a> State<'a> {
         }
     }
 
-    /// Whether the key holds data, be it past its deadline. Does not depend on the clock.
-    pub fn holds_data(&self) -> bool {
-        match self {
-            State::Reset(reset) => reset.value.is_some(),
-            State::Large(state) => state.holds_data(),
-        }
-    }
-
     /// The scalar a reader sees. Lists and sets show nothing here; ask [`State::kind`] first.
     pub fn scalar(&self, moment: Moment) -> View<'a> {
         match self {

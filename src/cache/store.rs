@@ -631,9 +631,9 @@ impl Cache {
                 if !wanted(entry.key(), state) {
                     continue;
                 }
-                let held = state.holds_data();
+                let held = entry.holds_data();
                 let (delta, drop) = entry.change(&self.nodes, &mut change);
-                let holds = entry.state(&self.nodes).holds_data();
+                let holds = entry.holds_data();
                 stats.record(delta, held, holds && !drop, now);
                 if drop {
                     shard.erase(bucket);
@@ -733,22 +733,21 @@ impl Cache {
             let Some((entry, delta)) = made else {
                 return (decided, false);
             };
-            stats.record(delta, false, entry.state(&self.nodes).holds_data(), now);
+            stats.record(delta, false, entry.holds_data(), now);
             shard.insert(hash.0, (entry, SharedValue::new(())), |(known, _)| {
                 KeyHash::of(known.key()).0
             });
             note_table(stats, shard);
             return (decided, true);
         };
-        let state = entry.state(&self.nodes);
-        let held = state.holds_data();
-        let decided = decide(state);
+        let held = entry.holds_data();
+        let decided = decide(entry.state(&self.nodes));
         let delta = match change(&decided) {
             None => return (decided, false),
             Some((change, false)) => entry.apply(&self.nodes, hash, change),
             Some((change, true)) => entry.change(&self.nodes, |_, state| state.apply_forgotten(hash, change)),
         };
-        stats.record(delta, held, entry.state(&self.nodes).holds_data(), now);
+        stats.record(delta, held, entry.holds_data(), now);
         (decided, delta != 0)
     }
 
