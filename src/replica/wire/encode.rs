@@ -4,6 +4,7 @@ use rmp::encode;
 
 use super::{Beat, BeatState, Message, Offer, Part, Split, Want, ENVELOPE_BYTES, SYMBOL_BYTES};
 use crate::cache::{Base, Change, Command, NodeId, Partition, Position, SeenAdd, Span, Stamp, Time};
+use crate::replica::seal::MAX_SEAL_BYTES;
 
 /// Encoder of one message. Writes into memory cannot fail, hence the `expect`s.
 #[derive(Default)]
@@ -213,23 +214,30 @@ impl Chunk {
         self.count.into()
     }
 
-    /// The commands as a [`Frame`](super::Frame).
+    /// The commands as a [`Frame`](super::Frame), in as many bytes as it takes: the ring keeps it.
     pub fn into_frame(self, version: u8, node: NodeId, seq: u64, wants_ack: bool, clock: Time) -> Vec<u8> {
-        self.into_message(version, node, 1, &[seq, wants_ack.into(), clock.0])
+        let mut message = self.head(version, node, 1, &[seq, wants_ack.into(), clock.0]);
+        message.reserve_exact(self.len() + MAX_SEAL_BYTES);
+        message.extend_from_slice(&self.encoder.0);
+        message
     }
 
-    /// The commands as [`ReplayCommands`](super::ReplayCommands).
+    /// The commands as [`ReplayCommands`](super::ReplayCommands), where they lie: they are many, and gone when they are
+    /// sent.
     pub fn into_replay(self, version: u8, node: NodeId, part: Part, clock: Time) -> Vec<u8> {
-        self.into_message(version, node, 3, &[part.to.0, part.request, part.index, clock.0])
+        let head = self.head(version, node, 3, &[part.to.0, part.request, part.index, clock.0]);
+        let mut message = self.encoder.0;
+        message.reserve_exact(head.len() + MAX_SEAL_BYTES);
+        message.splice(0..0, head);
+        message
     }
 
-    fn into_message(self, version: u8, node: NodeId, kind: u8, head: &[u64]) -> Vec<u8> {
-        let mut message = Encoder::message(version, node, kind, head.len() as u32 + 1);
-        message.0.reserve(self.len() + ENVELOPE_BYTES);
-        message.uints(head);
-        message.array(self.count);
-        message.0.extend_from_slice(&self.encoder.0);
-        message.0
+    /// What stands before the commands in a message.
+    fn head(&self, version: u8, node: NodeId, kind: u8, fields: &[u64]) -> Vec<u8> {
+        let mut head = Encoder::message(version, node, kind, fields.len() as u32 + 1);
+        head.uints(fields);
+        head.array(self.count);
+        head.0
     }
 }
 
@@ -253,14 +261,12 @@ impl Chunker {
         let start = bytes.0.len();
         bytes.command(command);
         if start > 0 && bytes.0.len() > self.max_bytes {
-            let tail = Encoder(bytes.0.split_off(start));
-            return Some(std::mem::replace(
-                &mut self.current,
-                Chunk {
-                    encoder: tail,
-                    count: 1,
-                },
-            ));
+            // Where there is one full chunk, others follow: room for another with a command too many, and the rest.
+            let mut next = Vec::with_capacity(self.max_bytes + self.max_bytes / 8 + ENVELOPE_BYTES);
+            next.extend_from_slice(&bytes.0[start..]);
+            bytes.0.truncate(start);
+            let encoder = Encoder(next);
+            return Some(std::mem::replace(&mut self.current, Chunk { encoder, count: 1 }));
         }
         self.current.count += 1;
         None
