@@ -32,6 +32,12 @@ pub(super) struct Queued {
     hash: u64,
 }
 
+/// Why a command was not queued, and the command.
+enum Refused {
+    Closed(Box<Queued>),
+    Full(Box<Queued>),
+}
+
 /// Both ends of the queue. Clones share it.
 #[derive(Clone)]
 pub(super) struct Queue {
@@ -79,45 +85,46 @@ impl Queue {
         self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues a command; waits while the queue is full. Returns false when replication has stopped.
-    pub async fn push(&self, command: Command, waiting: Option<Waiting>) -> bool {
+    /// Queues a command; waits while the queue is full. Gives the command back when replication has stopped.
+    pub async fn push(&self, command: Command, waiting: Option<Waiting>) -> Result<(), Command> {
         let queued = Queued {
             hash: self.inner.hasher.hash_one((&command.key, command.slot())),
             waiting: waiting.into_iter().collect(),
             command,
         };
         match self.try_push(queued) {
-            Ok(open) => open,
-            Err(full) => self.push_when_there_is_room(full).await,
+            Ok(()) => Ok(()),
+            Err(Refused::Closed(queued)) => Err(queued.command),
+            Err(Refused::Full(queued)) => self.push_when_there_is_room(queued).await,
         }
     }
 
-    async fn push_when_there_is_room(&self, mut queued: Box<Queued>) -> bool {
+    async fn push_when_there_is_room(&self, mut queued: Box<Queued>) -> Result<(), Command> {
         loop {
             let room = self.inner.room.notified();
             tokio::pin!(room);
             // From here on a notification is not missed.
             room.as_mut().enable();
             match self.try_push(*queued) {
-                Ok(open) => return open,
-                Err(full) => queued = full,
+                Ok(()) => return Ok(()),
+                Err(Refused::Closed(queued)) => return Err(queued.command),
+                Err(Refused::Full(full)) => queued = full,
             }
             room.await;
         }
     }
 
-    /// Returns whether the queue is open, or the command if there is no room for it.
-    fn try_push(&self, queued: Queued) -> Result<bool, Box<Queued>> {
+    fn try_push(&self, queued: Queued) -> Result<(), Refused> {
         let mut state = self.lock();
         let (empty, plenty) = (state.queued.is_empty(), state.bytes > self.inner.capacity / 2);
-        let open = state.push(queued, self.inner.capacity)?;
+        state.push(queued, self.inner.capacity)?;
         let wake = empty || (!plenty && state.bytes > self.inner.capacity / 2);
         drop(state);
         // Whoever is awake looks by himself, and waking is not for nothing.
         if wake {
             self.inner.filled.notify_one();
         }
-        Ok(open)
+        Ok(())
     }
 
     /// Waits until something is queued.
@@ -165,10 +172,9 @@ impl Queue {
 }
 
 impl State {
-    /// Returns whether the queue is open, or the command if there is no room for it.
-    fn push(&mut self, new: Queued, capacity: usize) -> Result<bool, Box<Queued>> {
+    fn push(&mut self, new: Queued, capacity: usize) -> Result<(), Refused> {
         if self.closed {
-            return Ok(false);
+            return Err(Refused::Closed(Box::new(new)));
         }
         let (queued, first) = (&mut self.queued, self.first);
         let index = |number: u64| (number - first) as usize;
@@ -183,11 +189,11 @@ impl State {
                 old.command = new.command;
                 old.waiting.extend(new.waiting);
                 self.merged += 1;
-                return Ok(true);
+                return Ok(());
             }
         }
         if self.bytes + bytes > capacity && !queued.is_empty() {
-            return Err(Box::new(new));
+            return Err(Refused::Full(Box::new(new)));
         }
         self.bytes += bytes;
         let number = first + queued.len() as u64;
@@ -200,7 +206,7 @@ impl State {
                 self.places.insert_unique(hash, number, hash_of);
             }
         }
-        Ok(true)
+        Ok(())
     }
 
     fn pop(&mut self) -> Option<Queued> {
@@ -252,14 +258,16 @@ mod tests {
         let counter = Key::shared(b"counter");
         for n in 0..100 {
             let command = set(&cache, if n % 2 == 0 { "even" } else { "odd" }, &n.to_string());
-            assert!(queue.push(command, None).await);
-            assert!(queue.push(cache.increment(&counter, 1, NOW).unwrap().1, None).await);
+            queue.push(command, None).await.unwrap();
+            let (_, command) = cache.increment(&counter, 1, NOW).unwrap();
+            queue.push(command, None).await.unwrap();
         }
         let list = Key::shared(b"list");
         for n in 0..3 {
             queue
                 .push(cache.list_push(&list, Bytes::from(n.to_string()), NOW).unwrap().1, None)
-                .await;
+                .await
+                .unwrap();
         }
         let taken = queue.take(usize::MAX);
         assert_eq!(taken.len(), 3 + 3, "one for each key, one for each item");
@@ -278,9 +286,9 @@ mod tests {
         let cache = Cache::new(NodeId(1), Limits::default());
         let queue = Queue::new(10 * COMMAND_BYTES);
         for n in 0..9 {
-            queue.push(set(&cache, &format!("key{n}"), ""), None).await;
+            queue.push(set(&cache, &format!("key{n}"), ""), None).await.unwrap();
         }
-        queue.push(set(&cache, "key3", "x"), None).await;
+        queue.push(set(&cache, "key3", "x"), None).await.unwrap();
         let waiting = tokio::spawn({
             let (queue, command) = (queue.clone(), set(&cache, "one more", ""));
             async move { queue.push(command, None).await }
@@ -288,16 +296,18 @@ mod tests {
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
         assert_eq!(queue.take(1).len(), 1);
-        assert!(waiting.await.unwrap());
+        assert_eq!(waiting.await.unwrap(), Ok(()));
         queue.close();
-        assert!(!queue.push(set(&cache, "too late", ""), None).await);
+        let late = set(&cache, "too late", "");
+        assert_eq!(queue.push(late.clone(), None).await, Err(late));
     }
 
     #[tokio::test]
     async fn a_command_larger_than_the_queue_passes_alone() {
         let cache = Cache::new(NodeId(1), Limits::default());
         let queue = Queue::new(10);
-        assert!(queue.push(set(&cache, "key", "larger than ten bytes"), None).await);
+        let large = set(&cache, "key", "larger than ten bytes");
+        queue.push(large, None).await.unwrap();
         assert_eq!(queue.take(10).len(), 1);
     }
 
@@ -313,7 +323,7 @@ mod tests {
                 deadline: 0,
                 answer,
             };
-            queue.push(set(&cache, "key", value), Some(waiting)).await;
+            queue.push(set(&cache, "key", value), Some(waiting)).await.unwrap();
             answers.push(receiver);
         }
         let taken = queue.take(10);

@@ -23,7 +23,7 @@ use crate::time;
 const BATCH: usize = 1_024;
 
 /// While no other node is known, commands wait up to this long for others to share a frame with.
-const GATHER_MS: Millis = 2;
+const GATHER_MS: Millis = 10;
 
 /// A message of so many bytes takes some tenths of a millisecond to be made, or to be taken in.
 const LARGE: usize = 16 << 10;
@@ -69,8 +69,8 @@ pub enum Replicated {
     Done,
     /// It is queued, but not confirmed in time.
     Unconfirmed(Unconfirmed),
-    /// Replication has stopped: it does not leave this host.
-    Stopped,
+    /// Replication has stopped: as far as is known it does not leave this host. Here it is for whoever takes over.
+    Stopped(Command),
 }
 
 /// Replication that runs until it is stopped.
@@ -145,10 +145,11 @@ impl Replicator {
     pub async fn replicate(&self, command: Command, wanted: Ack, timeout_ms: Millis) -> Replicated {
         if wanted == Ack::Local {
             return match self.queue.push(command, None).await {
-                true => Replicated::Done,
-                false => Replicated::Stopped,
+                Ok(()) => Replicated::Done,
+                Err(command) => Replicated::Stopped(command),
             };
         }
+        let kept = command.clone();
         let deadline = time::mono() + timeout_ms;
         let (answer, confirmed) = oneshot::channel();
         let waiting = Waiting {
@@ -157,14 +158,13 @@ impl Replicator {
             answer,
         };
         let confirmed = async {
-            match self.queue.push(command, Some(waiting)).await {
-                true => confirmed
-                    .await
-                    .map_or(Replicated::Stopped, |confirmed| match confirmed {
-                        Ok(()) => Replicated::Done,
-                        Err(unconfirmed) => Replicated::Unconfirmed(unconfirmed),
-                    }),
-                false => Replicated::Stopped,
+            if let Err(command) = self.queue.push(command, Some(waiting)).await {
+                return Replicated::Stopped(command);
+            }
+            match confirmed.await {
+                Ok(Ok(())) => Replicated::Done,
+                Ok(Err(unconfirmed)) => Replicated::Unconfirmed(unconfirmed),
+                Err(_) => Replicated::Stopped(kept),
             }
         };
         // The replica answers in time, unless it has not even been given the command.

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use dashmap::DashMap;
+use hashbrown::DefaultHashBuilder;
 use tokio::sync::Mutex;
 use wasmbus_rpc::core::{HealthCheckRequest, HealthCheckResponse, HostData};
 use wasmbus_rpc::provider::prelude::*;
@@ -34,7 +35,7 @@ struct Inner {
     /// Settings of actors without a link that has some.
     defaults: LinkConfig,
     /// Settings of each linked actor.
-    links: DashMap<String, LinkConfig>,
+    links: DashMap<String, LinkConfig, DefaultHashBuilder>,
     /// Read on every write, changed hardly ever.
     replicator: RwLock<Option<Arc<Replicator>>>,
     /// Held while links change settings of the process.
@@ -79,7 +80,7 @@ impl KvCacheProvider {
                 lattice: LatticeData::new(host_data),
                 base: base.clone(),
                 defaults: Config::link(&base)?,
-                links: DashMap::new(),
+                links: DashMap::default(),
                 replicator: RwLock::new(None),
                 process: Mutex::new(Process {
                     config: config.clone(),
@@ -115,8 +116,8 @@ impl KvCacheProvider {
             return Ok(());
         };
         let (ack, timeout_ms) = self.link(ctx, |link| (link.ack, link.ack_timeout_ms));
-        let mut replicated = replicator.replicate(command.clone(), ack, timeout_ms).await;
-        if replicated == Replicated::Stopped {
+        let mut replicated = replicator.replicate(command, ack, timeout_ms).await;
+        if let Replicated::Stopped(command) = replicated {
             // Either another one takes over once its settings are in force, or this is the end.
             let _settled = self.inner.process.lock().await;
             replicated = match self.replicator() {
@@ -127,7 +128,7 @@ impl KvCacheProvider {
         match replicated {
             Replicated::Done => Ok(()),
             Replicated::Unconfirmed(unconfirmed) => Err(RpcError::Other(not_confirmed(ack, timeout_ms, &unconfirmed))),
-            Replicated::Stopped => Err(RpcError::Other(
+            Replicated::Stopped(_) => Err(RpcError::Other(
                 "the provider is shutting down: the write was applied on this host only and not replicated".into(),
             )),
         }
