@@ -245,3 +245,14 @@ fn note_event(
     // The receiver is gone only when replication has stopped.
     let _ = sender.send(happened);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_attempt_is_made_at_once_and_later_ones_at_longer_and_longer_intervals() {
+        let delays = [1, 2, 3, 4, 7, 8, 100, usize::MAX].map(|attempt| reconnect_delay(attempt).as_millis());
+        assert_eq!(delays, [0, 50, 100, 200, 1_600, 2_000, 2_000, 2_000]);
+    }
+}
