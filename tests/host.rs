@@ -17,6 +17,10 @@ use wasmbus_rpc::core::HostData;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_nats-kvcache");
 const LIMIT: Duration = Duration::from_secs(30);
+/// Valid keys of a kind the SDK takes for broken, one in 65,536: a cluster seed, a cluster key, a user seed.
+const UNREADABLE_CLUSTER_SEED: &str = "SCAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAHCK4QQA";
+const UNREADABLE_CLUSTER_KEY: &str = "CDTGKYW4YYZYZ723V5RXGAL5BVILJ4C73FB56XUPMFFRPDKG3WNH2EHG";
+const UNREADABLE_USER_SEED: &str = "SUAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAADCEEVAA";
 /// A provider that cannot start says so within this time.
 const GIVES_UP_WITHIN: Duration = Duration::from_secs(10);
 
@@ -282,6 +286,38 @@ async fn two_nodes_of_a_lattice_with_user_jwt_replicate() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn cluster_keys_the_sdk_takes_for_broken_are_made_up_for_or_named() {
+    let name = "cluster_keys_the_sdk_takes_for_broken_are_made_up_for_or_named";
+    let Some(server) = testkit::nats_server_or_skip(name).await else {
+        return;
+    };
+    let lattice = Lattice::new(server.url());
+    let actor = Actor::new();
+    let start = || {
+        let options = ProviderOptions::new(BINARY).link(&actor).adjust(|data| {
+            data.invocation_seed = UNREADABLE_CLUSTER_SEED.to_owned();
+            data.cluster_issuers.push(UNREADABLE_CLUSTER_KEY.to_owned());
+        });
+        lattice.start_ready(options, LIMIT)
+    };
+    let first = start().await.unwrap();
+    let second = start().await.unwrap();
+    first.keyvalue(&actor).await.unwrap().set("key", "value").await.unwrap();
+    let reader = second.keyvalue(&actor).await.unwrap();
+    eventually(LIMIT, || async {
+        anyhow::ensure!(reader.get("key").await?.as_deref() == Some("value"), "not replicated");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    first.wait_for_log(UNREADABLE_CLUSTER_KEY, LIMIT).await.unwrap();
+    assert!(
+        !first.log().text().contains(UNREADABLE_CLUSTER_SEED),
+        "a seed in the log"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn settings_in_the_values_of_a_link_count_as_in_the_classic_provider() {
     let name = "settings_in_the_values_of_a_link_count_as_in_the_classic_provider";
     let Some(rpc) = testkit::nats_server_or_skip(name).await else {
@@ -445,6 +481,11 @@ async fn unusable_settings_end_the_process_and_are_named() {
     expect_refusal("lattice_rpc_user_seed", "malformed", bad_seed, |data| {
         data.lattice_rpc_user_jwt = some_jwt.to_owned();
         data.lattice_rpc_user_seed = bad_seed.to_owned();
+    })
+    .await;
+    expect_refusal("the SDK cannot read", "unreadable", UNREADABLE_USER_SEED, |data| {
+        data.lattice_rpc_user_jwt = some_jwt.to_owned();
+        data.lattice_rpc_user_seed = UNREADABLE_USER_SEED.to_owned();
     })
     .await;
     expect_refusal("lattice_rpc_url", "malformed", bad_seed, |data| {

@@ -9,7 +9,7 @@ use wasmbus_rpc::core::HostData;
 use wasmbus_rpc::provider::prelude::{provider_run, ProviderHandler};
 
 use super::handler::KvCacheProvider;
-use super::host_data::read_host_data;
+use super::host_data::{read_host_data, suit_sdk};
 use super::memory;
 
 /// Partitions swept per step, and the time between steps: all 1,024 in about 13 s.
@@ -32,6 +32,7 @@ pub fn run() -> anyhow::Result<()> {
 async fn serve(mut host_data: HostData) -> anyhow::Result<()> {
     let provider = KvCacheProvider::start(&host_data).await?;
     provider.refuse_unusable_links(&mut host_data).await;
+    suit_sdk(&mut host_data);
     tokio::spawn(sweep(provider.clone()));
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let name = Some("nats-kvcache".to_owned());

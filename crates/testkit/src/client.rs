@@ -16,6 +16,7 @@ use wasmbus_rpc::wascap::jwt::{self, Claims};
 use wasmbus_rpc::wascap::prelude::KeyPair;
 
 use crate::host::{Lattice, CONTRACT_ID};
+use crate::keys::sdk_readable;
 
 /// Generous: a debug build on a busy machine is slow, and a call that hangs fails its test anyway.
 const CALL_LIMIT: Duration = Duration::from_secs(30);
@@ -201,7 +202,7 @@ impl KeyValueClient {
     }
 
     fn sign(&self, invocation: &Invocation, forgery: Forgery) -> RpcResult<String> {
-        let foreign = KeyPair::new_cluster();
+        let foreign = sdk_readable(KeyPair::new_cluster);
         let issuer = if forgery == Forgery::ForeignIssuer {
             foreign.public_key()
         } else {

@@ -22,6 +22,7 @@ use wasmbus_rpc::wascap::prelude::KeyPair;
 
 use crate::client::{Actor, KeyValueClient};
 use crate::jwt::UserCredentials;
+use crate::keys::sdk_readable;
 use crate::keyvalue::KeyValue;
 use crate::log::CapturedLog;
 use crate::process::OwnedProcess;
@@ -72,7 +73,7 @@ impl Lattice {
         Self {
             prefix: format!("t{}", &unique[..12]),
             nats_url: nats_url.into(),
-            cluster: Arc::new(KeyPair::new_cluster()),
+            cluster: Arc::new(sdk_readable(KeyPair::new_cluster)),
             other_issuers: Vec::new(),
             host_id: KeyPair::new_server().public_key(),
             user: None,
@@ -191,6 +192,9 @@ impl Lattice {
         data.link_definitions = options.links.iter().map(|link| options.definition(link)).collect();
         data.config_json = options.config_json.clone();
         data.log_level = Some(options.log_level.clone());
+        if let Some(change) = options.adjust {
+            change(&mut data);
+        }
         Ok(data)
     }
 
@@ -248,6 +252,7 @@ pub struct ProviderOptions {
     config_json: Option<String>,
     log_level: String,
     environment: Vec<(String, String)>,
+    adjust: Option<fn(&mut HostData)>,
 }
 
 impl ProviderOptions {
@@ -262,6 +267,7 @@ impl ProviderOptions {
             config_json: None,
             log_level: "info".to_owned(),
             environment: Vec::new(),
+            adjust: None,
         }
     }
 
@@ -315,6 +321,12 @@ impl ProviderOptions {
     /// Adds a variable to the environment, which is otherwise empty as under a host.
     pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// Changes the host data at last, for what no other method gives.
+    pub fn adjust(mut self, change: fn(&mut HostData)) -> Self {
+        self.adjust = Some(change);
         self
     }
 

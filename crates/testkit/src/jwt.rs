@@ -8,6 +8,8 @@ use base64::Engine;
 use serde_json::{json, Value};
 use wasmbus_rpc::wascap::prelude::KeyPair;
 
+use crate::keys::sdk_readable;
+
 /// What a client needs to connect to a server in operator mode. The seed is not printed.
 #[derive(Clone)]
 pub struct UserCredentials {
@@ -60,7 +62,7 @@ impl NatsOperator {
 
     /// A fresh user who may publish and subscribe everything.
     pub fn user(&self) -> Result<UserCredentials> {
-        let user = KeyPair::new_user();
+        let user = sdk_readable(KeyPair::new_user);
         let claims =
             json!({ "type": "user", "version": 2, "pub": {}, "sub": {}, "subs": -1, "data": -1, "payload": -1 });
         Ok(UserCredentials {

@@ -15,6 +15,7 @@ mod client;
 mod guard;
 mod host;
 mod jwt;
+mod keys;
 mod keyvalue;
 mod log;
 mod nats_cluster;
