@@ -85,14 +85,25 @@ impl Queue {
         self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues a command; waits while the queue is full. Gives the command back when replication has stopped.
-    pub async fn push(&self, command: Command, waiting: Option<Waiting>) -> Result<(), Command> {
-        let queued = Queued {
+    /// Queues a command if there is room. Gives it back if not, or when replication has stopped.
+    pub fn push_now(&self, command: Command) -> Result<(), Command> {
+        self.try_push(self.queued(command, None))
+            .map_err(|refused| match refused {
+                Refused::Closed(queued) | Refused::Full(queued) => queued.command,
+            })
+    }
+
+    fn queued(&self, command: Command, waiting: Option<Waiting>) -> Queued {
+        Queued {
             hash: self.inner.hasher.hash_one((&command.key, command.slot())),
             waiting: waiting.into_iter().collect(),
             command,
-        };
-        match self.try_push(queued) {
+        }
+    }
+
+    /// Queues a command; waits while the queue is full. Gives the command back when replication has stopped.
+    pub async fn push(&self, command: Command, waiting: Option<Waiting>) -> Result<(), Command> {
+        match self.try_push(self.queued(command, waiting)) {
             Ok(()) => Ok(()),
             Err(Refused::Closed(queued)) => Err(queued.command),
             Err(Refused::Full(queued)) => self.push_when_there_is_room(queued).await,
@@ -289,6 +300,8 @@ mod tests {
             queue.push(set(&cache, &format!("key{n}"), ""), None).await.unwrap();
         }
         queue.push(set(&cache, "key3", "x"), None).await.unwrap();
+        let refused = set(&cache, "no room", "");
+        assert_eq!(queue.push_now(refused.clone()), Err(refused));
         let waiting = tokio::spawn({
             let (queue, command) = (queue.clone(), set(&cache, "one more", ""));
             async move { queue.push(command, None).await }
@@ -299,6 +312,7 @@ mod tests {
         assert_eq!(waiting.await.unwrap(), Ok(()));
         queue.close();
         let late = set(&cache, "too late", "");
+        assert_eq!(queue.push_now(late.clone()), Err(late.clone()));
         assert_eq!(queue.push(late.clone(), None).await, Err(late));
     }
 

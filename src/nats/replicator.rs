@@ -140,6 +140,12 @@ impl Replicator {
         })
     }
 
+    /// Hands a command of a local write over, if the queue has room. Gives it back if not, or when replication has
+    /// stopped.
+    pub fn replicate_now(&self, command: Command) -> Result<(), Command> {
+        self.queue.push_now(command)
+    }
+
     /// Hands a command of a local write over. Waits while the bounded queue is full, then until `wanted` peers have
     /// confirmed it, but no longer than `timeout_ms` for that.
     pub async fn replicate(&self, command: Command, wanted: Ack, timeout_ms: Millis) -> Replicated {

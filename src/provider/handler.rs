@@ -116,6 +116,24 @@ impl KvCacheProvider {
             return Ok(());
         };
         let (ack, timeout_ms) = self.link(ctx, |link| (link.ack, link.ack_timeout_ms));
+        let command = match ack {
+            Ack::Local => match replicator.replicate_now(command) {
+                Ok(()) => return Ok(()),
+                Err(command) => command,
+            },
+            Ack::Peers(_) | Ack::All => command,
+        };
+        // Boxed, as the future of every write would be large for the few that wait.
+        Box::pin(self.replicate_waiting(replicator, command, ack, timeout_ms)).await
+    }
+
+    async fn replicate_waiting(
+        &self,
+        replicator: Arc<Replicator>,
+        command: Command,
+        ack: Ack,
+        timeout_ms: u64,
+    ) -> RpcResult<()> {
         let mut replicated = replicator.replicate(command, ack, timeout_ms).await;
         if let Replicated::Stopped(command) = replicated {
             // Either another one takes over once its settings are in force, or this is the end.
@@ -146,7 +164,14 @@ impl KvCacheProvider {
     /// that may have been out of contact catches up first. Also before writes whose answer depends on what is there.
     pub(super) async fn catch_up(&self, ctx: &Context) -> RpcResult<()> {
         let (ack, timeout_ms) = self.link(ctx, |link| (link.ack, link.ack_timeout_ms));
-        let Some(replicator) = self.replicator().filter(|_| ack == Ack::All) else {
+        match ack {
+            Ack::Local | Ack::Peers(_) => Ok(()),
+            Ack::All => Box::pin(self.wait_until_current(timeout_ms)).await,
+        }
+    }
+
+    async fn wait_until_current(&self, timeout_ms: u64) -> RpcResult<()> {
+        let Some(replicator) = self.replicator() else {
             return Ok(());
         };
         if replicator.current(timeout_ms).await {
