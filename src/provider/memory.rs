@@ -12,6 +12,11 @@ use crate::time;
 /// A thread gives memory back no more often than this.
 const INTERVAL_MS: Millis = 1_000;
 
+/// A thread that has something to do so many times in an interval needs again what it frees, and gives it back after so
+/// many intervals only.
+const BUSY_PARKS: u32 = 100;
+const BUSY_INTERVALS: u32 = 10;
+
 /// Every block of at least this size is aligned to it (`MI_MAX_ALIGN_SIZE` of mimalloc).
 const NATURAL_ALIGN: usize = 16;
 
@@ -21,19 +26,59 @@ const NATURAL_ALIGN: usize = 16;
 /// bytes would take 64.
 pub struct Allocator;
 
-/// How long freed memory is kept for the next who needs some. mimalloc waits a second; meanwhile the buffers of a replay
-/// are used again for pages of keys, and with them stay for ever. Much shorter, and each message has to have its memory
-/// mapped anew.
-const PURGE_DELAY_MS: c_long = 50;
+/// How long freed memory is kept for the next who needs some: as long as mimalloc keeps it by itself. Much shorter, and
+/// what each call needs has to be mapped anew.
+const PURGE_DELAY_MS: c_long = 1_000;
+
+/// How long while the cache grows fast: later, the buffers of a replay would be used again for pages of keys, and with
+/// them stay for ever.
+const PURGE_DELAY_GROWING_MS: c_long = 50;
+
+/// The cache grows fast with so many keys more per second.
+const FAST_GROWTH: u64 = 50_000;
+
+/// For how long after it has grown fast the shorter delay holds.
+const GROWTH_LASTS_MS: Millis = 2_000;
 
 /// `mi_option_purge_delay` of mimalloc 3, which the crate does not name.
 const PURGE_DELAY: mi::mi_option_t = 15;
 
 impl Allocator {
-    /// Sets how long freed memory is kept, for the whole process. To be called before anything else is done.
+    /// Sets that freed memory is kept for a short time, for the whole process: for a cache that is about to be filled.
+    /// To be called before anything else is done.
     pub fn configure() {
-        // SAFETY: an option that may be set at any time.
-        unsafe { mi::mi_option_set(PURGE_DELAY, PURGE_DELAY_MS) }
+        keep_freed_for(PURGE_DELAY_GROWING_MS);
+    }
+}
+
+fn keep_freed_for(delay: c_long) {
+    // SAFETY: an option that may be set at any time: one aligned word.
+    unsafe { mi::mi_option_set(PURGE_DELAY, delay) }
+}
+
+/// Sets how long freed memory is kept by how fast a cache grows.
+#[derive(Default)]
+pub(super) struct Growth {
+    looked: Millis,
+    keys: u64,
+    fast_until: Millis,
+}
+
+impl Growth {
+    /// To be called several times a second, with the keys that are there.
+    pub fn look(&mut self, keys: u64, now: Millis) {
+        if self.fast_until == 0 || self.is_fast(keys, now) {
+            self.fast_until = now + GROWTH_LASTS_MS;
+        }
+        (self.keys, self.looked) = (keys, now);
+        keep_freed_for(match now < self.fast_until {
+            true => PURGE_DELAY_GROWING_MS,
+            false => PURGE_DELAY_MS,
+        });
+    }
+
+    fn is_fast(&self, keys: u64, now: Millis) -> bool {
+        keys.saturating_sub(self.keys) * 1_000 > FAST_GROWTH * now.saturating_sub(self.looked)
     }
 }
 
@@ -85,6 +130,9 @@ unsafe impl GlobalAlloc for Allocator {
 
 thread_local! {
     static DUE: Cell<Millis> = const { Cell::new(0) };
+    /// How often this thread has had nothing to do since then, and for how many intervals it has been busy.
+    static PARKS: Cell<u32> = const { Cell::new(0) };
+    static BUSY: Cell<u32> = const { Cell::new(0) };
 }
 
 /// Gives back what this thread has freed. The allocator does so by itself only while it is used, and a little at a time:
@@ -92,8 +140,18 @@ thread_local! {
 /// the runtime that has nothing to do.
 pub(super) fn give_back() {
     let now = time::mono();
+    PARKS.set(PARKS.get() + 1);
     if now >= DUE.get() {
         DUE.set(now + INTERVAL_MS);
+        let busy = if PARKS.replace(0) > BUSY_PARKS {
+            BUSY.get() + 1
+        } else {
+            BUSY_INTERVALS
+        };
+        BUSY.set(busy % BUSY_INTERVALS);
+        if busy < BUSY_INTERVALS {
+            return;
+        }
         // SAFETY: may be called at any time, and where another allocator is in use as well.
         unsafe { mi::mi_collect(true) };
     }
@@ -127,14 +185,27 @@ mod tests {
     }
 
     #[test]
-    fn the_option_is_the_one_that_is_meant() {
+    fn freed_memory_is_kept_for_long_unless_the_cache_grows() {
         // SAFETY: only reads.
-        let before = unsafe { mi::mi_option_get(PURGE_DELAY) };
+        let delay = || unsafe { mi::mi_option_get(PURGE_DELAY) };
+        let before = delay();
         Allocator::configure();
-        // SAFETY: as above.
-        let after = unsafe { mi::mi_option_get(PURGE_DELAY) };
+        let after = delay();
         // A second is the default of this option alone, apart from MIMALLOC_PURGE_DELAY in the environment.
-        assert_eq!((before, after), (1_000, PURGE_DELAY_MS));
+        assert_eq!((before, after), (1_000, PURGE_DELAY_GROWING_MS));
+
+        let mut growth = Growth::default();
+        let mut look = |keys, now| {
+            growth.look(keys, now);
+            delay()
+        };
+        assert_eq!(look(0, 10), PURGE_DELAY_GROWING_MS, "a replay may be about to come");
+        assert_eq!(look(10, 2_010), PURGE_DELAY_MS);
+        assert_eq!(look(4_000, 2_110), PURGE_DELAY_MS, "40,000 keys a second");
+        assert_eq!(look(14_000, 2_210), PURGE_DELAY_GROWING_MS, "100,000 keys a second");
+        assert_eq!(look(14_000, 4_209), PURGE_DELAY_GROWING_MS);
+        assert_eq!(look(14_000, 4_210), PURGE_DELAY_MS);
+        assert_eq!(look(0, 4_310), PURGE_DELAY_MS);
     }
 
     #[test]

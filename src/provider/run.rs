@@ -56,8 +56,10 @@ async fn stop(provider: &KvCacheProvider, signal: &str) -> anyhow::Result<()> {
 async fn sweep(provider: KvCacheProvider) {
     let mut interval = tokio::time::interval(SWEEP_INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut growth = memory::Growth::default();
     loop {
         interval.tick().await;
+        growth.look(provider.cache().keys(), crate::time::mono());
         provider.cache().sweep(SWEEP_PARTITIONS, crate::time::wall());
     }
 }
