@@ -2,7 +2,8 @@
 //! its values in Redis.
 //!
 //! The three providers run all the time, each in a lattice of its own on one nats-server, and are called in turns, in
-//! another order each round; two idle while one is measured. All are called by the same callers over the same
+//! another order each round; two idle while one is measured. They are started anew several times, because each process
+//! has its luck with where its memory lies, which all its samples share. All are called by the same callers over the same
 //! connection, and every call is signed anew, as a host does. Ours is the release binary with its default
 //! configuration: it replicates, to a lattice in which no peer is there.
 
@@ -21,6 +22,8 @@ use crate::{cpu, Arguments};
 const BAR: u8 = 1;
 const START_LIMIT: Duration = Duration::from_secs(30);
 const CONCURRENCY: [u64; 3] = [1, 16, 64];
+/// How often each is measured after a start.
+const ROUNDS: usize = 3;
 /// The places of the three in every list here.
 const OURS: usize = 0;
 const NOOP: usize = 1;
@@ -33,24 +36,22 @@ pub async fn lines(arguments: &Arguments) -> Result<Vec<Line>> {
     let redis_name = format!("a provider on redis-server {}", redis.version().await?);
     let connection = async_nats::connect(server.url()).await?;
     let config = json!({ "URL": redis.url() });
-    let contestants = [
-        Contestant::start(ProviderOptions::new(&arguments.bin), &server, &connection).await?,
-        Contestant::start(ProviderOptions::new(sibling("noop_provider")?), &server, &connection).await?,
-        Contestant::start(
-            ProviderOptions::new(sibling("redis_provider")?).config(config),
-            &server,
-            &connection,
-        )
-        .await?,
-    ];
-    let mut lines = Vec::new();
+    let mut cells = Vec::new();
     for operation in [Operation::Get, Operation::Set] {
-        for concurrency in CONCURRENCY {
-            let cell = Cell::measure(&contestants, operation, concurrency, arguments).await?;
-            lines.extend(cell.lines(&redis_name));
+        cells.extend(CONCURRENCY.map(|concurrency| Cell::new(operation, concurrency)));
+    }
+    for _ in 0..starts(arguments) {
+        let redis_provider = ProviderOptions::new(sibling("redis_provider")?).config(config.clone());
+        let contestants = [
+            Contestant::start(ProviderOptions::new(&arguments.bin), &server, &connection).await?,
+            Contestant::start(ProviderOptions::new(sibling("noop_provider")?), &server, &connection).await?,
+            Contestant::start(redis_provider, &server, &connection).await?,
+        ];
+        for cell in &mut cells {
+            cell.measure(&contestants, arguments).await?;
         }
     }
-    Ok(lines)
+    Ok(cells.iter().flat_map(|cell| cell.lines(&redis_name)).collect())
 }
 
 /// A provider process and the way to it.
@@ -93,24 +94,24 @@ struct Cell {
 }
 
 impl Cell {
-    async fn measure(
-        contestants: &[Contestant; 3],
-        operation: Operation,
-        concurrency: u64,
-        arguments: &Arguments,
-    ) -> Result<Self> {
-        let mut samples = [const { Vec::new() }; 3];
-        for round in 0..rounds(arguments) {
-            for place in order(round) {
-                let sample = contestants[place].sample(operation, concurrency, length(arguments));
-                samples[place].push(sample.await?);
-            }
-        }
-        Ok(Self {
+    fn new(operation: Operation, concurrency: u64) -> Self {
+        Self {
             operation,
             concurrency,
-            samples,
-        })
+            samples: [const { Vec::new() }; 3],
+        }
+    }
+
+    /// Takes the samples of one start.
+    async fn measure(&mut self, contestants: &[Contestant; 3], arguments: &Arguments) -> Result<()> {
+        for _ in 0..ROUNDS {
+            let round = self.samples[OURS].len();
+            for place in order(round) {
+                let sample = contestants[place].sample(self.operation, self.concurrency, length(arguments));
+                self.samples[place].push(sample.await?);
+            }
+        }
+        Ok(())
     }
 
     fn lines(&self, redis_name: &str) -> Vec<Line> {
@@ -170,11 +171,12 @@ fn cpu_us(sample: &Sample) -> f64 {
     sample.cpu_seconds * share / slice.calls as f64 * 1e6
 }
 
-fn rounds(arguments: &Arguments) -> usize {
+/// How often the providers are started.
+fn starts(arguments: &Arguments) -> usize {
     if arguments.quick {
-        3
+        1
     } else {
-        9
+        5
     }
 }
 
