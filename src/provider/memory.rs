@@ -3,6 +3,7 @@
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
 use std::ffi::c_long;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use libmimalloc_sys as mi;
 
@@ -13,7 +14,7 @@ use crate::time;
 const INTERVAL_MS: Millis = 1_000;
 
 /// A thread that has something to do so many times in an interval needs again what it frees, and gives it back after so
-/// many intervals only.
+/// many intervals only, unless the cache grows fast.
 const BUSY_PARKS: u32 = 100;
 const BUSY_INTERVALS: u32 = 10;
 
@@ -51,6 +52,9 @@ impl Allocator {
     }
 }
 
+/// Whether the cache grows fast.
+static GROWING: AtomicBool = AtomicBool::new(true);
+
 fn keep_freed_for(delay: c_long) {
     // SAFETY: an option that may be set at any time: one aligned word.
     unsafe { mi::mi_option_set(PURGE_DELAY, delay) }
@@ -71,9 +75,12 @@ impl Growth {
             self.fast_until = now + GROWTH_LASTS_MS;
         }
         (self.keys, self.looked) = (keys, now);
-        keep_freed_for(match now < self.fast_until {
-            true => PURGE_DELAY_GROWING_MS,
-            false => PURGE_DELAY_MS,
+        let growing = now < self.fast_until;
+        GROWING.store(growing, Ordering::Relaxed);
+        keep_freed_for(if growing {
+            PURGE_DELAY_GROWING_MS
+        } else {
+            PURGE_DELAY_MS
         });
     }
 
@@ -143,10 +150,10 @@ pub(super) fn give_back() {
     PARKS.set(PARKS.get() + 1);
     if now >= DUE.get() {
         DUE.set(now + INTERVAL_MS);
-        let busy = if PARKS.replace(0) > BUSY_PARKS {
-            BUSY.get() + 1
-        } else {
-            BUSY_INTERVALS
+        let parks = PARKS.replace(0);
+        let busy = match parks > BUSY_PARKS && !GROWING.load(Ordering::Relaxed) {
+            true => BUSY.get() + 1,
+            false => BUSY_INTERVALS,
         };
         BUSY.set(busy % BUSY_INTERVALS);
         if busy < BUSY_INTERVALS {
