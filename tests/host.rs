@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{json, Value};
 use testkit::{
     encode_host_data, eventually, run_to_end, Actor, Forgery, Lattice, NatsOperator, NatsServer, ProviderOptions,
-    SyncState, TEST_HOST_ID,
+    ProviderProcess, SyncState, TEST_HOST_ID,
 };
 use wasmbus_rpc::common::serialize;
 use wasmbus_rpc::core::HostData;
@@ -268,14 +268,7 @@ async fn two_nodes_of_a_lattice_with_user_jwt_replicate() {
     let mut second = lattice.start_ready(options, LIMIT).await.unwrap();
     first.wait_status(LIMIT, |status| status.peers == 1).await.unwrap();
 
-    first.keyvalue(&actor).await.unwrap().set("key", "value").await.unwrap();
-    let reader = second.keyvalue(&actor).await.unwrap();
-    eventually(LIMIT, || async {
-        anyhow::ensure!(reader.get("key").await?.as_deref() == Some("value"), "not replicated");
-        Ok(())
-    })
-    .await
-    .unwrap();
+    expect_replication(&first, &second, &actor).await;
     for (provider, secret) in [
         (&mut first, lattice.cluster_seed().unwrap()),
         (&mut second, other_user.seed),
@@ -302,14 +295,7 @@ async fn cluster_keys_the_sdk_takes_for_broken_are_made_up_for_or_named() {
     };
     let first = start().await.unwrap();
     let second = start().await.unwrap();
-    first.keyvalue(&actor).await.unwrap().set("key", "value").await.unwrap();
-    let reader = second.keyvalue(&actor).await.unwrap();
-    eventually(LIMIT, || async {
-        anyhow::ensure!(reader.get("key").await?.as_deref() == Some("value"), "not replicated");
-        Ok(())
-    })
-    .await
-    .unwrap();
+    expect_replication(&first, &second, &actor).await;
     first.wait_for_log(UNREADABLE_CLUSTER_KEY, LIMIT).await.unwrap();
     assert!(
         !first.log().text().contains(UNREADABLE_CLUSTER_SEED),
@@ -506,6 +492,18 @@ async fn a_link_with_unusable_values_is_denied_and_says_why() {
     provider.wait_for_log("SYNC_TIMEOUT_SECS", LIMIT).await.unwrap();
     provider.wait_unlinked(&bad, LIMIT).await.unwrap();
     provider.wait_linked(&good, LIMIT).await.unwrap();
+}
+
+/// Writes at one provider and waits until it can be read at the other.
+async fn expect_replication(writer: &ProviderProcess, reader: &ProviderProcess, actor: &Actor) {
+    writer.keyvalue(actor).await.unwrap().set("key", "value").await.unwrap();
+    let reader = reader.keyvalue(actor).await.unwrap();
+    eventually(LIMIT, || async {
+        anyhow::ensure!(reader.get("key").await?.as_deref() == Some("value"), "not replicated");
+        Ok(())
+    })
+    .await
+    .unwrap();
 }
 
 /// Starts the binary with host data spoiled by `spoil` and expects a prompt end that names `setting`.

@@ -33,6 +33,7 @@ pub use guard::KillOnDrop;
 pub use host::{encode_host_data, run_to_end, Lattice, ProviderOptions, ProviderProcess};
 pub use host::{CONTRACT_ID, DEFAULT_LINK_NAME, TEST_HOST_ID};
 pub use jwt::{NatsOperator, UserCredentials};
+pub use keys::sdk_readable;
 pub use keyvalue::KeyValue;
 pub use log::CapturedLog;
 pub use nats_cluster::NatsCluster;

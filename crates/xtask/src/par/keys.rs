@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{anyhow, bail, Context, Result};
 use clap::Args;
 use nkeys::{KeyPair, KeyPairType};
+use testkit::sdk_readable;
 
 const SEED_FILE_MODE: u32 = 0o600;
 const SEED_FOLDER_MODE: u32 = 0o700;
@@ -79,7 +80,8 @@ impl KeyStore {
                 role.variable()
             );
         }
-        let key = readable(role.kind());
+        // One that the host can read.
+        let key = sdk_readable(|| KeyPair::new(role.kind()));
         store(&key, path).with_context(|| format!("keeping the new key in {}", path.display()))?;
         eprintln!("generated a new {} key: {}", role.noun(), path.display());
         Ok(key)
@@ -169,18 +171,6 @@ impl KeyRole {
     }
 }
 
-/// A new key that nkeys 0.3 can read again. One valid key in 65,536 it takes for broken: it compares the checksum with
-/// the first two bytes of a key and takes it if they differ.
-fn readable(kind: KeyPairType) -> KeyPair {
-    loop {
-        let key = KeyPair::new(kind.clone());
-        let seed_is_read = key.seed().is_ok_and(|seed| KeyPair::from_seed(&seed).is_ok());
-        if seed_is_read && KeyPair::from_public_key(&key.public_key()).is_ok() {
-            return key;
-        }
-    }
-}
-
 fn store(key: &KeyPair, path: &Path) -> Result<()> {
     let folder = path.parent().context("a key file lies in a folder")?;
     std::fs::DirBuilder::new()
@@ -233,7 +223,7 @@ mod tests {
     #[test]
     fn a_seed_may_be_given_itself_or_in_a_file() {
         let folder = tempfile::tempdir().unwrap();
-        let account = readable(KeyPairType::Account);
+        let account = sdk_readable(KeyPair::new_account);
         let seed = account.seed().unwrap();
         let file = folder.path().join("account.nk");
         std::fs::write(&file, format!("{seed}\n")).unwrap();
