@@ -17,12 +17,12 @@ const VALUE_BYTES: usize = 16;
 /// Commands that one frame holds, about.
 pub const FRAME: usize = 1_024;
 
-/// Merges all commands into a cache, a frame at a time.
+/// Merges all commands into a cache, a frame at a time. Each of them has to be news: what is known already costs less.
 pub fn merge(cache: &Cache, commands: &[Command]) {
     let now = time::wall();
     for frame in commands.chunks(FRAME) {
         cache.apply_all(frame, now, |merged| {
-            merged.expect("an honest command");
+            assert!(merged.expect("an honest command"), "a command that changes nothing");
         });
     }
 }
