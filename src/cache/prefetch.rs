@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 
-/// How far ahead of the element at hand memory is asked for: about as many fetches as a core has under way at once.
-pub(super) const AHEAD: usize = 16;
+/// For so many elements memory is asked for at once, and before it is needed: about as many requests as a core has under
+/// way at once. To ask takes time too, since a processor waits until it has looked up the page; but it looks up several
+/// pages at a time if the requests come one after the other, without other work between them.
+pub(super) const AT_ONCE: usize = 8;
 
 /// Asks for the memory at `address`, which need not be valid.
 pub(super) fn prefetch(address: *const u8) {
@@ -18,14 +20,15 @@ pub(super) fn prefetch(address: *const u8) {
     let _ = address;
 }
 
-/// All elements in order, each of which `fetch` saw [`AHEAD`] of them before its turn.
+/// All elements in order, each of which `fetch` saw at least [`AT_ONCE`] of them before its turn.
 pub(super) fn ahead<T>(elements: impl Iterator<Item = T>, fetch: impl Fn(&T)) -> impl Iterator<Item = T> {
-    let mut elements = elements.inspect(fetch);
-    let mut fetched: VecDeque<T> = elements.by_ref().take(AHEAD).collect();
+    let mut elements = elements.inspect(fetch).fuse();
+    let mut fetched: VecDeque<T> = VecDeque::with_capacity(2 * AT_ONCE);
     std::iter::from_fn(move || {
-        let next = fetched.pop_front()?;
-        fetched.extend(elements.next());
-        Some(next)
+        if fetched.len() <= AT_ONCE {
+            fetched.extend(elements.by_ref().take(2 * AT_ONCE - fetched.len()));
+        }
+        fetched.pop_front()
     })
 }
 
@@ -35,7 +38,7 @@ mod tests {
 
     #[test]
     fn all_elements_come_in_order() {
-        for count in [0, 1, AHEAD - 1, AHEAD, AHEAD + 1, 3 * AHEAD] {
+        for count in [0, 1, AT_ONCE - 1, AT_ONCE, AT_ONCE + 1, 2 * AT_ONCE + 1, 5 * AT_ONCE] {
             assert!(ahead(0..count, |_| ()).eq(0..count));
         }
     }

@@ -17,7 +17,7 @@ use super::hash::{Home, KeyHash, KeyHasherBuilder, Partition, PARTITIONS};
 use super::key::Key;
 use super::nodes::Nodes;
 use super::partition::{Digest, PartitionStats};
-use super::prefetch::{ahead, prefetch, AHEAD};
+use super::prefetch::{ahead, prefetch, AT_ONCE};
 use super::scalar::{self, Moment, View};
 use super::stamp::{Clock, Millis, NodeId, Stamp, Time};
 use super::state::{KeyState, Kind, State};
@@ -297,9 +297,8 @@ impl Cache {
     /// Merges the commands of a message, in order. Answers for each as [`Cache::apply`] does.
     ///
     /// Of a large cache nearly every key is far away in memory. So the processor is asked for what later commands need
-    /// while earlier ones are merged, in the two steps in which a hash table is looked through: where the hash leads
-    /// to, and the entry that is found there. Commands for one partition in a row, of which a replay consists, take its
-    /// lock together, some hundred at a time. `answer` is called with the partition locked.
+    /// while earlier ones are merged. Commands for one partition in a row, of which a replay consists, take its lock
+    /// together, some hundred at a time. `answer` is called with the partition locked.
     pub fn apply_all<B: AsRef<[u8]>>(
         &self,
         commands: &[Command<B>],
@@ -309,19 +308,12 @@ impl Cache {
         let latest = Time::from_millis(now.saturating_add(self.limits.max_clock_skew_ms));
         let floor = self.floor();
         let homes: Vec<Home> = commands.iter().map(|command| Home::of(command.key.as_ref())).collect();
+        let mut fetched = Fetched::default();
         let mut done = 0;
         while let Some(&Home { partition, .. }) = homes.get(done) {
             let here = |home: &&Home| home.partition == partition;
             let run = homes[done..].iter().take_while(here).count();
-            // Long runs are in the cache of the processor after their first commands.
-            for ahead in done..done + run.min(AHEAD) {
-                if let Some(home) = homes.get(ahead + AHEAD).filter(|home| !here(home)) {
-                    self.fetch_bucket(*home);
-                }
-                if let Some(home) = homes.get(ahead + AHEAD / 2).filter(|home| !here(home)) {
-                    self.fetch_entry(*home);
-                }
-            }
+            fetched.ahead_of(self, &homes, done);
             for first in (done..done + run).step_by(MAX_LOCKED) {
                 let batch = first..(first + MAX_LOCKED).min(done + run);
                 let mut shard = self.map.shards()[partition.0 as usize].write();
@@ -762,6 +754,36 @@ impl Cache {
             limit,
             setting: "MAX_VALUE_BYTES",
         })
+    }
+}
+
+/// Up to which command of a message the processor has been asked for memory, in the two steps in which a hash table is
+/// looked through: where the hash leads to, and the entry that is found there.
+#[derive(Default)]
+struct Fetched {
+    buckets: usize,
+    entries: usize,
+}
+
+impl Fetched {
+    /// To be called before command number `done` is merged.
+    fn ahead_of(&mut self, cache: &Cache, homes: &[Home], done: usize) {
+        if done + AT_ONCE < self.entries {
+            return;
+        }
+        let within = |command: usize| command.min(homes.len());
+        let (buckets, entries) = (self.buckets.max(done), self.entries.max(done));
+        self.entries = entries + AT_ONCE;
+        self.buckets = self.entries + AT_ONCE;
+        for home in &homes[within(buckets)..within(self.buckets)] {
+            cache.fetch_bucket(*home);
+        }
+        // Of a command that is alone only the bucket can be fetched ahead.
+        if homes.len() > 1 {
+            for home in &homes[within(entries)..within(self.entries)] {
+                cache.fetch_entry(*home);
+            }
+        }
     }
 }
 
