@@ -726,9 +726,7 @@ impl Cache {
                 return (decided, false);
             };
             stats.record(delta, false, entry.holds_data(), now);
-            shard.insert(hash.0, (entry, SharedValue::new(())), |(known, _)| {
-                KeyHash::of(known.key()).0
-            });
+            insert(shard, hash, entry);
             note_table(stats, shard);
             return (decided, true);
         };
@@ -785,6 +783,18 @@ impl Fetched {
             }
         }
     }
+}
+
+/// Inserts a key that is not there.
+fn insert(shard: &mut Shard, hash: KeyHash, entry: Entry) {
+    // A full table doubles, and hashes all its keys again, which lie anywhere in memory.
+    if shard.len() == shard.capacity() {
+        // SAFETY: the iterator lives no longer than the borrow of the table.
+        unsafe { shard.iter().for_each(|bucket| bucket.as_ref().0.prefetch()) }
+    }
+    shard.insert(hash.0, (entry, SharedValue::new(())), |(known, _)| {
+        KeyHash::of(known.key()).0
+    });
 }
 
 /// Where the table of a partition lies now.
