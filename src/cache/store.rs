@@ -308,17 +308,17 @@ impl Cache {
         let latest = Time::from_millis(now.saturating_add(self.limits.max_clock_skew_ms));
         let floor = self.floor();
         let homes: Vec<Home> = commands.iter().map(|command| Home::of(command.key.as_ref())).collect();
-        let mut fetched = Fetched::default();
+        let mut fetched = 0;
         let mut done = 0;
         while let Some(&Home { partition, .. }) = homes.get(done) {
             let here = |home: &&Home| home.partition == partition;
             let run = homes[done..].iter().take_while(here).count();
-            fetched.ahead_of(self, &homes, done);
+            self.fetch_ahead(&homes, done, &mut fetched);
             for first in (done..done + run).step_by(MAX_LOCKED) {
                 let batch = first..(first + MAX_LOCKED).min(done + run);
                 let mut shard = self.map.shards()[partition.0 as usize].write();
                 if shard.is_empty() && run > 1 {
-                    shard.reserve(run.min(MAX_RESERVED), |(entry, _)| KeyHash::of(entry.key()).0);
+                    shard.reserve(run.min(MAX_RESERVED), hash_of);
                 }
                 for (command, home) in commands[batch.clone()].iter().zip(&homes[batch]) {
                     answer(command.check(latest).map(|()| {
@@ -340,6 +340,28 @@ impl Cache {
                 }
             }
             done += run;
+        }
+    }
+
+    /// Asks the processor for what the commands after number `done` need, in the two steps in which a hash table is
+    /// looked through: where the hash leads to, and, one group of commands later, the entry that is found there.
+    /// `fetched` counts the commands of which the first step is done.
+    fn fetch_ahead(&self, homes: &[Home], done: usize, fetched: &mut usize) {
+        let entries = fetched.saturating_sub(AT_ONCE);
+        if done + AT_ONCE < entries {
+            return;
+        }
+        let (buckets, entries) = ((*fetched).max(done), entries.max(done));
+        *fetched = entries + 2 * AT_ONCE;
+        let within = |command: usize| command.min(homes.len());
+        for home in &homes[within(buckets)..within(*fetched)] {
+            self.fetch_bucket(*home);
+        }
+        // Of a command that is alone only the bucket can be fetched ahead.
+        if homes.len() > 1 {
+            for home in &homes[within(entries)..within(entries + AT_ONCE)] {
+                self.fetch_entry(*home);
+            }
         }
     }
 
@@ -636,7 +658,7 @@ impl Cache {
         // A table that was mostly emptied gives its memory back.
         if dropped > 0 && shard.len() * 4 < shard.capacity() {
             let len = shard.len();
-            shard.shrink_to(len, |(entry, _)| KeyHash::of(entry.key()).0);
+            shard.shrink_to(len, hash_of);
             note_table(stats, &shard);
         }
         dropped
@@ -755,36 +777,6 @@ impl Cache {
     }
 }
 
-/// Up to which command of a message the processor has been asked for memory, in the two steps in which a hash table is
-/// looked through: where the hash leads to, and the entry that is found there.
-#[derive(Default)]
-struct Fetched {
-    buckets: usize,
-    entries: usize,
-}
-
-impl Fetched {
-    /// To be called before command number `done` is merged.
-    fn ahead_of(&mut self, cache: &Cache, homes: &[Home], done: usize) {
-        if done + AT_ONCE < self.entries {
-            return;
-        }
-        let within = |command: usize| command.min(homes.len());
-        let (buckets, entries) = (self.buckets.max(done), self.entries.max(done));
-        self.entries = entries + AT_ONCE;
-        self.buckets = self.entries + AT_ONCE;
-        for home in &homes[within(buckets)..within(self.buckets)] {
-            cache.fetch_bucket(*home);
-        }
-        // Of a command that is alone only the bucket can be fetched ahead.
-        if homes.len() > 1 {
-            for home in &homes[within(entries)..within(self.entries)] {
-                cache.fetch_entry(*home);
-            }
-        }
-    }
-}
-
 /// Inserts a key that is not there.
 fn insert(shard: &mut Shard, hash: KeyHash, entry: Entry) {
     // A full table doubles, and hashes all its keys again, which lie anywhere in memory.
@@ -792,9 +784,12 @@ fn insert(shard: &mut Shard, hash: KeyHash, entry: Entry) {
         // SAFETY: the iterator lives no longer than the borrow of the table.
         unsafe { shard.iter().for_each(|bucket| bucket.as_ref().0.prefetch()) }
     }
-    shard.insert(hash.0, (entry, SharedValue::new(())), |(known, _)| {
-        KeyHash::of(known.key()).0
-    });
+    shard.insert(hash.0, (entry, SharedValue::new(())), hash_of);
+}
+
+/// Where a table puts an entry.
+fn hash_of((entry, _): &(Entry, SharedValue<()>)) -> u64 {
+    KeyHash::of(entry.key()).0
 }
 
 /// Where the table of a partition lies now.
