@@ -3,7 +3,7 @@
 //! While the task cannot keep up, or NATS is away, a newer command takes the place of an older one that it makes
 //! superfluous; when that is not enough, writers wait.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,6 +16,13 @@ use crate::replica::{Ack, Unconfirmed};
 /// What a queued command costs beside its key and value.
 const COMMAND_BYTES: usize = 256;
 
+/// An emptied queue has room for so many commands at most.
+const KEPT: usize = 1_024;
+
+/// To clear the index takes as long as its capacity, to take entries out one by one as long as they are many: about this
+/// many times longer for each.
+const SPARSE: usize = 8;
+
 /// Somebody who waits until a command is confirmed.
 pub(super) struct Waiting {
     pub wanted: Ack,
@@ -24,18 +31,24 @@ pub(super) struct Waiting {
     pub answer: oneshot::Sender<Result<(), Unconfirmed>>,
 }
 
-/// A command on its way to the peers.
-pub(super) struct Queued {
-    pub command: Command,
+/// Commands on their way to the peers, and whoever waits for one of them.
+#[derive(Default)]
+pub(super) struct Taken {
+    pub commands: Vec<Command>,
     pub waiting: Vec<Waiting>,
-    /// Of its key and slot.
-    hash: u64,
 }
 
-/// Why a command was not queued, and the command.
-enum Refused {
-    Closed(Box<Queued>),
-    Full(Box<Queued>),
+/// A command that was not queued, and why.
+struct Refused {
+    command: Command,
+    waiting: Option<Waiting>,
+    why: Why,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Why {
+    Closed,
+    Full,
 }
 
 /// Both ends of the queue. Clones share it.
@@ -56,11 +69,15 @@ struct Inner {
 
 #[derive(Default)]
 struct State {
-    queued: VecDeque<Queued>,
+    commands: VecDeque<Command>,
+    /// Of the key and slot of each of them.
+    hashes: VecDeque<u64>,
     /// Number of the first of them; every command ever queued has one.
     first: u64,
     /// Numbers of the queued commands, by what they are about. Of several about the same, the newest.
     places: HashTable<u64>,
+    /// By the numbers of the commands that are waited for.
+    waiting: BTreeMap<u64, Vec<Waiting>>,
     bytes: usize,
     merged: u64,
     closed: bool,
@@ -87,48 +104,41 @@ impl Queue {
 
     /// Queues a command if there is room. Gives it back if not, or when replication has stopped.
     pub fn push_now(&self, command: Command) -> Result<(), Command> {
-        self.try_push(self.queued(command, None))
-            .map_err(|refused| match refused {
-                Refused::Closed(queued) | Refused::Full(queued) => queued.command,
-            })
-    }
-
-    fn queued(&self, command: Command, waiting: Option<Waiting>) -> Queued {
-        Queued {
-            hash: self.inner.hasher.hash_one((&command.key, command.slot())),
-            waiting: waiting.into_iter().collect(),
-            command,
-        }
+        self.try_push(command, None).map_err(|refused| refused.command)
     }
 
     /// Queues a command; waits while the queue is full. Gives the command back when replication has stopped.
     pub async fn push(&self, command: Command, waiting: Option<Waiting>) -> Result<(), Command> {
-        match self.try_push(self.queued(command, waiting)) {
+        match self.try_push(command, waiting) {
             Ok(()) => Ok(()),
-            Err(Refused::Closed(queued)) => Err(queued.command),
-            Err(Refused::Full(queued)) => self.push_when_there_is_room(queued).await,
+            Err(refused) => self.push_when_there_is_room(refused).await,
         }
     }
 
-    async fn push_when_there_is_room(&self, mut queued: Box<Queued>) -> Result<(), Command> {
+    async fn push_when_there_is_room(&self, mut refused: Box<Refused>) -> Result<(), Command> {
         loop {
+            if refused.why == Why::Closed {
+                return Err(refused.command);
+            }
             let room = self.inner.room.notified();
             tokio::pin!(room);
             // From here on a notification is not missed.
             room.as_mut().enable();
-            match self.try_push(*queued) {
+            match self.try_push(refused.command, refused.waiting) {
                 Ok(()) => return Ok(()),
-                Err(Refused::Closed(queued)) => return Err(queued.command),
-                Err(Refused::Full(full)) => queued = full,
+                Err(again) => refused = again,
             }
-            room.await;
+            if refused.why == Why::Full {
+                room.await;
+            }
         }
     }
 
-    fn try_push(&self, queued: Queued) -> Result<(), Refused> {
+    fn try_push(&self, command: Command, waiting: Option<Waiting>) -> Result<(), Box<Refused>> {
+        let hash = self.inner.hasher.hash_one((&command.key, command.slot()));
         let mut state = self.lock();
-        let (empty, plenty) = (state.queued.is_empty(), state.bytes > self.inner.capacity / 2);
-        state.push(queued, self.inner.capacity)?;
+        let (empty, plenty) = (state.commands.is_empty(), state.bytes > self.inner.capacity / 2);
+        state.push(command, hash, waiting, self.inner.capacity)?;
         let wake = empty || (!plenty && state.bytes > self.inner.capacity / 2);
         drop(state);
         // Whoever is awake looks by himself, and waking is not for nothing.
@@ -142,7 +152,7 @@ impl Queue {
     pub async fn filled(&self) {
         loop {
             let filled = self.inner.filled.notified();
-            if !self.lock().queued.is_empty() {
+            if !self.lock().commands.is_empty() {
                 return;
             }
             filled.await;
@@ -161,11 +171,8 @@ impl Queue {
     }
 
     /// Takes the oldest commands, `most` of them at most.
-    pub fn take(&self, most: usize) -> Vec<Queued> {
-        let mut state = self.lock();
-        let count = state.queued.len().min(most);
-        let taken: Vec<Queued> = (0..count).filter_map(|_| state.pop()).collect();
-        drop(state);
+    pub fn take(&self, most: usize) -> Taken {
+        let taken = self.lock().take(most);
         self.inner.room.notify_waiters();
         taken
     }
@@ -183,52 +190,93 @@ impl Queue {
 }
 
 impl State {
-    fn push(&mut self, new: Queued, capacity: usize) -> Result<(), Refused> {
+    fn push(
+        &mut self,
+        command: Command,
+        hash: u64,
+        waiting: Option<Waiting>,
+        capacity: usize,
+    ) -> Result<(), Box<Refused>> {
+        let refused = |command, waiting, why| Err(Box::new(Refused { command, waiting, why }));
         if self.closed {
-            return Err(Refused::Closed(Box::new(new)));
+            return refused(command, waiting, Why::Closed);
         }
-        let (queued, first) = (&mut self.queued, self.first);
+        let (commands, hashes, first) = (&mut self.commands, &mut self.hashes, self.first);
         let index = |number: u64| (number - first) as usize;
-        let bytes = size(&new.command);
-        let known = self.places.find_mut(new.hash, |&number| {
-            about_the_same(&queued[index(number)].command, &new.command)
-        });
+        let bytes = size(&command);
+        let known = self
+            .places
+            .find_mut(hash, |&number| about_the_same(&commands[index(number)], &command));
         if let Some(place) = &known {
-            let old = &mut queued[index(**place)];
-            if new.command.supersedes(&old.command) {
-                self.bytes = self.bytes + bytes - size(&old.command);
-                old.command = new.command;
-                old.waiting.extend(new.waiting);
+            let old = &mut commands[index(**place)];
+            if command.supersedes(old) {
+                self.bytes = self.bytes + bytes - size(old);
+                *old = command;
+                if let Some(waiting) = waiting {
+                    self.waiting.entry(**place).or_default().push(waiting);
+                }
                 self.merged += 1;
                 return Ok(());
             }
         }
-        if self.bytes + bytes > capacity && !queued.is_empty() {
-            return Err(Refused::Full(Box::new(new)));
+        if self.bytes + bytes > capacity && !commands.is_empty() {
+            return refused(command, waiting, Why::Full);
         }
         self.bytes += bytes;
-        let number = first + queued.len() as u64;
-        let hash = new.hash;
-        queued.push_back(new);
+        let number = first + commands.len() as u64;
+        commands.push_back(command);
+        hashes.push_back(hash);
+        if let Some(waiting) = waiting {
+            self.waiting.insert(number, vec![waiting]);
+        }
         match known {
             Some(place) => *place = number,
             None => {
-                let hash_of = |&number: &u64| queued[index(number)].hash;
-                self.places.insert_unique(hash, number, hash_of);
+                self.places.insert_unique(hash, number, |&number| hashes[index(number)]);
             }
         }
         Ok(())
     }
 
-    fn pop(&mut self) -> Option<Queued> {
-        let queued = self.queued.pop_front()?;
-        self.bytes -= size(&queued.command);
-        // Not there if a newer one about the same is queued.
-        if let Ok(place) = self.places.find_entry(queued.hash, |&number| number == self.first) {
-            place.remove();
+    fn take(&mut self, most: usize) -> Taken {
+        let count = self.commands.len().min(most);
+        if count == 0 {
+            return Taken::default();
         }
-        self.first += 1;
-        Some(queued)
+        let end = self.first + count as u64;
+        let later = self.waiting.split_off(&end);
+        let waiting = std::mem::replace(&mut self.waiting, later);
+        let commands = if count == self.commands.len() {
+            self.bytes = 0;
+            // As large a one again, so that the next commands find one that they fit into, in memory just used.
+            let next = VecDeque::with_capacity(count.min(KEPT));
+            std::mem::replace(&mut self.commands, next).into()
+        } else {
+            let commands: Vec<Command> = self.commands.drain(..count).collect();
+            self.bytes -= commands.iter().map(size).sum::<usize>();
+            commands
+        };
+        self.forget_places(count);
+        self.first = end;
+        Taken {
+            commands,
+            waiting: waiting.into_values().flatten().collect(),
+        }
+    }
+
+    /// Takes the numbers of the first `count` commands out of the index.
+    fn forget_places(&mut self, count: usize) {
+        if count == self.hashes.len() && count >= self.places.capacity() / SPARSE {
+            self.places.clear();
+            self.hashes.clear();
+            return;
+        }
+        for (number, hash) in (self.first..).zip(self.hashes.drain(..count)) {
+            // Not there if a newer one about the same is queued.
+            if let Ok(place) = self.places.find_entry(hash, |&known| known == number) {
+                place.remove();
+            }
+        }
     }
 }
 
@@ -281,15 +329,55 @@ mod tests {
                 .unwrap();
         }
         let taken = queue.take(usize::MAX);
-        assert_eq!(taken.len(), 3 + 3, "one for each key, one for each item");
+        assert_eq!(taken.commands.len(), 3 + 3, "one for each key, one for each item");
         assert_eq!(queue.merged(), 197);
         let other = Cache::new(NodeId(2), Limits::default());
-        for queued in &taken {
-            other.apply(&queued.command, NOW).unwrap();
+        for command in &taken.commands {
+            other.apply(command, NOW).unwrap();
         }
         assert_eq!(other.root_digest(), cache.root_digest());
         assert_eq!(queue.lock().bytes, 0);
         assert!(queue.lock().places.is_empty());
+    }
+
+    #[test]
+    fn what_is_taken_in_parts_is_all_there_in_order_with_whoever_waits_for_it() {
+        let cache = Cache::new(NodeId(1), Limits::default());
+        let queue = Queue::new(1 << 20);
+        let push = |key: &str, deadline| {
+            let (answer, _) = oneshot::channel();
+            let waiting = Waiting {
+                wanted: Ack::All,
+                deadline,
+                answer,
+            };
+            assert!(queue.try_push(set(&cache, key, ""), Some(waiting)).is_ok());
+        };
+        let take = |most| {
+            let Taken { commands, waiting } = queue.take(most);
+            let keys: Vec<String> = commands
+                .iter()
+                .map(|command| String::from_utf8_lossy(&command.key[1..]).into())
+                .collect();
+            let deadlines: Vec<Millis> = waiting.iter().map(|waiting| waiting.deadline).collect();
+            (keys.join(" "), deadlines)
+        };
+        for (deadline, key) in (0..).zip(["a", "b", "c", "d", "e"]) {
+            push(key, deadline);
+        }
+        assert_eq!(take(2), ("a b".into(), vec![0, 1]));
+        push("d", 5);
+        push("a", 6);
+        assert_eq!(take(2), ("c d".into(), vec![2, 3, 5]));
+        push("a", 7);
+        push("c", 8);
+        assert_eq!(take(2), ("e a".into(), vec![4, 6, 7]));
+        assert_eq!(take(2), ("c".into(), vec![8]));
+        assert_eq!(take(2), (String::new(), vec![]));
+        assert_eq!(queue.merged(), 2);
+        let state = queue.lock();
+        assert_eq!((state.bytes, state.places.len(), state.hashes.len()), (0, 0, 0));
+        assert_eq!((state.first, state.waiting.len()), (7, 0));
     }
 
     #[tokio::test]
@@ -308,7 +396,7 @@ mod tests {
         });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
-        assert_eq!(queue.take(1).len(), 1);
+        assert_eq!(queue.take(1).commands.len(), 1);
         assert_eq!(waiting.await.unwrap(), Ok(()));
         queue.close();
         let late = set(&cache, "too late", "");
@@ -322,7 +410,7 @@ mod tests {
         let queue = Queue::new(10);
         let large = set(&cache, "key", "larger than ten bytes");
         queue.push(large, None).await.unwrap();
-        assert_eq!(queue.take(10).len(), 1);
+        assert_eq!(queue.take(10).commands.len(), 1);
     }
 
     #[tokio::test]
@@ -341,6 +429,6 @@ mod tests {
             answers.push(receiver);
         }
         let taken = queue.take(10);
-        assert_eq!((taken.len(), taken[0].waiting.len()), (1, 2));
+        assert_eq!((taken.commands.len(), taken.waiting.len()), (1, 2));
     }
 }

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::connection::{Connection, ConnectionEvent, Credentials, NatsError};
 use super::inbox::{Drain, Inbox};
-use super::queue::{Queue, Queued, Waiting};
+use super::queue::{Queue, Taken, Waiting};
 use super::subjects::{replay_group, Subjects};
 use crate::cache::{Cache, Command, Millis, NodeId};
 use crate::replica::{
@@ -363,29 +363,25 @@ impl Driver {
 
     /// Makes frames of what has queued up. Returns whether there was anything.
     async fn local(&mut self, most: usize) -> bool {
-        let queued = self.queue.take(most);
-        if queued.is_empty() {
+        let Taken { commands, waiting } = self.queue.take(most);
+        if commands.is_empty() {
             return false;
         }
         self.last_local = time::mono();
-        let mut acks = Vec::new();
-        let mut commands = Vec::with_capacity(queued.len());
-        for Queued { command, waiting, .. } in queued {
-            commands.push(command);
-            for Waiting {
+        let mut acks = Vec::with_capacity(waiting.len());
+        for Waiting {
+            wanted,
+            deadline,
+            answer,
+        } in waiting
+        {
+            self.next_waiting += 1;
+            self.waiting.insert(self.next_waiting, answer);
+            acks.push(AckRequest {
+                id: self.next_waiting,
                 wanted,
                 deadline,
-                answer,
-            } in waiting
-            {
-                self.next_waiting += 1;
-                self.waiting.insert(self.next_waiting, answer);
-                acks.push(AckRequest {
-                    id: self.next_waiting,
-                    wanted,
-                    deadline,
-                });
-            }
+            });
         }
         self.input(Input::Local { commands, acks }).await;
         true
