@@ -23,7 +23,7 @@ use crate::time;
 const BATCH: usize = 1_024;
 
 /// While no other node is known, commands wait up to this long for others to share a frame with.
-const GATHER_MS: Millis = 10;
+const GATHER_MS: Millis = 50;
 
 /// A message of so many bytes takes some tenths of a millisecond to be made, or to be taken in.
 const LARGE: usize = 16 << 10;
