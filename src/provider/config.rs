@@ -319,10 +319,17 @@ pub struct Config {
 pub struct LinkConfig {
     /// Keyspace of the link; empty for the shared one.
     pub namespace: String,
+    /// What its calls wait for.
+    pub acks: Acks,
+}
+
+/// What the calls of a link wait for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Acks {
     /// Who has to confirm a write before it is answered.
-    pub ack: Ack,
+    pub wanted: Ack,
     /// How long that may take, in milliseconds.
-    pub ack_timeout_ms: u64,
+    pub timeout_ms: u64,
 }
 
 impl Config {
@@ -391,15 +398,17 @@ impl Config {
         let ack = raw.text(name::ACK).map(str::to_ascii_lowercase);
         Ok(LinkConfig {
             namespace: namespace.into(),
-            ack: match ack.as_deref() {
-                Some("all") => Ack::All,
-                _ => match raw.number(name::ACK, 0, 0, 1_000) {
-                    Ok(0) => Ack::Local,
-                    Ok(peers) => Ack::Peers(peers),
-                    Err(_) => return Err(raw.error(name::ACK, "0, a number of peers up to 1000, or all")),
+            acks: Acks {
+                wanted: match ack.as_deref() {
+                    Some("all") => Ack::All,
+                    _ => match raw.number(name::ACK, 0, 0, 1_000) {
+                        Ok(0) => Ack::Local,
+                        Ok(peers) => Ack::Peers(peers),
+                        Err(_) => return Err(raw.error(name::ACK, "0, a number of peers up to 1000, or all")),
+                    },
                 },
+                timeout_ms: raw.number(name::ACK_TIMEOUT_MS, ACK_TIMEOUT_MS, 1, 600_000)?,
             },
-            ack_timeout_ms: raw.number(name::ACK_TIMEOUT_MS, ACK_TIMEOUT_MS, 1, 600_000)?,
         })
     }
 }

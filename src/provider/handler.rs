@@ -3,14 +3,13 @@
 use std::convert::Infallible;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use dashmap::DashMap;
-use hashbrown::DefaultHashBuilder;
+use hashbrown::HashMap;
 use tokio::sync::Mutex;
 use wasmbus_rpc::core::{HealthCheckRequest, HealthCheckResponse, HostData};
 use wasmbus_rpc::provider::prelude::*;
 use wasmcloud_interface_keyvalue::KeyValueReceiver;
 
-use super::config::{Config, LinkConfig, RawSettings};
+use super::config::{Acks, Config, LinkConfig, RawSettings};
 use super::secret::Secret;
 use crate::cache::{Cache, Command, Key};
 use crate::nats::{Credentials, Replicated, Replicator, Settings};
@@ -34,8 +33,8 @@ struct Inner {
     base: RawSettings,
     /// Settings of actors without a link that has some.
     defaults: LinkConfig,
-    /// Settings of each linked actor.
-    links: DashMap<String, LinkConfig, DefaultHashBuilder>,
+    /// Settings of linked actors that have others. Read on every call, changed hardly ever.
+    links: RwLock<HashMap<String, LinkConfig>>,
     /// Read on every write, changed hardly ever.
     replicator: RwLock<Option<Arc<Replicator>>>,
     /// Held while links change settings of the process.
@@ -80,7 +79,7 @@ impl KvCacheProvider {
                 lattice: LatticeData::new(host_data),
                 base: base.clone(),
                 defaults: Config::link(&base)?,
-                links: DashMap::default(),
+                links: RwLock::default(),
                 replicator: RwLock::new(None),
                 process: Mutex::new(Process {
                     config: config.clone(),
@@ -96,27 +95,35 @@ impl KvCacheProvider {
         &self.inner.cache
     }
 
-    fn link<T>(&self, ctx: &Context, look: impl FnOnce(&LinkConfig) -> T) -> T {
-        match self.inner.links.get(ctx.actor.as_deref().unwrap_or_default()) {
-            Some(link) => look(&link),
-            None => look(&self.inner.defaults),
-        }
+    /// The key an actor means by `name`: in its link's namespace. And what its calls wait for.
+    pub(super) fn key(&self, ctx: &Context, name: &str) -> RpcResult<(Key, Acks)> {
+        self.link(ctx, |link| Ok((key_of(link, name)?, link.acks)))
     }
 
-    /// The key an actor means by `name`: in its link's namespace.
-    pub(super) fn key(&self, ctx: &Context, name: &str) -> RpcResult<Key> {
-        self.link(ctx, |link| Key::new(&link.namespace, name.as_bytes()))
-            .map_err(|error| RpcError::InvalidParameter(error.to_string()))
+    /// As [`Self::key`], for several names.
+    pub(super) fn keys(&self, ctx: &Context, names: &[String]) -> RpcResult<(Vec<Key>, Acks)> {
+        self.link(ctx, |link| {
+            let keys: RpcResult<_> = names.iter().map(|name| key_of(link, name)).collect();
+            Ok((keys?, link.acks))
+        })
+    }
+
+    fn link<T>(&self, ctx: &Context, look: impl FnOnce(&LinkConfig) -> T) -> T {
+        let links = self.inner.links.read().unwrap_or_else(PoisonError::into_inner);
+        look(
+            links
+                .get(ctx.actor.as_deref().unwrap_or_default())
+                .unwrap_or(&self.inner.defaults),
+        )
     }
 
     /// Hands a command over to replication. Waits while its queue is full, while a link changes how this provider
     /// replicates, and for the confirmations that the actor's link asks for.
-    pub(super) async fn replicate(&self, ctx: &Context, command: Command) -> RpcResult<()> {
+    pub(super) async fn replicate(&self, acks: Acks, command: Command) -> RpcResult<()> {
         let Some(replicator) = self.replicator() else {
             return Ok(());
         };
-        let (ack, timeout_ms) = self.link(ctx, |link| (link.ack, link.ack_timeout_ms));
-        let command = match ack {
+        let command = match acks.wanted {
             Ack::Local => match replicator.replicate_now(command) {
                 Ok(()) => return Ok(()),
                 Err(command) => command,
@@ -124,28 +131,29 @@ impl KvCacheProvider {
             Ack::Peers(_) | Ack::All => command,
         };
         // Boxed, as the future of every write would be large for the few that wait.
-        Box::pin(self.replicate_waiting(replicator, command, ack, timeout_ms)).await
+        Box::pin(self.replicate_waiting(replicator, command, acks)).await
     }
 
     async fn replicate_waiting(
         &self,
         replicator: Arc<Replicator>,
         command: Command,
-        ack: Ack,
-        timeout_ms: u64,
+        Acks { wanted, timeout_ms }: Acks,
     ) -> RpcResult<()> {
-        let mut replicated = replicator.replicate(command, ack, timeout_ms).await;
+        let mut replicated = replicator.replicate(command, wanted, timeout_ms).await;
         if let Replicated::Stopped(command) = replicated {
             // Either another one takes over once its settings are in force, or this is the end.
             let _settled = self.inner.process.lock().await;
             replicated = match self.replicator() {
                 None => return Ok(()),
-                Some(replicator) => replicator.replicate(command, ack, timeout_ms).await,
+                Some(replicator) => replicator.replicate(command, wanted, timeout_ms).await,
             };
         }
         match replicated {
             Replicated::Done => Ok(()),
-            Replicated::Unconfirmed(unconfirmed) => Err(RpcError::Other(not_confirmed(ack, timeout_ms, &unconfirmed))),
+            Replicated::Unconfirmed(unconfirmed) => {
+                Err(RpcError::Other(not_confirmed(wanted, timeout_ms, &unconfirmed)))
+            }
             Replicated::Stopped(_) => Err(RpcError::Other(
                 "the provider is shutting down: the write was applied on this host only and not replicated".into(),
             )),
@@ -153,20 +161,19 @@ impl KvCacheProvider {
     }
 
     /// Like [`Self::replicate`], where there may have been nothing to do. Returns whether there was.
-    pub(super) async fn replicate_some(&self, ctx: &Context, command: Option<Command>) -> RpcResult<bool> {
+    pub(super) async fn replicate_some(&self, acks: Acks, command: Option<Command>) -> RpcResult<bool> {
         match command {
-            Some(command) => self.replicate(ctx, command).await.map(|()| true),
+            Some(command) => self.replicate(acks, command).await.map(|()| true),
             None => Ok(false),
         }
     }
 
     /// Where the actor's link asks all peers to confirm its writes, an answer must not miss one that was confirmed: a node
     /// that may have been out of contact catches up first. Also before writes whose answer depends on what is there.
-    pub(super) async fn catch_up(&self, ctx: &Context) -> RpcResult<()> {
-        let (ack, timeout_ms) = self.link(ctx, |link| (link.ack, link.ack_timeout_ms));
-        match ack {
+    pub(super) async fn catch_up(&self, acks: Acks) -> RpcResult<()> {
+        match acks.wanted {
             Ack::Local | Ack::Peers(_) => Ok(()),
-            Ack::All => Box::pin(self.wait_until_current(timeout_ms)).await,
+            Ack::All => Box::pin(self.wait_until_current(acks.timeout_ms)).await,
         }
     }
 
@@ -358,6 +365,10 @@ impl KvCacheProvider {
     }
 }
 
+fn key_of(link: &LinkConfig, name: &str) -> RpcResult<Key> {
+    Key::new(&link.namespace, name.as_bytes()).map_err(|error| RpcError::InvalidParameter(error.to_string()))
+}
+
 /// Says what was done and what was not.
 fn not_confirmed(ack: Ack, timeout_ms: u64, unconfirmed: &Unconfirmed) -> String {
     let wanted = match ack {
@@ -433,10 +444,11 @@ impl ProviderHandler for KvCacheProvider {
         let settings = self.accept(&link.actor_id, &values).await.inspect_err(|error| {
             tracing::error!(actor = %link.actor_id, "link refused: {error}");
         })?;
+        let links = || self.inner.links.write().unwrap_or_else(PoisonError::into_inner);
         if settings == self.inner.defaults {
-            self.inner.links.remove(&link.actor_id);
+            links().remove(&link.actor_id);
         } else {
-            self.inner.links.insert(link.actor_id.clone(), settings);
+            links().insert(link.actor_id.clone(), settings);
         }
         self.wait_for_first_sync().await;
         Ok(true)
