@@ -1,6 +1,7 @@
 //! The map of all keys and the operations on it.
 
 use std::collections::BTreeSet;
+use std::ptr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
@@ -691,9 +692,8 @@ impl Cache {
     fn read<T>(&self, key: &Key, look: impl FnOnce(State<'_>) -> T) -> Option<T> {
         let key = &key.as_bytes()[..];
         let home = Home::of(key);
-        // Control bytes and bucket come at the same time, not one after the other.
-        self.fetch_bucket(home);
         let shard = self.map.shards()[home.partition.0 as usize].read();
+        fetch_bucket(&shard, home.hash);
         let (entry, _) = shard.get(home.hash.0, |(known, _)| known.key() == key)?;
         Some(look(entry.state(&self.nodes)))
     }
@@ -708,8 +708,10 @@ impl Cache {
     ) -> Result<(T, Option<Command>), CacheError> {
         let home = Home::of(key.as_bytes());
         let decide = |state: State<'_>| decide(state, self.clock.tick(now));
-        self.fetch_bucket(home);
+        // At the same time as the lock.
+        prefetch(ptr::from_ref(self.stats(home.partition)).cast());
         let mut shard = self.map.shards()[home.partition.0 as usize].write();
+        fetch_bucket(&shard, home.hash);
         let (decided, _) = self.merge(&mut shard, key.as_bytes(), home, now, decide, |decided| match decided {
             Ok((_, Some(change))) => Some((change, false)),
             _ => None,
@@ -775,6 +777,14 @@ impl Cache {
             setting: "MAX_VALUE_BYTES",
         })
     }
+}
+
+/// Asks the processor to fetch the bucket in which a key with this hash is looked for first: so it comes at the same time
+/// as the control bytes, not after them.
+fn fetch_bucket(shard: &Shard, hash: KeyHash) {
+    let place = hash.0 as usize & (shard.buckets() - 1);
+    // Buckets are counted downwards.
+    prefetch(shard.data_end().as_ptr().wrapping_sub(place + 1).cast());
 }
 
 /// Inserts a key that is not there.
