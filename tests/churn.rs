@@ -1,6 +1,6 @@
 //! Memory does not follow the number of keys that ever were: what is deleted or expired is forgotten in time.
 
-use nats_kvcache::cache::{Cache, Command, Digest, Key, Limits, Millis, NodeId, PARTITIONS};
+use nats_kvcache::cache::{Blob, Cache, Command, Digest, Key, Limits, Millis, NodeId, PARTITIONS};
 
 const GENERATIONS: usize = 6;
 const KEYS_PER_GENERATION: usize = 50_000;
@@ -18,7 +18,7 @@ fn cache(node: u64) -> Cache {
 /// One life of a key, of one type each: all the commands that its writers send.
 fn life(cache: &Cache, number: usize, now: Millis) -> Vec<Command> {
     let key = Key::shared(format!("a key of churn, number {number}").as_bytes());
-    let value = || format!("value {number}").into();
+    let value = || Blob::from(&*format!("value {number}"));
     let there = "within all limits";
     let mut commands = Vec::new();
     match number % 6 {

@@ -5,7 +5,8 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use nats_kvcache::cache::{
-    Cache, Change, Command, Component, Digest, Key, KeyHash, Limits, NodeId, Partition, Position, Slot, Span, Time,
+    Blob, Cache, Change, Command, Component, Digest, Key, KeyHash, Limits, NodeId, Partition, Position, Slot, Span,
+    Time,
 };
 use proptest::prelude::*;
 use proptest::sample::{Index, Selector};
@@ -213,9 +214,9 @@ fn only_what_is_older_than_the_floor_is_forgotten() {
     let key = |name: &str| Key::shared(name.as_bytes());
     let (old, new) = (START, START + 1_000);
     for (name, at) in [("old", old), ("new", new)] {
-        node.set(&key(name), "v".into(), 0, at).unwrap();
-        node.list_push(&key("list"), name.into(), at).unwrap();
-        node.set_add(&key("set"), name.into(), at).unwrap();
+        node.set(&key(name), "v", 0, at).unwrap();
+        node.list_push(&key("list"), name, at).unwrap();
+        node.set_add(&key("set"), name, at).unwrap();
         node.increment(&key(&format!("{name} counter")), 1, at).unwrap();
     }
     let floor = Time::from_millis(START + 500);
@@ -268,7 +269,7 @@ fn a_forgotten_reset_takes_the_entries_with_it_that_it_had_seen_in_part() {
     let (_, before) = node.increment(&key, 4, START).unwrap();
     let author = cache(2);
     apply_all(&author, [&before], START);
-    let put = author.set(&key, "100".into(), 0, START + 10).unwrap();
+    let put = author.set(&key, "100", 0, START + 10).unwrap();
     node.increment(&key, 1, START + 20).unwrap();
     apply_all(&node, [&put], START + 20);
     assert_eq!(seen(&node, &key, START + 20), Seen::Scalar("101".into()));
@@ -331,7 +332,7 @@ fn selecting_names_the_key_of_each_component() {
     let node = cache(1);
     for n in 0..3_000 {
         let key = Key::shared(format!("key{n}").as_bytes());
-        node.set(&key, format!("{n}").into(), 0, START).unwrap();
+        node.set(&key, &*n.to_string(), 0, START).unwrap();
     }
     let copy = cache(2);
     apply_all(&copy, &all_selected(&node, |_| true), START);
@@ -346,7 +347,7 @@ fn a_counter_on_a_base_that_the_peers_replaced_is_forgotten_with_its_old_sum() {
     let (_, before) = stale.increment(&key, 100, START).unwrap();
     apply_all(&peer, [&before], START);
     // The peers fold or set the counter; the stale node adds after the floor to what it still holds.
-    let put = peer.set(&key, "100".into(), 0, START + 10).unwrap();
+    let put = peer.set(&key, "100", 0, START + 10).unwrap();
     let (_, after) = stale.increment(&key, 1, START + 1_000).unwrap();
     let Change::Put {
         at, value, expires_at, ..
@@ -709,7 +710,7 @@ fn what_shows_no_number_is_left_alone() {
     // A text that won over additions which its author had not seen, and a sum beyond i64.
     for (value, at) in [("text", START), ("9223372036854775806", START)] {
         let (author, node) = (cache(9), cache(1));
-        let put = author.set(&key, value.into(), 0, at).unwrap();
+        let put = author.set(&key, value, 0, at).unwrap();
         apply_all(&node, [&put], START);
         counted(&node);
         let before = seen(&node, &key, START);
@@ -718,7 +719,7 @@ fn what_shows_no_number_is_left_alone() {
     }
     // Additions on a reset that has not arrived.
     let (author, node) = (cache(9), cache(1));
-    let put = author.set(&key, "5".into(), 0, START).unwrap();
+    let put = author.set(&key, "5", 0, START).unwrap();
     let (_, add) = author.increment(&key, 1, START + 1).unwrap();
     apply_all(&node, [&add], START);
     counted(&node);
@@ -736,7 +737,7 @@ fn a_counter_that_outlived_its_deadline_is_folded_from_there() {
     let key = Counter::key();
     let partition = Partition::of(KeyHash::of(key.as_bytes()));
     let nodes: Vec<Cache> = (1..=3).map(cache).collect();
-    let mut all = vec![nodes[0].set(&key, "100".into(), 5, START).unwrap()];
+    let mut all = vec![nodes[0].set(&key, "100", 5, START).unwrap()];
     for (at, amount) in [(10, 1), (20, 2), (6_000, 4), (6_010, 8)] {
         for node in &nodes {
             apply_all(node, &all, START + at);
@@ -840,7 +841,7 @@ fn a_batch_for_one_partition_is_its_commands_one_by_one() {
         .filter(|key| Partition::of(KeyHash::of(key.as_bytes())) == wanted);
     let mut commands = Vec::new();
     for (number, key) in keys.take(600).enumerate() {
-        let value = number.to_string().into();
+        let value = Blob::from(&*number.to_string());
         commands.push(author.set(&key, value, 0, START).expect("a small value"));
         // In the middle of the run, something that is already there, and something that is refused.
         commands.push(commands[3 * (number / 2)].clone());

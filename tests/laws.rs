@@ -127,7 +127,7 @@ proptest! {
         let History { nodes, commands: all, now } = play(&steps);
         apply_all(&nodes[0], &all, now);
         for key in keys() {
-            let state = model::join_all(all.iter().filter(|command| command.key == *key.as_bytes()));
+            let state = model::join_all(all.iter().filter(|command| *command.key == *key.as_bytes()));
             prop_assert_eq!(seen(&nodes[0], &key, now), model::seen(&state));
         }
     }
@@ -367,8 +367,7 @@ fn a_counter_that_stands_on_a_forgotten_deletion_reaches_a_newcomer() {
     let old = cache(1);
     let (scalar, counter) = (Key::shared(b"scalar"), Key::shared(b"counter"));
     for key in [&scalar, &counter] {
-        old.set(key, "100".into(), if *key == scalar { 1 } else { 0 }, START)
-            .unwrap();
+        old.set(key, "100", if *key == scalar { 1 } else { 0 }, START).unwrap();
     }
     old.delete(&counter, START + 1);
     for key in [&scalar, &counter] {
@@ -416,9 +415,9 @@ fn an_entry_waits_for_its_reset_until_that_can_only_have_been_forgotten() {
 fn an_expired_put_does_not_shadow_a_set_stamped_before_the_deadline() {
     let (a, b) = (cache(1), cache(2));
     let key = Key::shared(b"k");
-    let short = a.set(&key, "short".into(), 1, START).unwrap();
+    let short = a.set(&key, "short", 1, START).unwrap();
     b.apply(&short, START).unwrap();
-    let long = b.set(&key, "long".into(), 0, START + 500).unwrap();
+    let long = b.set(&key, "long", 0, START + 500).unwrap();
     assert_eq!(seen(&a, &key, START + 5_000), Seen::Nothing);
     a.sweep(1_024, START + 5_000);
     a.apply(&long, START + 5_000).unwrap();
@@ -430,7 +429,7 @@ fn an_expired_put_does_not_shadow_a_set_stamped_before_the_deadline() {
 fn counters_start_from_zero_after_the_deadline_on_all_nodes_alike() {
     let (a, b) = (cache(1), cache(2));
     let key = Key::shared(b"k");
-    let put = a.set(&key, "100".into(), 1, START).unwrap();
+    let put = a.set(&key, "100", 1, START).unwrap();
     b.apply(&put, START).unwrap();
     let before = a.increment(&key, 5, START + 10).unwrap();
     assert_eq!(before.0, 105);
@@ -449,10 +448,10 @@ fn counters_start_from_zero_after_the_deadline_on_all_nodes_alike() {
 fn an_addition_of_a_member_that_is_there_outlives_an_older_removal() {
     let (a, b) = (cache(1), cache(2));
     let key = Key::shared(b"k");
-    let (_, first) = a.set_add(&key, "m".into(), START).unwrap();
+    let (_, first) = a.set_add(&key, "m", START).unwrap();
     b.apply(&first, START).unwrap();
-    let (_, removal) = b.set_remove(&key, "m".into(), START + 10).unwrap();
-    let (new, again) = a.set_add(&key, "m".into(), START + 20).unwrap();
+    let (_, removal) = b.set_remove(&key, "m", START + 10).unwrap();
+    let (new, again) = a.set_add(&key, "m", START + 20).unwrap();
     assert!(!new, "it was there");
     apply_all(&a, &removal, START + 20);
     apply_all(&b, [&again], START + 20);
@@ -465,12 +464,12 @@ fn an_addition_of_a_member_that_is_there_outlives_an_older_removal() {
 fn a_deletion_holds_against_an_older_write_that_is_still_on_its_way() {
     let (a, b) = (cache(1), cache(2));
     let (key, set) = (Key::shared(b"k"), Key::shared(b"s"));
-    let write = a.set(&key, "v".into(), 0, START).unwrap();
-    let (_, one) = a.set_add(&set, "one".into(), START).unwrap();
-    let (_, two) = a.set_add(&set, "two".into(), START).unwrap();
+    let write = a.set(&key, "v", 0, START).unwrap();
+    let (_, one) = a.set_add(&set, "one", START).unwrap();
+    let (_, two) = a.set_add(&set, "two", START).unwrap();
     b.apply(&two, START).unwrap();
     let (there, deletion) = b.delete(&key, START + 10);
-    let (removed, removal) = b.set_remove(&set, "one".into(), START + 10).unwrap();
+    let (removed, removal) = b.set_remove(&set, "one", START + 10).unwrap();
     assert!(!there && !removed, "nothing to be seen yet");
     apply_all(&b, [&write, &one], START + 10);
     apply_all(&a, removal.iter().chain([&deletion]), START + 10);

@@ -298,8 +298,8 @@ fn set_answers_are_sorted() {
     let node = cache(1);
     let (a, b) = (Key::shared(b"a"), Key::shared(b"b"));
     for member in ["z", "m", "", "ä", "a"] {
-        node.set_add(&a, member.into(), START).unwrap();
-        node.set_add(&b, member.into(), START).unwrap();
+        node.set_add(&a, member, START).unwrap();
+        node.set_add(&b, member, START).unwrap();
     }
     let sorted = ["", "a", "m", "z", "ä"];
     for answer in [
@@ -319,7 +319,7 @@ fn large_arguments_are_refused_and_name_the_setting() {
     };
     let node = nats_kvcache::cache::Cache::new(nats_kvcache::cache::NodeId(1), limits);
     let error = node
-        .set(&Key::shared(b"k"), vec![b'x'; 101].into(), 0, START)
+        .set(&Key::shared(b"k"), &[b'x'; 101][..], 0, START)
         .unwrap_err()
         .to_string();
     assert!(

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use nats_kvcache::cache::{
-    Base, Cache, Change, Command, Component, Digest, KeyHash, Limits, NodeId, Partition, Position, SeenAdd, Span,
+    Base, Blob, Cache, Change, Command, Component, Digest, KeyHash, Limits, NodeId, Partition, Position, SeenAdd, Span,
     Stamp, Time,
 };
 use nats_kvcache::replica::wire::{
@@ -29,7 +29,7 @@ fn stamp(millis: u64, counter: u64, node: NodeId) -> Stamp {
 
 fn command(change: Change) -> Command {
     Command {
-        key: Bytes::from_static(b"\0key"),
+        key: Blob::from("\0key"),
         change,
     }
 }
@@ -62,7 +62,7 @@ fn seen() -> Vec<SeenAdd> {
 fn changes() -> Vec<(&'static str, Change)> {
     let at = stamp(1_700_000_000_123, 7, NODE);
     let id = stamp(1_700_000_000_000, 0, OTHER);
-    let value = Bytes::from_static(b"value");
+    let value = Blob::from("value");
     let put = |value, expires_at, seen| Change::Put {
         at,
         value,
@@ -76,7 +76,7 @@ fn changes() -> Vec<(&'static str, Change)> {
             put(Some(value.clone()), Some(1_700_000_060_123), Vec::new()),
         ),
         ("put_expired", put(None, Some(1_700_000_000_124), Vec::new())),
-        ("put_counter", put(Some(Bytes::from_static(b"0")), None, seen())),
+        ("put_counter", put(Some(Blob::from("0")), None, seen())),
         ("delete", Change::Delete { at, seen: Vec::new() }),
         ("delete_counter", Change::Delete { at, seen: seen() }),
         (
@@ -110,7 +110,7 @@ fn changes() -> Vec<(&'static str, Change)> {
         (
             "set_remove",
             Change::SetRemove {
-                member: Bytes::new(),
+                member: Blob::default(),
                 at,
             },
         ),
@@ -401,7 +401,7 @@ fn the_published_digests_and_positions_hold() {
     };
     let list_push = |id| Change::ListPush {
         id,
-        value: Bytes::new(),
+        value: Blob::default(),
     };
     for (state, change) in [
         ("Put at `at`", golden_change("put")),

@@ -10,14 +10,22 @@ use compact_bytes::CompactBytes;
 
 /// An immutable byte string that orders, compares and hashes as its slice does.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Blob(CompactBytes);
+pub struct Blob(CompactBytes);
 
 impl Blob {
+    /// A copy of these bytes.
     pub fn new(bytes: &[u8]) -> Self {
         Blob(CompactBytes::new(bytes))
     }
 
-    pub fn to_bytes(&self) -> Bytes {
+    /// The parts one after the other.
+    pub(super) fn concat(parts: &[&[u8]]) -> Self {
+        let mut bytes = CompactBytes::with_capacity(parts.iter().map(|part| part.len()).sum());
+        parts.iter().for_each(|part| bytes.extend_from_slice(part));
+        Blob(bytes)
+    }
+
+    pub(super) fn to_bytes(&self) -> Bytes {
         Bytes::copy_from_slice(self)
     }
 }
@@ -27,6 +35,30 @@ impl Deref for Blob {
 
     fn deref(&self) -> &[u8] {
         self.0.as_slice()
+    }
+}
+
+impl AsRef<[u8]> for Blob {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl From<&[u8]> for Blob {
+    fn from(bytes: &[u8]) -> Self {
+        Blob::new(bytes)
+    }
+}
+
+impl From<&str> for Blob {
+    fn from(text: &str) -> Self {
+        Blob::new(text.as_bytes())
+    }
+}
+
+impl From<Bytes> for Blob {
+    fn from(bytes: Bytes) -> Self {
+        Blob::new(&bytes)
     }
 }
 

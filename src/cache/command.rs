@@ -1,7 +1,6 @@
 //! Idempotent commands: fragments of a key's state. Applying one is a merge, in any order and any number of times.
 
-use bytes::Bytes;
-
+use super::blob::Blob;
 use super::stamp::{Millis, NodeId, Stamp, Time};
 
 /// What a node saw as the horizon of a key while it added to a counter there.
@@ -47,10 +46,10 @@ pub struct SeenAdd {
     pub sum: i64,
 }
 
-/// What a command does to its key. `B` is how its bytes are held: [`Bytes`], or `&[u8]` where they lie in a received
+/// What a command does to its key. `B` is how its bytes are held: [`Blob`], or `&[u8]` where they lie in a received
 /// message or in the cache.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Change<B = Bytes> {
+pub enum Change<B = Blob> {
     /// A scalar replaces whatever the key held. `value` is `None` when the deadline has passed and the value was
     /// given back already.
     Put {
@@ -113,7 +112,7 @@ pub enum Change<B = Bytes> {
 
 /// One change of one key.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Command<B = Bytes> {
+pub struct Command<B = Blob> {
     /// The key, with its namespace ([`super::Key`]).
     pub key: B,
     /// What happens to it.
@@ -213,7 +212,7 @@ impl<B: AsRef<[u8]>> Command<B> {
 impl Command<&[u8]> {
     /// The same command with bytes of its own.
     pub fn to_owned(&self) -> Command {
-        let own = |bytes: &&[u8]| Bytes::copy_from_slice(bytes);
+        let own = |bytes: &&[u8]| Blob::new(bytes);
         let change = match &self.change {
             Change::Put {
                 at,

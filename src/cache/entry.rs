@@ -478,7 +478,6 @@ impl std::fmt::Debug for Entry {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
 
     use super::*;
     use crate::cache::hash::KeyHash;
@@ -489,7 +488,7 @@ mod tests {
                 time: Time(at),
                 node: NodeId(node),
             },
-            value: Some(Bytes::copy_from_slice(value)),
+            value: Some(Blob::new(value)),
             expires_at,
             seen: Vec::new(),
         }

@@ -10,6 +10,7 @@
 //! total is that much larger, as it was before. An entry on a base that is newer than the reset ([`Base::fresh`]) goes
 //! on counting in full, and is no part of the total.
 
+use super::blob::Blob;
 use super::command::{Base, Change, SeenAdd};
 use super::scalar::{parse_integer, AddEntry, Moment, Reading, Scalar};
 use super::stamp::{Millis, NodeId, Stamp, Time};
@@ -74,7 +75,7 @@ impl Fold<'_> {
         let total = i64::try_from(total).ok()?;
         Some(Change::Put {
             at,
-            value: Some(total.to_string().into()),
+            value: Some(Blob::from(&*total.to_string())),
             // What is added after the deadline has none.
             expires_at: scalar.expires_at.filter(|_| !reading.expired),
             seen: self.seen(scalar, horizon, at),

@@ -1,6 +1,6 @@
 //! Keys with their namespace.
 
-use bytes::Bytes;
+use super::blob::Blob;
 
 /// Longest namespace in bytes.
 pub const MAX_NAMESPACE_BYTES: usize = 127;
@@ -16,7 +16,7 @@ pub enum KeyError {
 /// A namespace and a name in one byte string: length of the namespace (1 byte), namespace, name. The empty namespace
 /// is the keyspace that all links share.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Key(Bytes);
+pub struct Key(Blob);
 
 impl Key {
     /// Joins a namespace and a name.
@@ -24,20 +24,25 @@ impl Key {
         if namespace.len() > MAX_NAMESPACE_BYTES {
             return Err(KeyError::NamespaceTooLong(namespace.len()));
         }
-        let mut bytes = Vec::with_capacity(1 + namespace.len() + name.len());
-        bytes.push(namespace.len() as u8);
-        bytes.extend_from_slice(namespace.as_bytes());
-        bytes.extend_from_slice(name);
-        Ok(Key(bytes.into()))
+        Ok(Key(Blob::concat(&[
+            &[namespace.len() as u8],
+            namespace.as_bytes(),
+            name,
+        ])))
     }
 
     /// A key of the shared keyspace.
     pub fn shared(name: &[u8]) -> Self {
-        Key([&[0], name].concat().into())
+        Key(Blob::concat(&[&[0], name]))
     }
 
     /// The bytes as they are stored and sent.
-    pub fn as_bytes(&self) -> &Bytes {
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The same.
+    pub(super) fn as_blob(&self) -> &Blob {
         &self.0
     }
 }

@@ -23,6 +23,7 @@ mod set;
 mod stamp;
 mod state;
 
+pub use blob::Blob;
 pub use command::{Base, Change, Command, CommandError, SeenAdd, Slot};
 pub use component::{Component, Position, Span};
 pub use error::CacheError;

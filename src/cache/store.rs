@@ -185,7 +185,14 @@ impl Cache {
     // --- writes
 
     /// Sets a scalar, replacing any type (Redis SET). `expires_seconds` 0 means never.
-    pub fn set(&self, key: &Key, value: Bytes, expires_seconds: u32, now: Millis) -> Result<Command, CacheError> {
+    pub fn set(
+        &self,
+        key: &Key,
+        value: impl Into<Blob>,
+        expires_seconds: u32,
+        now: Millis,
+    ) -> Result<Command, CacheError> {
+        let value = value.into();
         self.check_length("key", key.as_bytes())?;
         self.check_length("value", &value)?;
         self.write(key, now, |state, at| {
@@ -236,7 +243,8 @@ impl Cache {
     }
 
     /// Appends to a list and returns its new length (Redis RPUSH).
-    pub fn list_push(&self, key: &Key, value: Bytes, now: Millis) -> Result<(u32, Command), CacheError> {
+    pub fn list_push(&self, key: &Key, value: impl Into<Blob>, now: Millis) -> Result<(u32, Command), CacheError> {
+        let value = value.into();
         self.check_length("list name", key.as_bytes())?;
         self.check_length("value", &value)?;
         self.write(key, now, |state, at| {
@@ -262,7 +270,8 @@ impl Cache {
 
     /// Adds a member to a set (Redis SADD). Returns whether it was new. The addition is written in any case: it is
     /// newer than a removal that may be on its way here.
-    pub fn set_add(&self, key: &Key, member: Bytes, now: Millis) -> Result<(bool, Command), CacheError> {
+    pub fn set_add(&self, key: &Key, member: impl Into<Blob>, now: Millis) -> Result<(bool, Command), CacheError> {
+        let member = member.into();
         self.check_length("set name", key.as_bytes())?;
         self.check_length("value", &member)?;
         self.write(key, now, |state, at| {
@@ -275,7 +284,13 @@ impl Cache {
 
     /// Removes a member from a set (Redis SREM). Returns whether it was in there. The removal is written wherever there
     /// is a set: an addition stamped before it may be on its way here.
-    pub fn set_remove(&self, key: &Key, member: Bytes, now: Millis) -> Result<(bool, Option<Command>), CacheError> {
+    pub fn set_remove(
+        &self,
+        key: &Key,
+        member: impl Into<Blob>,
+        now: Millis,
+    ) -> Result<(bool, Option<Command>), CacheError> {
+        let member = member.into();
         self.check_length("value", &member)?;
         self.write(key, now, |state, at| {
             expect_kind(state, Kind::Set, self.moment_of(at))?;
@@ -619,7 +634,7 @@ impl Cache {
                 return (0, false);
             };
             let delta = state.apply(KeyHash::of(key), &change);
-            let key = Bytes::copy_from_slice(key);
+            let key = Blob::new(key);
             commands.push(Command { key, change });
             (delta, false)
         });
@@ -690,7 +705,7 @@ impl Cache {
     }
 
     fn read<T>(&self, key: &Key, look: impl FnOnce(State<'_>) -> T) -> Option<T> {
-        let key = &key.as_bytes()[..];
+        let key = key.as_bytes();
         let home = Home::of(key);
         let shard = self.map.shards()[home.partition.0 as usize].read();
         fetch_bucket(&shard, home.hash);
@@ -721,7 +736,7 @@ impl Cache {
         Ok((
             answer,
             change.map(|change| Command {
-                key: key.as_bytes().clone(),
+                key: key.as_blob().clone(),
                 change,
             }),
         ))

@@ -9,7 +9,7 @@ use wasmcloud_interface_keyvalue::{
 
 use super::config::Acks;
 use super::handler::KvCacheProvider;
-use crate::cache::{CacheError, Key};
+use crate::cache::{Blob, CacheError, Key};
 use crate::time;
 
 fn refused(error: CacheError) -> RpcError {
@@ -80,7 +80,7 @@ impl KeyValue for KvCacheProvider {
     async fn list_add(&self, ctx: &Context, arg: &ListAddRequest) -> RpcResult<u32> {
         let (key, acks) = self.key(ctx, &arg.list_name)?;
         self.catch_up(acks).await?;
-        let value = Bytes::copy_from_slice(arg.value.as_bytes());
+        let value = Blob::new(arg.value.as_bytes());
         let (length, command) = self.cache().list_push(&key, value, time::wall()).map_err(refused)?;
         self.replicate(acks, command).await?;
         Ok(length)
@@ -112,7 +112,7 @@ impl KeyValue for KvCacheProvider {
 
     async fn set(&self, ctx: &Context, arg: &SetRequest) -> RpcResult<()> {
         let (key, acks) = self.key(ctx, &arg.key)?;
-        let value = Bytes::copy_from_slice(arg.value.as_bytes());
+        let value = Blob::new(arg.value.as_bytes());
         let command = self
             .cache()
             .set(&key, value, arg.expires, time::wall())
@@ -123,7 +123,7 @@ impl KeyValue for KvCacheProvider {
     async fn set_add(&self, ctx: &Context, arg: &SetAddRequest) -> RpcResult<u32> {
         let (key, acks) = self.key(ctx, &arg.set_name)?;
         self.catch_up(acks).await?;
-        let member = Bytes::copy_from_slice(arg.value.as_bytes());
+        let member = Blob::new(arg.value.as_bytes());
         let (new, command) = self.cache().set_add(&key, member, time::wall()).map_err(refused)?;
         self.replicate(acks, command).await?;
         Ok(new.into())
@@ -132,7 +132,7 @@ impl KeyValue for KvCacheProvider {
     async fn set_del(&self, ctx: &Context, arg: &SetDelRequest) -> RpcResult<u32> {
         let (key, acks) = self.key(ctx, &arg.set_name)?;
         self.catch_up(acks).await?;
-        let member = Bytes::copy_from_slice(arg.value.as_bytes());
+        let member = Blob::new(arg.value.as_bytes());
         let (removed, command) = self.cache().set_remove(&key, member, time::wall()).map_err(refused)?;
         self.replicate_some(acks, command).await?;
         Ok(removed.into())

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use nats_kvcache::cache::{Base, Change, Command, Key, NodeId, Stamp};
+use nats_kvcache::cache::{Base, Blob, Change, Command, Key, NodeId, Stamp};
 
 use crate::support::Seen;
 
@@ -14,11 +14,11 @@ type Entry = (NodeId, Base);
 #[derive(Clone, Default, PartialEq, Debug)]
 pub struct State {
     horizon: Horizon,
-    value: Option<Bytes>,
+    value: Option<Blob>,
     seen: BTreeMap<Entry, i64>,
     adds: BTreeMap<Entry, (Stamp, i64)>,
-    items: BTreeMap<Stamp, (Bytes, Option<Stamp>)>,
-    members: BTreeMap<Bytes, (Stamp, bool)>,
+    items: BTreeMap<Stamp, (Blob, Option<Stamp>)>,
+    members: BTreeMap<Blob, (Stamp, bool)>,
 }
 
 fn start() -> Horizon {
@@ -42,7 +42,7 @@ fn fragment(change: &Change) -> State {
         }
         Change::Add { node, base, sum, at } => drop(state.adds.insert((*node, *base), (*at, *sum))),
         Change::ListPush { id, value } => drop(state.items.insert(*id, (value.clone(), None))),
-        Change::ListRemove { id, at } => drop(state.items.insert(*id, (Bytes::new(), Some(*at)))),
+        Change::ListRemove { id, at } => drop(state.items.insert(*id, (Blob::default(), Some(*at)))),
         Change::SetAdd { member, at } => drop(state.members.insert(member.clone(), (*at, true))),
         Change::SetRemove { member, at } => drop(state.members.insert(member.clone(), (*at, false))),
     }
@@ -150,13 +150,13 @@ pub fn seen(s: &State) -> Seen {
         .items
         .iter()
         .filter(|(id, (_, removed))| **id > stamp && removed.is_none())
-        .map(|(_, (v, _))| v.clone())
+        .map(|(_, (v, _))| Bytes::copy_from_slice(v))
         .collect();
     let members: Vec<Bytes> = s
         .members
         .iter()
         .filter(|(_, (_, there))| *there)
-        .map(|(m, _)| m.clone())
+        .map(|(m, _)| Bytes::copy_from_slice(m))
         .collect();
     if !items.is_empty() {
         return Seen::List(items);
@@ -166,11 +166,11 @@ pub fn seen(s: &State) -> Seen {
     }
     match (&s.value, added(s)) {
         (None, None) => Seen::Nothing,
-        (Some(text), None) => Seen::Scalar(text.clone()),
+        (Some(text), None) => Seen::Scalar(Bytes::copy_from_slice(text)),
         (None, Some(sum)) => Seen::Scalar(sum.to_string().into()),
         (Some(text), Some(sum)) => match integer(text) {
             Some(number) => Seen::Scalar((number + sum).to_string().into()),
-            None => Seen::Scalar(text.clone()),
+            None => Seen::Scalar(Bytes::copy_from_slice(text)),
         },
     }
 }
@@ -185,7 +185,7 @@ fn integer(text: &[u8]) -> Option<i64> {
 pub fn owed(commands: &[Command], key: &Key) -> Option<i64> {
     let of_key: Vec<&Command> = commands
         .iter()
-        .filter(|command| command.key == *key.as_bytes())
+        .filter(|command| *command.key == *key.as_bytes())
         .collect();
     let state = join_all(of_key.iter().copied());
     let start = match &state.value {

@@ -260,7 +260,7 @@ fn a_new_frame_of_a_write_older_than_what_is_remembered_is_not_taken() {
     let mut net = forgetful(2);
     let author = net.empty_cache();
     let now = net.clock().wall;
-    let command = author.set(&name("key"), "value".into(), 0, now).unwrap();
+    let command = author.set(&name("key"), "value", 0, now).unwrap();
     run_and_sweep(&mut net, 3 * TTL);
     net.send(0, vec![command]);
     net.run(10);
@@ -272,7 +272,7 @@ fn a_new_frame_of_a_write_older_than_what_is_remembered_is_not_taken() {
 fn a_write_older_than_what_is_remembered_is_confirmed_only_when_a_comparison_has_brought_it() {
     let mut net = forgetful(2);
     let author = net.empty_cache();
-    let old = author.set(&name("old"), "value".into(), 0, net.clock().wall).unwrap();
+    let old = author.set(&name("old"), "value", 0, net.clock().wall).unwrap();
     run_and_sweep(&mut net, 3 * TTL);
     net.nodes[0].cache.apply(&old, net.clock().wall).unwrap();
     let ask = AckRequest {

@@ -4,7 +4,6 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use anyhow::Result;
-use bytes::Bytes;
 use dashmap::DashMap;
 use nats_kvcache::cache::{Cache, Command, Key, Limits, NodeId};
 use nats_kvcache::time;
@@ -57,7 +56,7 @@ impl Size {
         let numbers = self.numbers();
         let keys: Vec<Key> = numbers.iter().map(|number| node::key(*number)).collect();
         let texts: Vec<String> = numbers.iter().map(|number| node::key_text(*number)).collect();
-        let value = Bytes::from(vec![b'w'; VALUE_BYTES]);
+        let value = &[b'w'; VALUE_BYTES][..];
         let text = "w".repeat(VALUE_BYTES);
         let nanos = |work: &mut dyn FnMut()| 1e9 / rate(OPERATIONS, work);
         // The clock is read once per operation, as the handlers of the provider do.
@@ -68,7 +67,7 @@ impl Size {
         });
         let set = nanos(&mut || {
             for key in &keys {
-                let _ = black_box(self.cache.set(key, value.clone(), 0, time::wall()));
+                let _ = black_box(self.cache.set(key, value, 0, time::wall()));
             }
         });
         // Made only now: older than what has just been set, they would change nothing.
@@ -91,12 +90,8 @@ impl Size {
     fn commands(&self, keys: &[Key]) -> Vec<Command> {
         let author = Cache::new(NodeId(78), Limits::default());
         author.clock().observe(self.cache.clock().latest());
-        let value = Bytes::from(vec![b'x'; VALUE_BYTES]);
-        let put = |key: &Key| {
-            author
-                .set(key, value.clone(), 0, time::wall())
-                .expect("within all limits")
-        };
+        let value = &[b'x'; VALUE_BYTES][..];
+        let put = |key: &Key| author.set(key, value, 0, time::wall()).expect("within all limits");
         keys.iter().map(put).collect()
     }
 }

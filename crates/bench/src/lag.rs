@@ -65,7 +65,7 @@ impl Ours {
         for number in first..first + count as u64 {
             let value = value(number);
             let there = || matches!(reader.cache.get(&key(0), time::wall()), Ok(Some(found)) if found == value);
-            samples.push(once(writer.set(&key(0), value.clone()), there).await?);
+            samples.push(once(writer.set(&key(0), &value[..]), there).await?);
         }
         Ok(samples)
     }

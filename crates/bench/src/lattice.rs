@@ -94,8 +94,8 @@ impl Node {
 
     /// A write of a client.
     fn write(&self, now: Now, number: usize, acks: Vec<AckRequest>) -> Input {
-        let value = Bytes::from_static(b"value of 16 byte");
-        let set = self.cache.set(&node::key(number % KEYS), value, 0, now.wall);
+        let key = node::key(number % KEYS);
+        let set = self.cache.set(&key, "value of 16 byte", 0, now.wall);
         Input::Local {
             commands: vec![set.expect("within all limits")],
             acks,

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use bytes::Bytes;
 use nats_kvcache::cache::Key;
 use nats_kvcache::time;
 use testkit::{Lattice, NatsServer, RedisServer};
@@ -68,16 +67,16 @@ pub async fn measure(commands: usize) -> Result<Live> {
 }
 
 /// Value number `number`.
-fn value(number: u64) -> Bytes {
+fn value(number: u64) -> [u8; VALUE_BYTES] {
     let mut bytes = [b'v'; VALUE_BYTES];
     bytes[..8].copy_from_slice(&number.to_be_bytes());
-    Bytes::copy_from_slice(&bytes)
+    bytes
 }
 
 /// Writes the values with these numbers, key after key.
 async fn write(node: &LibraryNode, keys: &[Key], numbers: Range<usize>, written: &AtomicU64) -> Result<()> {
     for number in numbers {
-        node.set(&keys[number % keys.len()], value(number as u64)).await?;
+        node.set(&keys[number % keys.len()], &value(number as u64)).await?;
         written.store(number as u64 + 1, Ordering::Release);
     }
     Ok(())

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
-use bytes::Bytes;
 use nats_kvcache::cache::{Cache, Command, Key, Limits, NodeId};
 use nats_kvcache::nats::{Credentials, Replicated, Replicator, Settings, Subjects};
 use nats_kvcache::replica::{Ack, Keyring, Numbers, SyncState};
@@ -48,10 +47,10 @@ pub fn empty_cache() -> Arc<Cache> {
 /// A cache of `keys` keys with values of `value_bytes`; they expire after so many seconds, 0 for never.
 pub fn filled(keys: usize, value_bytes: usize, expires: u32) -> Arc<Cache> {
     let cache = empty_cache();
-    let value = Bytes::from(vec![b'v'; value_bytes]);
+    let value = vec![b'v'; value_bytes];
     for number in 0..keys {
         cache
-            .set(&key(number), value.clone(), expires, time::wall())
+            .set(&key(number), &value[..], expires, time::wall())
             .expect("within all limits");
     }
     cache
@@ -60,15 +59,11 @@ pub fn filled(keys: usize, value_bytes: usize, expires: u32) -> Arc<Cache> {
 /// The commands of another process that writes `keys` keys, in an order that looks random.
 pub fn commands(keys: usize, value_bytes: usize) -> Vec<Command> {
     let author = Cache::new(NodeId(77), Limits::default());
-    let value = Bytes::from(vec![b'v'; value_bytes]);
+    let value = vec![b'v'; value_bytes];
     let now = time::wall();
     shuffled(keys)
         .into_iter()
-        .map(|number| {
-            author
-                .set(&key(number), value.clone(), 0, now)
-                .expect("within all limits")
-        })
+        .map(|number| author.set(&key(number), &value[..], 0, now).expect("within all limits"))
         .collect()
 }
 
@@ -104,7 +99,7 @@ impl LibraryNode {
     }
 
     /// A write as a caller of the provider makes it: applied here and queued for the peers.
-    pub async fn set(&self, key: &Key, value: Bytes) -> Result<()> {
+    pub async fn set(&self, key: &Key, value: &[u8]) -> Result<()> {
         let command = self.cache.set(key, value, 0, time::wall())?;
         let replicated = self.replicator.replicate(command, Ack::Local, 0).await;
         ensure!(replicated == Replicated::Done, "replication has stopped");

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use bytes::Bytes;
 use nats_kvcache::cache::Key;
 use nats_kvcache::time;
 use testkit::{Lattice, NatsServer};
@@ -48,12 +47,12 @@ async fn flood(nodes: &[LibraryNode; 2], keys: &[Key]) -> Result<(f64, f64)> {
         }
         quantile_us(&mut samples, 0.99)
     });
-    let value = Bytes::from(vec![b'w'; VALUE_BYTES]);
+    let value = [b'w'; VALUE_BYTES];
     let (started, mut written) = (Instant::now(), 0usize);
     while started.elapsed() < RUN {
         let due = (started.elapsed().as_secs_f64() * FLOOD) as usize;
         while written < due {
-            nodes[0].set(&keys[written % KEYS], value.clone()).await?;
+            nodes[0].set(&keys[written % KEYS], &value).await?;
             written += 1;
         }
         tokio::time::sleep(Duration::from_millis(1)).await;

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
-use bytes::Bytes;
 use futures::StreamExt;
 use nats_kvcache::cache::{Command, NodeId};
 use nats_kvcache::nats::Subjects;
@@ -80,8 +79,8 @@ impl Pair {
         let mut commands = Vec::new();
         for number in 0..DIFFERING {
             let key = key((number * (KEYS / DIFFERING) + round) % KEYS);
-            let value = Bytes::from(format!("{:0VALUE_BYTES$}", round + 1));
-            commands.push(caches[number % 2].set(&key, value, 0, time::wall())?);
+            let value = format!("{:0VALUE_BYTES$}", round + 1);
+            commands.push(caches[number % 2].set(&key, &*value, 0, time::wall())?);
         }
         let written = Instant::now();
         while caches[0].root_digest() != caches[1].root_digest() {

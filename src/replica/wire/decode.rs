@@ -9,7 +9,7 @@ use super::{
     Survey, Symbol, Unknown, Want, Welcome, WireError, HEADER_BYTES, MAX_SYMBOLS, SYMBOL_BYTES,
 };
 use crate::cache::{
-    Base, Change, Command, Digest, NodeId, Partition, Position, SeenAdd, Span, Stamp, Time, PARTITIONS,
+    Base, Blob, Change, Command, Digest, NodeId, Partition, Position, SeenAdd, Span, Stamp, Time, PARTITIONS,
 };
 
 /// Bytes of a message as its commands hold them.
@@ -21,6 +21,12 @@ pub(in crate::replica) trait Held<'a> {
 impl<'a> Held<'a> for Bytes {
     fn of(message: &'a Bytes, part: &'a [u8]) -> Self {
         message.slice_ref(part)
+    }
+}
+
+impl<'a> Held<'a> for Blob {
+    fn of(_: &'a Bytes, part: &'a [u8]) -> Self {
+        Blob::new(part)
     }
 }
 

@@ -13,7 +13,7 @@ pub(in crate::replica) use encode::{Chunk, Chunker};
 use bytes::Bytes;
 
 use super::seal::MAX_SEAL_BYTES;
-use crate::cache::{Command, Digest, NodeId, Partition, Position, Span, Time};
+use crate::cache::{Blob, Command, Digest, NodeId, Partition, Position, Span, Time};
 
 /// Newest version of the protocol that this release speaks: the first byte of every message.
 pub const VERSION: u8 = 2;
@@ -70,7 +70,7 @@ impl Header {
 
 /// A batch of commands in the order in which their author made them.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Frame<B = Bytes> {
+pub struct Frame<B = Blob> {
     /// Number of the frame, from 1 for each process start.
     pub seq: u64,
     /// Every receiver says when it has applied the frame.
@@ -105,7 +105,7 @@ pub enum Want {
 
 /// Commands in answer to a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ReplayCommands<B = Bytes> {
+pub struct ReplayCommands<B = Blob> {
     /// Which part of which answer this is.
     pub part: Part,
     /// The responder's hybrid clock.
@@ -400,7 +400,7 @@ pub struct Fragment {
 
 /// Any message. `B` is how the bytes of commands are held, see [`Command`].
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Message<B = Bytes> {
+pub enum Message<B = Blob> {
     /// kind 1, subject `commands`, or `node.{id}` when it was asked for
     Frame(Frame<B>),
     /// kind 2, subject `replay` or `node.{id}`
