@@ -14,7 +14,7 @@ pub const KEYS: u64 = 10_000;
 /// Longest latency that is told apart, in nanoseconds.
 const LONGEST_NS: u64 = 60_000_000_000;
 /// Calls before the measured part of a slice: the provider last ran some slices ago.
-pub const WARM_UP: Duration = Duration::from_millis(100);
+pub const WARM_UP: Duration = Duration::from_millis(30);
 
 /// What is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,8 @@
 //!
 //! The three providers run all the time, each in a lattice of its own on one nats-server, and are called in turns, in
 //! another order each round; two idle while one is measured. They are started anew several times, because each process
-//! has its luck with where its memory lies, which all its samples share. All are called by the same callers over the same
+//! has its luck with where its memory lies, which all its samples share. The slices are short and many: how fast two cores
+//! are that others share changes from tenth to tenth of a second, and what changes between two slices is noise. All are called by the same callers over the same
 //! connection, and every call is signed anew, as a host does. Ours is the release binary with its default
 //! configuration: it replicates, to a lattice in which no peer is there.
 
@@ -23,7 +24,9 @@ const BAR: u8 = 1;
 const START_LIMIT: Duration = Duration::from_secs(30);
 const CONCURRENCY: [u64; 3] = [1, 16, 64];
 /// How often each is measured after a start.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 10;
+/// How long it is measured each time.
+const SLICE: Duration = Duration::from_millis(150);
 /// The places of the three in every list here.
 const OURS: usize = 0;
 const NOOP: usize = 1;
@@ -48,7 +51,7 @@ pub async fn lines(arguments: &Arguments) -> Result<Vec<Line>> {
             Contestant::start(redis_provider, &server, &connection).await?,
         ];
         for cell in &mut cells {
-            cell.measure(&contestants, arguments).await?;
+            cell.measure(&contestants).await?;
         }
     }
     Ok(cells.iter().flat_map(|cell| cell.lines(&redis_name)).collect())
@@ -72,9 +75,9 @@ impl Contestant {
         Ok(Self { process, caller })
     }
 
-    async fn sample(&self, operation: Operation, concurrency: u64, length: Duration) -> Result<Sample> {
+    async fn sample(&self, operation: Operation, concurrency: u64) -> Result<Sample> {
         let before = cpu::seconds_of(self.process.pid())?;
-        let slice = load::slice(&self.caller, operation, concurrency, length).await?;
+        let slice = load::slice(&self.caller, operation, concurrency, SLICE).await?;
         let cpu_seconds = cpu::seconds_of(self.process.pid())? - before;
         Ok(Sample { slice, cpu_seconds })
     }
@@ -103,11 +106,11 @@ impl Cell {
     }
 
     /// Takes the samples of one start.
-    async fn measure(&mut self, contestants: &[Contestant; 3], arguments: &Arguments) -> Result<()> {
+    async fn measure(&mut self, contestants: &[Contestant; 3]) -> Result<()> {
         for _ in 0..ROUNDS {
             let round = self.samples[OURS].len();
             for place in order(round) {
-                let sample = contestants[place].sample(self.operation, self.concurrency, length(arguments));
+                let sample = contestants[place].sample(self.operation, self.concurrency);
                 self.samples[place].push(sample.await?);
             }
         }
@@ -176,12 +179,8 @@ fn starts(arguments: &Arguments) -> usize {
     if arguments.quick {
         1
     } else {
-        5
+        8
     }
-}
-
-fn length(arguments: &Arguments) -> Duration {
-    Duration::from_millis(if arguments.quick { 500 } else { 1_000 })
 }
 
 /// Who is called first, second and third: over the rounds each takes each place, forwards and backwards.
