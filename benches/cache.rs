@@ -3,7 +3,6 @@
 
 use std::hint::black_box;
 
-use bytes::Bytes;
 use criterion::{criterion_group, criterion_main, BatchSize, Criterion, Throughput};
 use nats_kvcache::cache::{Cache, Command, Key, Limits, NodeId};
 use nats_kvcache::replica::wire::{Frame, Message, VERSION};
@@ -17,8 +16,8 @@ fn key(number: usize) -> Key {
 
 fn filled(node: u64) -> (Cache, Vec<Command>) {
     let cache = Cache::new(NodeId(node), Limits::default());
-    let value = Bytes::from_static(b"a value of 32 bytes, all printed");
-    let set = |number| cache.set(&key(number), value.clone(), 0, NOW).expect("a small value");
+    let value = "a value of 32 bytes, all printed";
+    let set = |number| cache.set(&key(number), value, 0, NOW).expect("a small value");
     let commands = (0..KEYS).map(set).collect();
     (cache, commands)
 }
@@ -33,10 +32,8 @@ fn operations(c: &mut Criterion) {
     };
     let mut group = c.benchmark_group("cache");
     group.bench_function("get", |b| b.iter(|| cache.get(black_box(&keys[turn()]), NOW)));
-    let value = Bytes::from_static(b"another value");
-    group.bench_function("set", |b| {
-        b.iter(|| cache.set(black_box(&keys[turn()]), value.clone(), 0, NOW))
-    });
+    let value = "another value";
+    group.bench_function("set", |b| b.iter(|| cache.set(black_box(&keys[turn()]), value, 0, NOW)));
     let counter = Key::shared(b"counter");
     group.bench_function("increment", |b| {
         b.iter(|| cache.increment(&counter, if turn() % 2 == 0 { 1 } else { -1 }, NOW))

@@ -28,13 +28,13 @@ fn key(number: usize) -> Key {
     Key::shared(format!("{number:016}").as_bytes())
 }
 
-fn value(byte: u8) -> Bytes {
-    Bytes::from(vec![byte; 32])
+fn value(byte: u8) -> [u8; 32] {
+    [byte; 32]
 }
 
 fn set(cache: &Cache, number: usize) -> Command {
     cache
-        .set(&key(number), value(b'a'), 0, NOW)
+        .set(&key(number), &value(b'a')[..], 0, NOW)
         .expect("a small value is taken")
 }
 
@@ -100,7 +100,7 @@ fn get((cache, keys): (Cache, Vec<Key>)) -> (Cache, Vec<Key>) {
 fn set_key((cache, keys): (Cache, Vec<Key>)) -> (Cache, Vec<Key>) {
     let value = value(b'b');
     for key in &keys {
-        let _ = black_box(cache.set(black_box(key), value.clone(), 0, NOW));
+        let _ = black_box(cache.set(black_box(key), &value[..], 0, NOW));
     }
     (cache, keys)
 }

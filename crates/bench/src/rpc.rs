@@ -24,7 +24,7 @@ const BAR: u8 = 1;
 const START_LIMIT: Duration = Duration::from_secs(30);
 const CONCURRENCY: [u64; 3] = [1, 16, 64];
 /// How often each is measured after a start.
-const ROUNDS: usize = 10;
+const ROUNDS: usize = 12;
 /// How long it is measured each time.
 const SLICE: Duration = Duration::from_millis(150);
 /// The places of the three in every list here.
