@@ -478,7 +478,6 @@ impl std::fmt::Debug for Entry {
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
     use crate::cache::hash::KeyHash;
 

@@ -380,6 +380,23 @@ mod tests {
         assert_eq!((state.first, state.waiting.len()), (7, 0));
     }
 
+    #[test]
+    fn a_queue_that_was_long_forgets_what_it_held() {
+        let cache = Cache::new(NodeId(1), Limits::default());
+        let queue = Queue::new(1 << 20);
+        let push = |number: usize| assert_eq!(queue.push_now(set(&cache, &number.to_string(), "")), Ok(()));
+        (0..1_000).for_each(push);
+        assert_eq!(queue.take(usize::MAX).commands.len(), 1_000);
+        // The index is still as large as it was, and all of the queue is taken each time.
+        for number in [1, 1, 2] {
+            push(number);
+            assert!(queue.lock().places.capacity() / SPARSE > 1);
+            assert_eq!(queue.take(usize::MAX).commands.len(), 1);
+            assert!(queue.lock().places.is_empty() && queue.lock().hashes.is_empty());
+        }
+        assert_eq!(queue.merged(), 0);
+    }
+
     #[tokio::test]
     async fn a_full_queue_makes_writers_wait_but_not_for_what_is_queued_already() {
         let cache = Cache::new(NodeId(1), Limits::default());

@@ -45,7 +45,7 @@ impl Message {
 }
 
 impl<'a> Message<&'a [u8]> {
-    /// As [`Message::decode`] reads it, without a copy or a counted reference for each key and value.
+    /// As [`Message::decode`] reads it, without a copy of each key and value.
     pub fn borrow(bytes: &'a Bytes) -> Result<Self, WireError> {
         Message::read(bytes)
     }
