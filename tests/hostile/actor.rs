@@ -1,0 +1,1 @@
+//! A linked actor: large answers, many names, crafted keys.

@@ -1,0 +1,1 @@
+//! A peer with the seed that errs.
