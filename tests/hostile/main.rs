@@ -1,5 +1,5 @@
 //! Attacks with real servers and real provider processes: what a stranger on the NATS account, a linked actor, and a
-//! peer that errs can send must not stop, block, grow or change a host more than `docs/SECURITY.md` says.
+//! peer that errs can send must not stop, block, grow or change a host more than the documentation says.
 //!
 //! Every attack is bounded in count and time; all together take less than three minutes.
 
