@@ -38,7 +38,7 @@ fn life(cache: &Cache, number: usize, now: Millis) -> Vec<Command> {
         // Of what never was.
         _ => {}
     }
-    let (deleted, command) = cache.delete(&key, now);
+    let (deleted, command) = cache.delete(&key, now).unwrap();
     assert_eq!(deleted, number % 6 != 5);
     commands.push(command);
     commands

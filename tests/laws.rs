@@ -341,7 +341,7 @@ fn a_counter_that_begins_anew_is_not_taken_for_the_forgotten_one() {
     let (a, b) = (cache(1), cache(2));
     let key = Key::shared(b"counter");
     let add = |amount, now| a.increment(&key, amount, now).unwrap();
-    apply_all(&b, [&add(5, START).1, &a.delete(&key, START + 1).1], START + 1);
+    apply_all(&b, [&add(5, START).1, &a.delete(&key, START + 1).unwrap().1], START + 1);
     let later = START + 2 * 24 * 60 * 60 * 1_000;
     a.sweep(1_024, later);
     assert_eq!((a.entries(), b.entries()), (0, 1), "only one of them has forgotten");
@@ -357,7 +357,7 @@ fn a_counter_that_begins_anew_is_not_taken_for_the_forgotten_one() {
     apply_all(&a, [&third], later + 2);
     assert_eq!(seen(&a, &key, later + 2), Seen::Scalar("10".into()));
     // A deletion ends that counter as well.
-    apply_all(&a, [&b.delete(&key, later + 3).1], later + 3);
+    apply_all(&a, [&b.delete(&key, later + 3).unwrap().1], later + 3);
     apply_all(&a, [&first, &third], later + 3);
     assert_eq!(seen(&a, &key, later + 3), Seen::Nothing);
 }
@@ -369,7 +369,7 @@ fn a_counter_that_stands_on_a_forgotten_deletion_reaches_a_newcomer() {
     for key in [&scalar, &counter] {
         old.set(key, "100", if *key == scalar { 1 } else { 0 }, START).unwrap();
     }
-    old.delete(&counter, START + 1);
+    old.delete(&counter, START + 1).unwrap();
     for key in [&scalar, &counter] {
         old.increment(key, 3, START + 5_000).unwrap();
     }
@@ -389,7 +389,7 @@ fn a_counter_that_stands_on_a_forgotten_deletion_reaches_a_newcomer() {
     }
     assert_eq!(checked_digest(&new), checked_digest(&old));
     // A deletion that nothing builds upon is dropped by the next sweep, and not handed out until then.
-    let (_, lone) = cache(3).delete(&Key::shared(b"lone"), START);
+    let (_, lone) = cache(3).delete(&Key::shared(b"lone"), START).unwrap();
     apply_all(&new, [&lone], later);
     assert_eq!((new.entries(), commands(&new)), (3, held));
     new.sweep(1_024, later);
@@ -400,7 +400,7 @@ fn a_counter_that_stands_on_a_forgotten_deletion_reaches_a_newcomer() {
 fn an_entry_waits_for_its_reset_until_that_can_only_have_been_forgotten() {
     let (author, node) = (cache(1), cache(2));
     let key = Key::shared(b"counter");
-    let (_, deletion) = author.delete(&key, START);
+    let (_, deletion) = author.delete(&key, START).unwrap();
     let (_, addition) = author.increment(&key, 3, START + 10).unwrap();
     apply_all(&node, [&addition], START + 10);
     assert_eq!(seen(&node, &key, START + 10), Seen::Nothing);
@@ -468,7 +468,7 @@ fn a_deletion_holds_against_an_older_write_that_is_still_on_its_way() {
     let (_, one) = a.set_add(&set, "one", START).unwrap();
     let (_, two) = a.set_add(&set, "two", START).unwrap();
     b.apply(&two, START).unwrap();
-    let (there, deletion) = b.delete(&key, START + 10);
+    let (there, deletion) = b.delete(&key, START + 10).unwrap();
     let (removed, removal) = b.set_remove(&set, "one", START + 10).unwrap();
     assert!(!there && !removed, "nothing to be seen yet");
     apply_all(&b, [&write, &one], START + 10);

@@ -5,7 +5,7 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use nats_kvcache::cache::{CacheError, Key, Millis};
+use nats_kvcache::cache::{Cache, CacheError, Key, Limits, Millis, NodeId};
 use proptest::prelude::*;
 use support::{cache, START};
 
@@ -263,21 +263,21 @@ proptest! {
                     None => "none".into(),
                 }),
                 Op::Contains(k) => Ok(node.contains(&key(k), now).to_string()),
-                Op::Delete(k) => Ok(node.delete(&key(k), now).0.to_string()),
+                Op::Delete(k) => node.delete(&key(k), now).map(|(there, _)| there.to_string()),
                 Op::Set(k, text, expires) => node.set(&key(k), bytes(text), *expires, now).map(|_| "ok".into()),
                 Op::Increment(k, amount) => node.increment(&key(k), *amount, now).map(|(sum, _)| sum.to_string()),
                 Op::Push(k, item) => node.list_push(&key(k), bytes(item), now).map(|(length, _)| length.to_string()),
                 Op::Range(k, start, stop) => {
-                    node.list_range(&key(k), *start, *stop, now).map(|items| format!("{:?}", show(items)))
+                    node.list_range(&key(k), *start, *stop, now, usize::MAX).map(|items| format!("{:?}", show(items)))
                 }
                 Op::Remove(k, item) => {
                     node.list_remove(&key(k), item.as_bytes(), now).map(|command| command.is_some().to_string())
                 }
                 Op::Add(k, member) => node.set_add(&key(k), bytes(member), now).map(|(changed, _)| changed.to_string()),
                 Op::Drop(k, member) => node.set_remove(&key(k), bytes(member), now).map(|(changed, _)| changed.to_string()),
-                Op::Members(k) => node.set_members(&key(k), now).map(braces),
-                Op::Union(keys) => node.set_union(&all(keys), now).map(braces),
-                Op::Intersection(keys) => node.set_intersection(&all(keys), now).map(braces),
+                Op::Members(k) => node.set_members(&key(k), now, usize::MAX).map(braces),
+                Op::Union(keys) => node.set_union(&all(keys), now, usize::MAX).map(braces),
+                Op::Intersection(keys) => node.set_intersection(&all(keys), now, usize::MAX).map(braces),
                 Op::Wait(_) => Ok(String::new()),
                 Op::Sweep => {
                     node.sweep(1_024, now);
@@ -303,21 +303,91 @@ fn set_answers_are_sorted() {
     }
     let sorted = ["", "a", "m", "z", "ä"];
     for answer in [
-        node.set_members(&a, START).unwrap(),
-        node.set_union(&[a.clone(), b.clone()], START).unwrap(),
-        node.set_intersection(&[a, b], START).unwrap(),
+        node.set_members(&a, START, usize::MAX).unwrap(),
+        node.set_union(&[a.clone(), b.clone()], START, usize::MAX).unwrap(),
+        node.set_intersection(&[a, b], START, usize::MAX).unwrap(),
     ] {
         assert_eq!(show(answer), sorted);
     }
 }
 
+fn set_of(node: &Cache, name: &str, members: std::ops::Range<usize>) -> Key {
+    let key = Key::shared(name.as_bytes());
+    for member in members {
+        node.set_add(&key, &*format!("{member:06}"), START).unwrap();
+    }
+    key
+}
+
+#[test]
+fn a_set_named_again_and_again_is_looked_at_once() {
+    let node = cache(1);
+    let set = set_of(&node, "set", 0..10_000);
+    let names = vec![set.clone(); 100_000];
+    // Each member counts 6 bytes and 1 for its length. A copy of the set for each name would take 48 GB.
+    let members = node.set_members(&set, START, 70_000).unwrap();
+    assert_eq!(members.len(), 10_000);
+    assert_eq!(node.set_union(&names, START, 70_000), Ok(members.clone()));
+    assert_eq!(node.set_intersection(&names, START, 70_000), Ok(members));
+}
+
+#[test]
+fn answers_stay_within_the_bound_of_the_caller() {
+    let node = cache(1);
+    let (low, high) = (set_of(&node, "low", 0..100), set_of(&node, "high", 60..160));
+    let both = [low.clone(), high];
+    let list = Key::shared(b"list");
+    for n in 0..100 {
+        node.list_push(&list, &*format!("{n:06}"), START).unwrap();
+    }
+    // 7 bytes for each of 100, 160, 40 and 100 elements.
+    type Read<'a> = &'a dyn Fn(usize) -> Result<Vec<Bytes>, CacheError>;
+    let reads: [(usize, Read); 4] = [
+        (700, &|most| node.set_members(&low, START, most)),
+        (1_120, &|most| node.set_union(&both, START, most)),
+        (280, &|most| node.set_intersection(&both, START, most)),
+        (700, &|most| node.list_range(&list, 0, -1, START, most)),
+    ];
+    for (bytes, read) in reads {
+        assert_eq!(read(bytes).unwrap().len(), bytes / 7);
+        let limit = bytes - 1;
+        assert_eq!(read(limit), Err(CacheError::AnswerTooLarge { limit }));
+        let error = read(limit).unwrap_err().to_string();
+        assert!(
+            error.contains(&limit.to_string()) && error.contains("MAX_ANSWER_BYTES"),
+            "{error}"
+        );
+    }
+    // Part of a list that would be too large as a whole.
+    assert_eq!(node.list_range(&list, 0, 9, START, 70).unwrap().len(), 10);
+    // What an intersection is made from may be larger than the bound, and a missing set makes it empty.
+    let missing = Key::shared(b"missing");
+    assert_eq!(node.set_intersection(&[low.clone(), missing], START, 0), Ok(Vec::new()));
+    assert_eq!(
+        node.set_intersection(&[low, list], START, 0),
+        Err(CacheError::WrongType)
+    );
+}
+
+#[test]
+fn keys_that_are_too_long_are_not_deleted_either() {
+    let limits = Limits {
+        max_value_bytes: 100,
+        ..Limits::default()
+    };
+    let node = Cache::new(NodeId(1), limits);
+    let error = node.delete(&Key::shared(&[b'k'; 101]), START).unwrap_err();
+    assert!(matches!(error, CacheError::TooLarge { what: "key", .. }), "{error}");
+    assert_eq!(node.entries(), 0, "nothing is remembered of it");
+}
+
 #[test]
 fn large_arguments_are_refused_and_name_the_setting() {
-    let limits = nats_kvcache::cache::Limits {
+    let limits = Limits {
         max_value_bytes: 100,
-        ..Default::default()
+        ..Limits::default()
     };
-    let node = nats_kvcache::cache::Cache::new(nats_kvcache::cache::NodeId(1), limits);
+    let node = Cache::new(NodeId(1), limits);
     let error = node
         .set(&Key::shared(b"k"), &[b'x'; 101][..], 0, START)
         .unwrap_err()

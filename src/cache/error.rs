@@ -25,6 +25,12 @@ pub enum CacheError {
     /// A set operation over no sets.
     #[error("at least one set name is required, got an empty list")]
     NoKeys,
+    /// A read whose answer would be too large; it is given up where that shows.
+    #[error("the answer would be larger than the limit of {limit} bytes (setting MAX_ANSWER_BYTES)")]
+    AnswerTooLarge {
+        /// The limit in bytes.
+        limit: usize,
+    },
     /// An argument is larger than the configured limit.
     #[error("{what} of {length} bytes is larger than the limit of {limit} bytes (setting {setting})")]
     TooLarge {

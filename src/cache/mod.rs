@@ -33,4 +33,4 @@ pub use partition::Digest;
 pub use stamp::{Clock, Millis, NodeId, Stamp, Time};
 
 mod store;
-pub use store::{Cache, Limits};
+pub use store::{answer_bytes, Cache, Limits};

@@ -20,6 +20,7 @@ use super::nodes::Nodes;
 use super::partition::{Digest, PartitionStats};
 use super::prefetch::{ahead, prefetch, AT_ONCE};
 use super::scalar::{self, Moment, View};
+use super::set::Set;
 use super::stamp::{Clock, Millis, NodeId, Stamp, Time};
 use super::state::{KeyState, Kind, State};
 
@@ -114,72 +115,103 @@ impl Cache {
             }),
             Some(_) => Err(CacheError::WrongType),
         })
-        .unwrap_or(Ok(None))
     }
 
     /// Whether the key exists, with any type (Redis EXISTS).
     pub fn contains(&self, key: &Key, now: Millis) -> bool {
         let moment = self.moment(now);
-        self.read(key, |state| state.kind(moment).is_some()).unwrap_or(false)
+        self.read(key, |state| state.kind(moment).is_some())
     }
 
-    /// Items `start..=stop` of a list; negative indices count from the end (Redis LRANGE).
-    pub fn list_range(&self, key: &Key, start: i32, stop: i32, now: Millis) -> Result<Vec<Bytes>, CacheError> {
+    /// Items `start..=stop` of a list; negative indices count from the end (Redis LRANGE). An error where they take more
+    /// than `max_bytes` ([`answer_bytes`]).
+    pub fn list_range(
+        &self,
+        key: &Key,
+        start: i32,
+        stop: i32,
+        now: Millis,
+        max_bytes: usize,
+    ) -> Result<Vec<Bytes>, CacheError> {
         let moment = self.moment(now);
-        self.read(key, |state| match state.kind(moment) {
-            Some(Kind::List) => Ok(state
-                .list()
-                .into_iter()
-                .flat_map(|list| list.range(start, stop))
-                .map(|i| i.value.to_bytes())
-                .collect()),
-            None => Ok(Vec::new()),
-            Some(_) => Err(CacheError::WrongType),
+        self.read(key, |state| {
+            expect_kind(state, Kind::List, moment)?;
+            let items = state.list().into_iter().flat_map(|list| list.range(start, stop));
+            copied(items.map(|item| &item.value), max_bytes)
         })
-        .unwrap_or_else(|| Ok(Vec::new()))
     }
 
-    /// The members of a set, sorted (Redis SMEMBERS).
-    pub fn set_members(&self, key: &Key, now: Millis) -> Result<Vec<Bytes>, CacheError> {
-        let moment = self.moment(now);
-        self.read(key, |state| match state.kind(moment) {
-            Some(Kind::Set) => Ok(state
-                .set()
-                .into_iter()
-                .flat_map(|set| set.iter())
-                .map(Blob::to_bytes)
-                .collect()),
-            None => Ok(Vec::new()),
-            Some(_) => Err(CacheError::WrongType),
-        })
-        .unwrap_or_else(|| Ok(Vec::new()))
+    /// The members of a set, sorted (Redis SMEMBERS). An error where they take more than `max_bytes`
+    /// ([`answer_bytes`]).
+    pub fn set_members(&self, key: &Key, now: Millis, max_bytes: usize) -> Result<Vec<Bytes>, CacheError> {
+        self.look_at_set(key, now, |set| copied(set.into_iter().flat_map(Set::iter), max_bytes))?
     }
 
-    /// Members of any of the sets, sorted (Redis SUNION).
-    pub fn set_union(&self, keys: &[Key], now: Millis) -> Result<Vec<Bytes>, CacheError> {
+    /// Members of any of the sets, sorted (Redis SUNION). An error where they take more than `max_bytes`
+    /// ([`answer_bytes`]).
+    ///
+    /// Each set is looked at once and by itself, however often it is named: what is held of all of them together is the
+    /// answer so far and the set just looked at, each within the bound.
+    pub fn set_union(&self, keys: &[Key], now: Millis, max_bytes: usize) -> Result<Vec<Bytes>, CacheError> {
         let mut union = BTreeSet::new();
-        for set in self.all_sets(keys, now)? {
-            union.extend(set);
+        let mut bytes = 0usize;
+        for (_, key) in self.sets_by_size(keys, now)?.into_iter().rev() {
+            for member in self.set_members(key, now, max_bytes)? {
+                let more = answer_bytes(member.len());
+                if union.insert(member) {
+                    bytes = bytes.saturating_add(more);
+                    within(bytes, max_bytes)?;
+                }
+            }
         }
         Ok(union.into_iter().collect())
     }
 
-    /// Members of all of the sets, sorted (Redis SINTER).
-    pub fn set_intersection(&self, keys: &[Key], now: Millis) -> Result<Vec<Bytes>, CacheError> {
-        let mut sets = self.all_sets(keys, now)?.into_iter();
-        let mut common = sets.next().unwrap_or_default();
-        for set in sets {
-            common.retain(|member| set.binary_search(member).is_ok());
+    /// Members of all of the sets, sorted (Redis SINTER). An error where they take more than `max_bytes`
+    /// ([`answer_bytes`]).
+    ///
+    /// Of the smallest set a copy is made, which the others are asked about one by one.
+    pub fn set_intersection(&self, keys: &[Key], now: Millis, max_bytes: usize) -> Result<Vec<Bytes>, CacheError> {
+        let sets = self.sets_by_size(keys, now)?;
+        let [(smallest, first), others @ ..] = &sets[..] else {
+            return Err(CacheError::NoKeys);
+        };
+        if *smallest == 0 {
+            return Ok(Vec::new());
         }
+        let mut common = match others {
+            [] => return self.set_members(first, now, max_bytes),
+            _ => self.set_members(first, now, usize::MAX)?,
+        };
+        for (_, key) in others {
+            self.look_at_set(key, now, |set| {
+                common.retain(|member| set.is_some_and(|set| set.contains(member)));
+            })?;
+        }
+        within(common.iter().map(|member| answer_bytes(member.len())).sum(), max_bytes)?;
         Ok(common)
     }
 
-    /// All inputs are looked at before any is used: another type is an error even where the answer is empty anyway.
-    fn all_sets(&self, keys: &[Key], now: Millis) -> Result<Vec<Vec<Bytes>>, CacheError> {
+    /// Each of the keys once with the number of members there, smallest first. All of them are looked at before any is
+    /// used: another type is an error even where the answer is empty anyway.
+    fn sets_by_size<'k>(&self, keys: &'k [Key], now: Millis) -> Result<Vec<(usize, &'k Key)>, CacheError> {
         if keys.is_empty() {
             return Err(CacheError::NoKeys);
         }
-        keys.iter().map(|key| self.set_members(key, now)).collect()
+        let distinct: BTreeSet<&Key> = keys.iter().collect();
+        let sized = |key| self.look_at_set(key, now, |set| (set.map_or(0, |set| set.present), key));
+        let mut sets = distinct.into_iter().map(sized).collect::<Result<Vec<_>, _>>()?;
+        sets.sort_unstable();
+        Ok(sets)
+    }
+
+    /// Shows the set at `key`, under its lock, or `None` where nothing is.
+    fn look_at_set<T>(&self, key: &Key, now: Millis, look: impl FnOnce(Option<&Set>) -> T) -> Result<T, CacheError> {
+        let moment = self.moment(now);
+        self.read(key, |state| {
+            expect_kind(state, Kind::Set, moment)?;
+            Ok(look(state.set()))
+        })
     }
 
     // --- writes
@@ -215,13 +247,14 @@ impl Cache {
 
     /// Deletes a key of any type (Redis DEL). Returns whether there was something to delete. The deletion is written in
     /// any case: a value stamped before it may be on its way here.
-    pub fn delete(&self, key: &Key, now: Millis) -> (bool, Command) {
-        let deleted = self.write(key, now, |state, at| {
+    pub fn delete(&self, key: &Key, now: Millis) -> Result<(bool, Command), CacheError> {
+        // A key that was never written is remembered too.
+        self.check_length("key", key.as_bytes())?;
+        self.write(key, now, |state, at| {
             let there = state.kind(self.moment_of(at)).is_some();
             Ok((there, Some(Change::Delete { at, seen: state.seen() })))
-        });
-        let (there, command) = deleted.expect("a delete refuses nothing");
-        (there, command.expect("a delete always writes"))
+        })
+        .map(|(there, command)| (there, command.expect("a delete always writes")))
     }
 
     /// Adds to a counter and returns its new value (Redis INCRBY, within i32).
@@ -704,13 +737,13 @@ impl Cache {
         &self.partitions[partition.0 as usize]
     }
 
-    fn read<T>(&self, key: &Key, look: impl FnOnce(State<'_>) -> T) -> Option<T> {
+    fn read<T>(&self, key: &Key, look: impl FnOnce(State<'_>) -> T) -> T {
         let key = key.as_bytes();
         let home = Home::of(key);
         let shard = self.map.shards()[home.partition.0 as usize].read();
         fetch_bucket(&shard, home.hash);
-        let (entry, _) = shard.get(home.hash.0, |(known, _)| known.key() == key)?;
-        Some(look(entry.state(&self.nodes)))
+        let found = shard.get(home.hash.0, |(known, _)| known.key() == key);
+        look(found.map_or(State::NEW, |(entry, _)| entry.state(&self.nodes)))
     }
 
     /// One local operation: `decide` sees the key's state and a fresh stamp, and may answer with a change of it.
@@ -792,6 +825,34 @@ impl Cache {
             setting: "MAX_VALUE_BYTES",
         })
     }
+}
+
+/// What an element of so many bytes counts in an answer: its bytes, and its length as MessagePack writes it.
+pub fn answer_bytes(length: usize) -> usize {
+    let head = match length {
+        0..32 => 1,
+        32..0x100 => 2,
+        0x100..0x1_0000 => 3,
+        _ => 5,
+    };
+    length.saturating_add(head)
+}
+
+fn within(bytes: usize, limit: usize) -> Result<(), CacheError> {
+    if bytes <= limit {
+        return Ok(());
+    }
+    Err(CacheError::AnswerTooLarge { limit })
+}
+
+/// Copies of all elements, as long as they stay within `max_bytes`.
+fn copied<'a>(elements: impl Iterator<Item = &'a Blob>, max_bytes: usize) -> Result<Vec<Bytes>, CacheError> {
+    let mut bytes = 0usize;
+    let copy = |element: &Blob| {
+        bytes = bytes.saturating_add(answer_bytes(element.len()));
+        within(bytes, max_bytes).map(|()| element.to_bytes())
+    };
+    elements.map(copy).collect()
 }
 
 /// Asks the processor to fetch the bucket in which a key with this hash is looked for first: so it comes at the same time

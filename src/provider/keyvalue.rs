@@ -36,7 +36,7 @@ impl KvCacheProvider {
     async fn delete<TS: ToString + ?Sized + Sync>(&self, ctx: &Context, name: &TS) -> RpcResult<bool> {
         let (key, acks) = self.named(ctx, name)?;
         self.catch_up(acks).await?;
-        let (deleted, command) = self.cache().delete(&key, time::wall());
+        let (deleted, command) = self.cache().delete(&key, time::wall()).map_err(refused)?;
         self.replicate(acks, command).await?;
         Ok(deleted)
     }
@@ -105,7 +105,7 @@ impl KeyValue for KvCacheProvider {
         self.catch_up(acks).await?;
         texts(
             self.cache()
-                .list_range(&key, arg.start, arg.stop, time::wall())
+                .list_range(&key, arg.start, arg.stop, time::wall(), usize::MAX)
                 .map_err(refused)?,
         )
     }
@@ -141,19 +141,31 @@ impl KeyValue for KvCacheProvider {
     async fn set_intersection(&self, ctx: &Context, arg: &StringList) -> RpcResult<StringList> {
         let (keys, acks) = self.keys(ctx, arg)?;
         self.catch_up(acks).await?;
-        texts(self.cache().set_intersection(&keys, time::wall()).map_err(refused)?)
+        texts(
+            self.cache()
+                .set_intersection(&keys, time::wall(), usize::MAX)
+                .map_err(refused)?,
+        )
     }
 
     async fn set_query<TS: ToString + ?Sized + Sync>(&self, ctx: &Context, arg: &TS) -> RpcResult<StringList> {
         let (key, acks) = self.named(ctx, arg)?;
         self.catch_up(acks).await?;
-        texts(self.cache().set_members(&key, time::wall()).map_err(refused)?)
+        texts(
+            self.cache()
+                .set_members(&key, time::wall(), usize::MAX)
+                .map_err(refused)?,
+        )
     }
 
     async fn set_union(&self, ctx: &Context, arg: &StringList) -> RpcResult<StringList> {
         let (keys, acks) = self.keys(ctx, arg)?;
         self.catch_up(acks).await?;
-        texts(self.cache().set_union(&keys, time::wall()).map_err(refused)?)
+        texts(
+            self.cache()
+                .set_union(&keys, time::wall(), usize::MAX)
+                .map_err(refused)?,
+        )
     }
 
     async fn set_clear<TS: ToString + ?Sized + Sync>(&self, ctx: &Context, arg: &TS) -> RpcResult<bool> {

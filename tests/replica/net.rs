@@ -314,7 +314,7 @@ impl Net {
 
     pub fn delete(&mut self, node: usize, key: &str) {
         let now = self.clock().wall;
-        let (_, command) = self.nodes[node].cache.delete(&name(key), now);
+        let (_, command) = self.nodes[node].cache.delete(&name(key), now).unwrap();
         self.send(node, vec![command]);
     }
 

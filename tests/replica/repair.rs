@@ -129,7 +129,7 @@ fn a_gap_whose_author_is_gone_is_filled_by_whoever_has_it_while_others_go_on_wri
     let has = |net: &Net, node: usize| {
         let members = net.nodes[node]
             .cache
-            .set_members(&name("set"), net.clock().wall)
+            .set_members(&name("set"), net.clock().wall, usize::MAX)
             .unwrap();
         members.contains(&Bytes::from("lost"))
     };
@@ -436,7 +436,7 @@ fn differences_of_all_types_are_found_on_both_sides() {
                 2 => drop(cache.list_push(&name("list"), Bytes::from(format!("{node} {n}")), now)),
                 3 => drop(cache.set_add(&name("set"), Bytes::from(format!("{}", n % 50)), now)),
                 4 => drop(cache.set_remove(&name("set"), Bytes::from(format!("{}", n % 30)), now)),
-                _ => drop(cache.delete(&key, now)),
+                _ => drop(cache.delete(&key, now).unwrap()),
             }
         }
     }

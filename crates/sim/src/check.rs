@@ -146,7 +146,10 @@ impl World {
         let node = self.living().nth(chosen).expect("one of them");
         let now = self.clock(node).wall;
         for number in 0..SHARED_KEYS {
-            let (_, command) = self.nodes[node].cache.delete(&shared_key(number), now);
+            let (_, command) = self.nodes[node]
+                .cache
+                .delete(&shared_key(number), now)
+                .expect("a short key");
             self.nodes[node].queue.push(command);
         }
         self.flush(node);

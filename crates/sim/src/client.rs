@@ -24,7 +24,7 @@ pub fn perform(cache: &Cache, key: &Key, write: &Write, now: Millis) -> Result<O
     let bytes = |text: &String| Bytes::from(text.clone());
     match write {
         Write::Set { value, expires } => cache.set(key, bytes(value), *expires, now).map(Some),
-        Write::Delete => Ok(Some(cache.delete(key, now).1)),
+        Write::Delete => cache.delete(key, now).map(|(_, command)| Some(command)),
         Write::Increment(amount) => cache.increment(key, *amount, now).map(|(_, command)| Some(command)),
         Write::Push(value) => cache
             .list_push(key, bytes(value), now)
@@ -51,7 +51,10 @@ pub fn seen(cache: &Cache, key: &Key, now: Millis) -> Seen {
     let seen = if let Ok(Some(value)) = cache.get(key, now) {
         Seen::Scalar(value)
     } else {
-        match (cache.list_range(key, 0, -1, now), cache.set_members(key, now)) {
+        match (
+            cache.list_range(key, 0, -1, now, usize::MAX),
+            cache.set_members(key, now, usize::MAX),
+        ) {
             (Ok(items), _) if !items.is_empty() => Seen::List(items),
             (_, Ok(members)) if !members.is_empty() => Seen::Set(members),
             _ => Seen::Nothing,

@@ -334,7 +334,7 @@ pub fn churn(arguments: &ChurnArguments) -> Result<()> {
     println!("{} {}", resident_bytes()?, cache.entries());
     for number in 0..arguments.keys {
         cache.set(&key(number), value(number), 0, clock.now)?;
-        let (deleted, _) = cache.delete(&key(number), clock.now);
+        let (deleted, _) = cache.delete(&key(number), clock.now).expect("a short key");
         ensure!(deleted, "a key that was just set is not there");
         if number % CHURN_PER_MS == CHURN_PER_MS - 1 {
             clock.advance(&cache);
