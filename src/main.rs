@@ -19,11 +19,5 @@ struct Arguments {}
 fn main() -> ExitCode {
     nats_kvcache::provider::Allocator::configure();
     let Arguments {} = Arguments::parse();
-    match nats_kvcache::provider::run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("nats-kvcache: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    nats_kvcache::provider::run()
 }

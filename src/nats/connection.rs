@@ -1,16 +1,16 @@
 //! The connection to NATS: options, credentials, events and subscriptions.
 
-use std::fmt;
-use std::str::FromStr;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use async_nats::{Client, ConnectOptions, Event, ServerAddr};
-use percent_encoding::percent_decode_str;
+use async_nats::{Client, ClientError, ConnectOptions, Event};
 use tokio::sync::{mpsc, watch};
 
+use super::address::{parse, without_user};
+use super::credentials::{Credentials, Tls};
 use super::inbox::{Drain, Inbox};
+use super::reconnect::{explain, Backoff, Reasons};
 use super::subjects::Subjects;
 use crate::cache::{Millis, NodeId};
 use crate::time;
@@ -22,11 +22,11 @@ const SUBSCRIPTION_CAPACITY: usize = 4 << 10;
 /// Messages that wait to be written to the socket, of 256 KiB at most each.
 const CLIENT_CAPACITY: usize = 64;
 
-/// Between two warnings about a server that stays away.
-const WARNING_INTERVAL_MS: Millis = 30_000;
-
 const PING_INTERVAL: Duration = Duration::from_secs(10);
-const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(2);
+
+/// At most this many lines about errors of the server, and as many about a connection that comes and goes, per interval.
+const LINES_PER_INTERVAL: u32 = 5;
+const LINES_INTERVAL_MS: Millis = 30_000;
 
 /// What can go wrong before replication runs.
 #[derive(Debug, thiserror::Error)]
@@ -42,32 +42,25 @@ pub enum NatsError {
     /// Not a seed.
     #[error("the user seed is not a valid nkey seed ({0})")]
     Seed(String),
+    /// A file that cannot be used.
+    #[error("file '{file}': {reason}")]
+    File {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The client library refuses to subscribe or to connect.
     #[error("cannot use the NATS connection: {0}")]
     Client(String),
 }
 
-/// How this node proves to NATS who it is.
-#[derive(Clone, PartialEq, Eq, Default)]
-pub enum Credentials {
-    /// Not at all, or by user and password in the address.
-    #[default]
-    None,
-    /// User JWT, and the seed that signs the server's nonce.
-    Jwt {
-        /// The JWT.
-        jwt: String,
-        /// The seed.
-        seed: String,
-    },
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Credentials::None => "none",
-            Credentials::Jwt { .. } => "user JWT",
-        })
+impl NatsError {
+    pub(super) fn file(file: &Path, reason: String) -> Self {
+        NatsError::File {
+            file: file.display().to_string(),
+            reason,
+        }
     }
 }
 
@@ -93,23 +86,36 @@ impl Connection {
     pub async fn open(
         servers: &[String],
         credentials: &Credentials,
+        tls: &Tls,
         subjects: &Subjects,
         node: NodeId,
         inbox: &Inbox,
     ) -> Result<Self, NatsError> {
         let addresses = servers
             .iter()
-            .map(|server| parse_address(server))
+            .map(|server| parse(server))
             .collect::<Result<Vec<_>, _>>()?;
         let (sender, events) = mpsc::unbounded_channel();
         let (is_up, up) = watch::channel(false);
-        let shared = Arc::new((is_up, AtomicU64::new(0)));
-        let options = options(credentials, &addresses)?
+        let watcher = Arc::new(Watcher {
+            sender,
+            up: is_up,
+            told: Mutex::default(),
+        });
+        let (on_event, on_attempt) = (watcher.clone(), watcher);
+        let options = tls
+            .apply(credentials.options(&addresses)?)?
             .name(format!("nats-kvcache {node}"))
             .event_callback(move |event| {
-                let (sender, shared) = (sender.clone(), shared.clone());
-                async move { note_event(&event, &sender, &shared.0, &shared.1) }
+                let watcher = on_event.clone();
+                async move { watcher.note(&event) }
+            })
+            // Only looks at what has failed: which server is next is left to the client library.
+            .reconnect_to_server_callback(move |servers, _| {
+                on_attempt.attempt(&servers);
+                async { None }
             });
+        let options = with_limits(options);
         let addresses = addresses.into_iter().map(without_user).collect::<Result<Vec<_>, _>>()?;
         let client = options
             .connect(addresses)
@@ -135,115 +141,113 @@ impl Connection {
     }
 }
 
-fn options(credentials: &Credentials, addresses: &[ServerAddr]) -> Result<ConnectOptions, NatsError> {
-    let options = ConnectOptions::new()
+fn with_limits(options: ConnectOptions) -> ConnectOptions {
+    let backoff = Mutex::new(Backoff::default());
+    options
         .no_echo()
         .retry_on_initial_connect()
         .ping_interval(PING_INTERVAL)
         .client_capacity(CLIENT_CAPACITY)
         .subscription_capacity(SUBSCRIPTION_CAPACITY)
-        .reconnect_delay_callback(reconnect_delay);
-    Ok(match credentials {
-        Credentials::None => match addresses.iter().find(|address| address.has_user_pass()) {
-            Some(address) => with_user_of(options, address),
-            None => options,
-        },
-        Credentials::Jwt { jwt, seed } => {
-            let key = nkeys::KeyPair::from_seed(seed).map_err(|error| NatsError::Seed(error.to_string()))?;
-            let key = Arc::new(key);
-            options.jwt(jwt.clone(), move |nonce| {
-                let key = key.clone();
-                async move { key.sign(&nonce).map_err(async_nats::AuthError::new) }
-            })
+        .reconnect_delay_callback(move |attempt| {
+            let mut backoff = backoff.lock().unwrap_or_else(PoisonError::into_inner);
+            Duration::from_millis(backoff.delay(attempt, time::mono()))
+        })
+}
+
+/// Watches the connection, for the replicator and for the log.
+struct Watcher {
+    sender: mpsc::UnboundedSender<ConnectionEvent>,
+    up: watch::Sender<bool>,
+    told: Mutex<Told>,
+}
+
+/// What the log has been told.
+#[derive(Default)]
+struct Told {
+    reasons: Reasons,
+    changes: Lines,
+    server_errors: Lines,
+}
+
+/// A bound on lines that a server can cause as often as it likes.
+#[derive(Default)]
+struct Lines {
+    since: Millis,
+    written: u32,
+    suppressed: u64,
+}
+
+impl Lines {
+    /// `Some(how many were left out since the last line)` if a line may be written now.
+    fn pass(&mut self, now: Millis) -> Option<u64> {
+        if now >= self.since + LINES_INTERVAL_MS {
+            (self.since, self.written) = (now, 0);
         }
-    })
-}
-
-/// How long to wait before an attempt, the first of which is number 1 and is made at once.
-fn reconnect_delay(attempt: usize) -> Duration {
-    match attempt.checked_sub(2) {
-        None => Duration::ZERO,
-        Some(failed) => Duration::from_millis(50 << failed.min(8)).min(MAX_RECONNECT_DELAY),
-    }
-}
-
-/// The client library does not read the user of an address: `user:password@`, or `token@` alone.
-fn with_user_of(options: ConnectOptions, address: &ServerAddr) -> ConnectOptions {
-    let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-    let user = decode(address.username().unwrap_or_default());
-    match address.password() {
-        Some(password) => options.user_and_password(user, decode(password)),
-        None => options.token(user),
-    }
-}
-
-/// The client library writes addresses to its debug log as they are.
-fn without_user(address: ServerAddr) -> Result<ServerAddr, NatsError> {
-    let mut url = address.into_inner();
-    let host = url.host_str().unwrap_or_default().to_owned();
-    let failed = |reason: &dyn fmt::Display| NatsError::Address {
-        address: host.clone(),
-        reason: reason.to_string(),
-    };
-    if url.set_username("").and_then(|()| url.set_password(None)).is_err() {
-        return Err(failed(&"it has no place for a user"));
-    }
-    ServerAddr::from_url(url).map_err(|error| failed(&error))
-}
-
-fn parse_address(address: &str) -> Result<ServerAddr, NatsError> {
-    ServerAddr::from_str(address).map_err(|error| NatsError::Address {
-        address: without_credentials(address).into(),
-        reason: error.to_string(),
-    })
-}
-
-/// Whether a text is the address of a NATS server.
-pub fn is_address(address: &str) -> bool {
-    !address.is_empty() && parse_address(address).is_ok()
-}
-
-/// An address as it may be shown: what stands before `@` can be a password.
-pub fn without_credentials(address: &str) -> &str {
-    address.rsplit('@').next().unwrap_or(address)
-}
-
-fn note_event(
-    event: &Event,
-    sender: &mpsc::UnboundedSender<ConnectionEvent>,
-    up: &watch::Sender<bool>,
-    quiet_until: &AtomicU64,
-) {
-    let happened = match event {
-        Event::Connected => ConnectionEvent::Up,
-        Event::Disconnected => ConnectionEvent::Down,
-        Event::SlowConsumer(_) => ConnectionEvent::MessagesLost,
-        Event::ServerError(error) => {
-            tracing::warn!(%error, "the NATS server reports an error to the replication connection");
-            return;
+        if self.written >= LINES_PER_INTERVAL {
+            self.suppressed += 1;
+            return None;
         }
-        Event::ClientError(error) => {
-            // One line now and then for a server that stays away.
-            let now = time::mono();
-            if now >= quiet_until.load(Ordering::Relaxed) {
-                quiet_until.store(now + WARNING_INTERVAL_MS, Ordering::Relaxed);
-                tracing::warn!(%error, "the replication connection does not work; going on to try");
+        self.written += 1;
+        Some(std::mem::take(&mut self.suppressed))
+    }
+}
+
+impl Watcher {
+    fn note(&self, event: &Event) {
+        let happened = match event {
+            Event::Connected => ConnectionEvent::Up,
+            Event::Disconnected => ConnectionEvent::Down,
+            Event::SlowConsumer(_) => ConnectionEvent::MessagesLost,
+            Event::ServerError(error) => {
+                if let Some(suppressed) = self.told(|told| told.server_errors.pass(time::mono())) {
+                    tracing::warn!(%error, suppressed, "the NATS server reports an error to the replication connection");
+                }
+                return;
             }
-            return;
+            // Other reasons are remembered with the servers, see `attempt`.
+            Event::ClientError(ClientError::Other(error)) if error.starts_with("DNS") => {
+                self.warn(self.told(|told| told.reasons.tell(explain(&error.to_lowercase()), time::mono())));
+                return;
+            }
+            // Closed is what this process asked for.
+            Event::ClientError(_) | Event::LameDuckMode | Event::Draining | Event::Closed => return,
+        };
+        if let Some(suppressed) = self.told(|told| told.changes.pass(time::mono())) {
+            match happened {
+                ConnectionEvent::Up => tracing::info!(suppressed, "replication connection is up"),
+                ConnectionEvent::Down => {
+                    tracing::warn!(
+                        suppressed,
+                        "replication connection is down; serving on, reconciling later"
+                    )
+                }
+                ConnectionEvent::MessagesLost => {
+                    tracing::warn!(suppressed, "messages of peers were dropped; reconciling")
+                }
+            }
         }
-        // Closed is what this process asked for.
-        Event::LameDuckMode | Event::Draining | Event::Closed => return,
-    };
-    match happened {
-        ConnectionEvent::Up => tracing::info!("replication connection is up"),
-        ConnectionEvent::Down => tracing::warn!("replication connection is down; serving on, reconciling later"),
-        ConnectionEvent::MessagesLost => tracing::warn!("messages of peers were dropped; reconciling"),
+        if happened != ConnectionEvent::MessagesLost {
+            self.up.send_replace(happened == ConnectionEvent::Up);
+        }
+        // The receiver is gone only when replication has stopped.
+        let _ = self.sender.send(happened);
     }
-    if happened != ConnectionEvent::MessagesLost {
-        up.send_replace(happened == ConnectionEvent::Up);
+
+    /// Before an attempt to connect.
+    fn attempt(&self, servers: &[async_nats::Server]) {
+        self.warn(self.told(|told| told.reasons.of(servers, time::mono())));
     }
-    // The receiver is gone only when replication has stopped.
-    let _ = sender.send(happened);
+
+    fn warn(&self, reason: Option<String>) {
+        if let Some(reason) = reason {
+            tracing::warn!("the replication connection does not work, going on to try: {reason}");
+        }
+    }
+
+    fn told<T>(&self, look: impl FnOnce(&mut Told) -> T) -> T {
+        look(&mut self.told.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 #[cfg(test)]
@@ -251,8 +255,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_attempt_is_made_at_once_and_later_ones_at_longer_and_longer_intervals() {
-        let delays = [1, 2, 3, 4, 7, 8, 100, usize::MAX].map(|attempt| reconnect_delay(attempt).as_millis());
-        assert_eq!(delays, [0, 50, 100, 200, 1_600, 2_000, 2_000, 2_000]);
+    fn lines_are_bounded_and_the_others_counted() {
+        let mut lines = Lines::default();
+        let burst: Vec<_> = (0..100).map(|now| lines.pass(now)).collect();
+        assert_eq!(burst.iter().flatten().count(), LINES_PER_INTERVAL as usize);
+        assert_eq!(lines.pass(LINES_INTERVAL_MS), Some(100 - u64::from(LINES_PER_INTERVAL)));
+        assert_eq!(lines.pass(LINES_INTERVAL_MS), Some(0));
     }
 }

@@ -3,12 +3,18 @@
 //! One task owns the state machine. It selects over connection events, messages, local commands and the deadline, and
 //! performs what the machine asks for.
 
+mod address;
 mod connection;
+mod credentials;
 mod inbox;
 mod queue;
+mod reconnect;
 mod replicator;
 mod subjects;
 
-pub use connection::{is_address, without_credentials, Credentials, NatsError};
+pub use address::{check_address, without_credentials};
+pub use connection::NatsError;
+pub use credentials::{check_authorities, check_certificate, check_credentials_file, Credentials, Tls};
+pub use reconnect::explain;
 pub use replicator::{Replicated, Replicator, Settings};
 pub use subjects::{SubjectError, Subjects};

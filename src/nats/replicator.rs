@@ -9,7 +9,8 @@ use bytes::Bytes;
 use tokio::sync::{oneshot, watch, Mutex};
 use tokio::task::JoinHandle;
 
-use super::connection::{Connection, ConnectionEvent, Credentials, NatsError};
+use super::connection::{Connection, ConnectionEvent, NatsError};
+use super::credentials::{Credentials, Tls};
 use super::inbox::{Drain, Inbox};
 use super::queue::{Queue, Taken, Waiting};
 use super::subjects::{replay_group, Subjects};
@@ -44,6 +45,8 @@ pub struct Settings {
     pub servers: Vec<String>,
     /// Credentials for NATS.
     pub credentials: Credentials,
+    /// Certificates for the connection.
+    pub tls: Tls,
     /// The subjects.
     pub subjects: Subjects,
     /// Name of the host, for peers to show.
@@ -91,6 +94,7 @@ impl Replicator {
         let connection = Connection::open(
             &settings.servers,
             &settings.credentials,
+            &settings.tls,
             &settings.subjects,
             node,
             &inbox,

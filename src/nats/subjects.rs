@@ -10,11 +10,16 @@ pub(super) fn replay_group(keyring: &Keyring) -> String {
     format!("replay.{VERSION}.{}", keyring.domain())
 }
 
+/// Longest subject. A request names two of them in one line of the protocol, of which a server reads 4,096 bytes.
+const MAX_SUBJECT_BYTES: usize = 1_024;
+
+/// What stands behind the root at most: `.node.{node}.{request}`.
+const MAX_SUFFIX_BYTES: usize = ".node.".len() + 16 + ".".len() + 20;
+
 /// Why a text cannot be used as a subject.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("'{subject}' is not a NATS subject to publish on: {reason}")]
+#[error("it cannot be used as a subject: {reason}")]
 pub struct SubjectError {
-    subject: String,
     reason: &'static str,
 }
 
@@ -55,6 +60,27 @@ impl Subjects {
             replay: subject.into(),
             ..self
         })
+    }
+
+    /// Whether the subjects can be used together, and are not too long for a server.
+    pub fn check(&self) -> Result<(), SubjectError> {
+        let below = |name: &str| {
+            let rest = self
+                .replay
+                .strip_prefix(&self.root)
+                .and_then(|rest| rest.strip_prefix('.'));
+            rest.is_some_and(|rest| rest.split('.').next() == Some(name))
+        };
+        let reason = if self.replay == self.commands {
+            "it is the one of commands as well"
+        } else if below("beat") || below("node") {
+            "it is one of the subjects of beats or nodes as well"
+        } else if self.root.len() + MAX_SUFFIX_BYTES > MAX_SUBJECT_BYTES || self.replay.len() > MAX_SUBJECT_BYTES {
+            "it is longer than 980 bytes"
+        } else {
+            return Ok(());
+        };
+        Err(SubjectError { reason })
     }
 
     /// Frames of commands.
@@ -114,13 +140,12 @@ fn check(subject: &str) -> Result<(), SubjectError> {
         "it contains white space or control characters"
     } else if subject.split('.').any(|token| token == "*" || token == ">") {
         "it contains a wildcard"
+    } else if subject.starts_with('$') || subject.starts_with("_INBOX.") {
+        "it begins like the subjects of the server or of replies"
     } else {
         return Ok(());
     };
-    Err(SubjectError {
-        subject: subject.into(),
-        reason,
-    })
+    Err(SubjectError { reason })
 }
 
 #[cfg(test)]
@@ -142,8 +167,56 @@ mod tests {
         assert_eq!(moved.replay(), "my.cache.replay");
         assert_eq!(moved.beat(), "my.cache.beat");
         assert_eq!(moved.clone().with_replay("my.replays").unwrap().replay(), "my.replays");
-        for bad in ["", "a..b", "a b", "a.*", ">", ".a"] {
+        for bad in [
+            "",
+            "a..b",
+            "a b",
+            "a.*",
+            ">",
+            ".a",
+            "a\tb",
+            "a\u{a0}b",
+            "$SYS.a",
+            "$JS.API.x",
+            "_INBOX.a",
+        ] {
             assert!(Subjects::of("a", "b").with_commands(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn no_two_subjects_are_the_same() {
+        let derived = || Subjects::of("a", "b");
+        let moved = || derived().with_commands("my.cache").unwrap();
+        for (subjects, replay) in [
+            (derived(), "lattice.a.kvcache.b.commands"),
+            (derived(), "lattice.a.kvcache.b.beat"),
+            (derived(), "lattice.a.kvcache.b.node.1"),
+            (moved(), "my.cache"),
+            (moved(), "my.cache.beat"),
+            (moved(), "my.cache.node"),
+            (moved(), "my.cache.node.0123456789abcdef.7"),
+        ] {
+            assert!(subjects.with_replay(replay).unwrap().check().is_err(), "{replay}");
+        }
+        for replay in ["my.cache.beats", "my.cache.replays.beat", "my", "my.cache2.beat"] {
+            assert_eq!(moved().with_replay(replay).unwrap().check(), Ok(()), "{replay}");
+        }
+    }
+
+    #[test]
+    fn subjects_fit_the_line_that_a_server_reads() {
+        let longest = "s".repeat(MAX_SUBJECT_BYTES - MAX_SUFFIX_BYTES);
+        let subjects = Subjects::of("a", "b").with_commands(&longest).unwrap();
+        assert_eq!(subjects.check(), Ok(()));
+        assert_eq!(subjects.reply(NodeId(u64::MAX), u64::MAX).len(), MAX_SUBJECT_BYTES);
+        let longer = Subjects::of("a", "b").with_commands(&(longest + "s")).unwrap();
+        assert!(longer.check().is_err());
+        assert!(Subjects::of(&"ä".repeat(200), "b").check().is_err());
+        assert!(Subjects::of("a", "b")
+            .with_replay(&"r".repeat(MAX_SUBJECT_BYTES + 1))
+            .unwrap()
+            .check()
+            .is_err());
     }
 }

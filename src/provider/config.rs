@@ -2,18 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde_json::Value;
 
-use super::secret::Secret;
+use super::secret::cleaned;
 use crate::cache::{Limits, MAX_NAMESPACE_BYTES};
+use crate::nats::{self, Credentials, Tls};
 use crate::replica::Ack;
 
 /// Names of all settings.
 mod name {
     pub const REPLICATION: &str = "REPLICATION";
     pub const NATS_URL: &str = "NATS_URL";
+    pub const NATS_CREDS: &str = "NATS_CREDS";
+    pub const NATS_TOKEN: &str = "NATS_TOKEN";
+    pub const NATS_TLS_CA: &str = "NATS_TLS_CA";
+    pub const NATS_TLS_CERT: &str = "NATS_TLS_CERT";
+    pub const NATS_TLS_KEY: &str = "NATS_TLS_KEY";
     pub const CLIENT_JWT: &str = "CLIENT_JWT";
     pub const CLIENT_SEED: &str = "CLIENT_SEED";
     pub const STATE_REPL_SUBJECT: &str = "STATE_REPL_SUBJECT";
@@ -35,9 +42,14 @@ mod name {
     pub const LINK: [&str; 3] = [NAMESPACE, ACK, ACK_TIMEOUT_MS];
 
     /// Settings of the process.
-    pub const PROCESS: [&str; 15] = [
+    pub const PROCESS: [&str; 20] = [
         REPLICATION,
         NATS_URL,
+        NATS_CREDS,
+        NATS_TOKEN,
+        NATS_TLS_CA,
+        NATS_TLS_CERT,
+        NATS_TLS_KEY,
         CLIENT_JWT,
         CLIENT_SEED,
         STATE_REPL_SUBJECT,
@@ -263,15 +275,17 @@ fn is_known(name: &str) -> bool {
 
 /// An address can carry a password.
 fn is_secret(name: &str) -> bool {
-    [name::CLIENT_SEED, name::CLIENT_JWT, name::NATS_URL].contains(&name)
+    [name::CLIENT_SEED, name::CLIENT_JWT, name::NATS_URL, name::NATS_TOKEN].contains(&name)
 }
 
+/// As it may be shown: a seed in the wrong place is not cut in two, but left out.
 fn shorten(value: &str) -> String {
     const SHOWN: usize = 60;
-    if value.chars().count() <= SHOWN {
-        return value.escape_debug().to_string();
+    let value = cleaned(value);
+    match value.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}...", &value[..end]),
+        None => value.into_owned(),
     }
-    format!("{}...", value.chars().take(SHOWN).collect::<String>().escape_debug())
 }
 
 fn json_type(value: &Value) -> &'static str {
@@ -292,8 +306,10 @@ pub struct Config {
     pub replication: bool,
     /// Servers for replication; `None`: the lattice's own.
     pub nats_url: Option<Vec<String>>,
-    /// User JWT and seed for replication; `None`: the lattice's own with the lattice's own servers, else none.
-    pub credentials: Option<(Secret, Secret)>,
+    /// Credentials for replication; `None`: the lattice's own with the lattice's own servers, else none.
+    pub credentials: Option<Credentials>,
+    /// Certificates for replication.
+    pub tls: Tls,
     /// Subject of commands instead of the derived one.
     pub commands_subject: Option<String>,
     /// Subject of replay requests instead of the derived one.
@@ -342,6 +358,7 @@ impl Config {
             replication: raw.switch(name::REPLICATION, true)?,
             nats_url: servers(raw)?,
             credentials: credentials(raw)?,
+            tls: tls(raw)?,
             commands_subject: raw.text(name::STATE_REPL_SUBJECT).map(str::to_owned),
             replay_subject: raw.text(name::REPLAY_REQ_SUBJECT).map(str::to_owned),
             beat_secs: raw.number(name::REPLAY_HEARTBEAT_SECS, 1, 1, 3_600)?,
@@ -365,26 +382,32 @@ impl Config {
     }
 
     /// The subjects of a lattice and link name under these settings.
-    #[cfg(feature = "nats")]
-    pub fn subjects(&self, raw: &RawSettings, lattice: &str, link: &str) -> Result<crate::nats::Subjects, ConfigError> {
-        let expected = |name, error: crate::nats::SubjectError| {
-            raw.error(name, format!("a NATS subject without wildcards ({error})"))
+    pub fn subjects(&self, raw: &RawSettings, lattice: &str, link: &str) -> Result<nats::Subjects, ConfigError> {
+        let expected = |name, error: nats::SubjectError| {
+            raw.error(name, format!("a NATS subject without wildcards, of its own; {error}"))
         };
-        let mut subjects = crate::nats::Subjects::of(lattice, link);
+        let mut subjects = nats::Subjects::of(lattice, link);
         if let Some(subject) = &self.commands_subject {
             subjects = subjects
                 .with_commands(subject)
                 .map_err(|error| expected(name::STATE_REPL_SUBJECT, error))?;
         }
+        if subjects.check().is_err() && self.commands_subject.is_none() {
+            return Err(ConfigError::Together(
+                "fields lattice_rpc_prefix and link_name of the host data: expected names of 900 bytes at most together \
+                 (three for a character other than letters, digits, '-' and '_'); or set STATE_REPL_SUBJECT",
+            ));
+        }
+        subjects
+            .check()
+            .map_err(|error| expected(name::STATE_REPL_SUBJECT, error))?;
         if let Some(subject) = &self.replay_subject {
             subjects = subjects
                 .with_replay(subject)
                 .map_err(|error| expected(name::REPLAY_REQ_SUBJECT, error))?;
-        }
-        if subjects.replay() == subjects.commands() {
-            return Err(ConfigError::Together(
-                "settings STATE_REPL_SUBJECT and REPLAY_REQ_SUBJECT: expected two different subjects",
-            ));
+            subjects
+                .check()
+                .map_err(|error| expected(name::REPLAY_REQ_SUBJECT, error))?;
         }
         Ok(subjects)
     }
@@ -418,27 +441,92 @@ fn servers(raw: &RawSettings) -> Result<Option<Vec<String>>, ConfigError> {
         return Ok(None);
     };
     let servers: Vec<String> = text.split(',').map(|server| server.trim().to_owned()).collect();
-    let expected = "one or more addresses of NATS servers, separated by commas (nats://host:port)";
-    if servers.iter().any(|server| !crate::nats::is_address(server)) {
-        return Err(raw.error(name::NATS_URL, expected));
+    for server in &servers {
+        if let Err(reason) = nats::check_address(server) {
+            return Err(raw.error(
+                name::NATS_URL,
+                format!("one or more addresses of NATS servers, separated by commas (nats://host:port); {reason}"),
+            ));
+        }
     }
     Ok(Some(servers))
 }
 
-fn credentials(raw: &RawSettings) -> Result<Option<(Secret, Secret)>, ConfigError> {
-    match (raw.text(name::CLIENT_JWT), raw.text(name::CLIENT_SEED)) {
-        (None, None) => Ok(None),
+/// One way to prove who this is, or none.
+fn credentials(raw: &RawSettings) -> Result<Option<Credentials>, ConfigError> {
+    let user = match (raw.text(name::CLIENT_JWT), raw.text(name::CLIENT_SEED)) {
+        (None, None) => None,
         (Some(jwt), Some(seed)) => match nkeys::KeyPair::from_seed(seed) {
-            Ok(_) => Ok(Some((Secret(jwt.into()), Secret(seed.into())))),
-            Err(error) => Err(raw.error(name::CLIENT_SEED, format!("an nkey user seed, 'SU...' ({error})"))),
+            Ok(_) => Some(Credentials::Jwt {
+                jwt: jwt.into(),
+                seed: seed.into(),
+            }),
+            Err(error) => return Err(raw.error(name::CLIENT_SEED, format!("an nkey user seed, 'SU...' ({error})"))),
         },
-        (Some(_), None) => Err(ConfigError::Together(
-            "setting CLIENT_SEED: expected with CLIENT_JWT, found nothing",
-        )),
-        (None, Some(_)) => Err(ConfigError::Together(
-            "setting CLIENT_JWT: expected with CLIENT_SEED, found nothing",
-        )),
+        (Some(_), None) => {
+            return Err(ConfigError::Together(
+                "setting CLIENT_SEED: expected with CLIENT_JWT, found nothing",
+            ))
+        }
+        (None, Some(_)) => {
+            return Err(ConfigError::Together(
+                "setting CLIENT_JWT: expected with CLIENT_SEED, found nothing",
+            ))
+        }
+    };
+    let file = match raw.text(name::NATS_CREDS).map(PathBuf::from) {
+        None => None,
+        Some(file) => match nats::check_credentials_file(&file) {
+            Ok(()) => Some(Credentials::File(file)),
+            Err(reason) => {
+                let expected = format!("a credentials file with user JWT and seed, as nsc writes it; {reason}");
+                return Err(raw.error(name::NATS_CREDS, expected));
+            }
+        },
+    };
+    let token = raw.text(name::NATS_TOKEN).map(|token| Credentials::Token(token.into()));
+    let mut ways = [user, file, token].into_iter().flatten();
+    let credentials = ways.next();
+    let in_address = raw.text(name::NATS_URL).is_some_and(|servers| servers.contains('@'));
+    if ways.next().is_some() || (credentials.is_some() && in_address) {
+        return Err(ConfigError::Together(
+            "settings CLIENT_JWT with CLIENT_SEED, NATS_CREDS, NATS_TOKEN and a user in NATS_URL: expected one of them at \
+             most",
+        ));
     }
+    Ok(credentials)
+}
+
+fn tls(raw: &RawSettings) -> Result<Tls, ConfigError> {
+    let path = |name| raw.text(name).map(PathBuf::from);
+    let authorities = path(name::NATS_TLS_CA);
+    if let Some(Err(reason)) = authorities.as_deref().map(nats::check_authorities) {
+        return Err(raw.error(name::NATS_TLS_CA, format!("a file of certificates in PEM; {reason}")));
+    }
+    let certificate = match (path(name::NATS_TLS_CERT), path(name::NATS_TLS_KEY)) {
+        (None, None) => None,
+        (Some(certificate), Some(key)) => {
+            nats::check_certificate(&certificate, &key).map_err(|reason| {
+                let expected = format!("a file with a certificate in PEM, to which NATS_TLS_KEY is the key; {reason}");
+                raw.error(name::NATS_TLS_CERT, expected)
+            })?;
+            Some((certificate, key))
+        }
+        (Some(_), None) => {
+            return Err(ConfigError::Together(
+                "setting NATS_TLS_KEY: expected with NATS_TLS_CERT, found nothing",
+            ))
+        }
+        (None, Some(_)) => {
+            return Err(ConfigError::Together(
+                "setting NATS_TLS_CERT: expected with NATS_TLS_KEY, found nothing",
+            ))
+        }
+    };
+    Ok(Tls {
+        authorities,
+        certificate,
+    })
 }
 
 fn limits(raw: &RawSettings) -> Result<Limits, ConfigError> {
@@ -499,7 +587,7 @@ mod tests {
             (r#"{"STATE_REPL_SUBJECT": "a.*"}"#, &["STATE_REPL_SUBJECT", "wildcard"]),
             (
                 r#"{"STATE_REPL_SUBJECT": "a", "REPLAY_REQ_SUBJECT": "a"}"#,
-                &["REPLAY_REQ_SUBJECT", "different"],
+                &["REPLAY_REQ_SUBJECT", "one of commands"],
             ),
             (r#"{"NATS_URL": "http://[bad"}"#, &["NATS_URL", "addresses"]),
             (r#"{"NAMESPACE": "n"}"#, &["NAMESPACE", "link"]),

@@ -10,7 +10,8 @@ use wasmbus_rpc::provider::prelude::*;
 use wasmcloud_interface_keyvalue::KeyValueReceiver;
 
 use super::config::{Acks, Config, LinkConfig, RawSettings};
-use super::secret::Secret;
+use super::log;
+use super::secret::{cleaned, Secret};
 use crate::cache::{Cache, Command, Key};
 use crate::nats::{Credentials, Replicated, Replicator, Settings};
 use crate::replica::{Ack, Keyring, Numbers, SyncState, Unconfirmed};
@@ -228,12 +229,8 @@ impl KvCacheProvider {
             return Ok(None);
         }
         let subjects = config.subjects(raw, &lattice.name, &lattice.link_name)?;
-        let own = config.credentials.as_ref();
-        let credentials = match own {
-            Some((jwt, seed)) => Credentials::Jwt {
-                jwt: jwt.0.clone(),
-                seed: seed.0.clone(),
-            },
+        let credentials = match &config.credentials {
+            Some(own) => own.clone(),
             // The lattice's credentials go to no other server than the lattice's.
             None if config.nats_url.is_none() => lattice.credentials.clone(),
             None => Credentials::None,
@@ -243,6 +240,7 @@ impl KvCacheProvider {
         Ok(Some(Settings {
             servers: config.nats_url.clone().unwrap_or_else(|| vec![lattice.url.clone()]),
             credentials,
+            tls: config.tls.clone(),
             subjects,
             host: lattice.host.clone(),
             beat_interval_ms: config.beat_secs * 1_000,
@@ -355,12 +353,15 @@ impl KvCacheProvider {
         if !foreign.is_empty() {
             message += &format!(" foreign={}", foreign.join(","));
         }
+        if log::dropped() > 0 {
+            message += &format!(" log_dropped={}", log::dropped());
+        }
         if !running {
             message += " error=replication-stopped";
         }
         HealthCheckResponse {
             healthy: running,
-            message: Some(message),
+            message: Some(cleaned(&message).into_owned()),
         }
     }
 }

@@ -4,6 +4,7 @@ mod config;
 mod handler;
 mod host_data;
 mod keyvalue;
+mod log;
 mod memory;
 mod run;
 mod secret;

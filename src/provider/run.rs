@@ -1,23 +1,40 @@
 //! The process: host data in, provider out.
 
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{anyhow, Context as _};
 use tokio::signal::unix::{signal, SignalKind};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::EnvFilter;
 use wasmbus_rpc::core::HostData;
 use wasmbus_rpc::provider::prelude::{provider_run, ProviderHandler};
 
 use super::handler::KvCacheProvider;
 use super::host_data::{read_host_data, suit_sdk};
-use super::memory;
+use super::{log, memory};
 
 /// Partitions swept per step, and the time between steps: all 1,024 in about 13 s.
 const SWEEP_PARTITIONS: usize = 8;
 const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Runs the provider as a host starts it, until the host says shutdown or the process is told to end.
-pub fn run() -> anyhow::Result<()> {
+/// Runs the provider as a host starts it, until the host says shutdown or the process is told to end. Says why it ended
+/// in the log.
+pub fn run() -> ExitCode {
+    log::set_panic_hook();
+    let ended = keep_memory_private().and_then(|()| run_provider());
+    if let Err(error) = &ended {
+        log::line(&format!("nats-kvcache: {error:#}"));
+    }
+    log::flush();
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn run_provider() -> anyhow::Result<()> {
     let host_data = read_host_data(std::io::stdin().lock())?;
     init_tracing(&host_data);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -27,6 +44,20 @@ pub fn run() -> anyhow::Result<()> {
     let result = runtime.block_on(serve(host_data));
     runtime.shutdown_timeout(Duration::from_secs(2));
     result
+}
+
+/// The memory holds seeds: it goes to no core dump, and to no debugger of another process of the same user.
+fn keep_memory_private() -> anyhow::Result<()> {
+    use rustix::process::{setrlimit, Resource, Rlimit};
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    setrlimit(Resource::Core, none).context("cannot switch core dumps off")?;
+    #[cfg(target_os = "linux")]
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .context("cannot switch core dumps off")?;
+    Ok(())
 }
 
 async fn serve(mut host_data: HostData) -> anyhow::Result<()> {
@@ -64,32 +95,35 @@ async fn sweep(provider: KvCacheProvider) {
     }
 }
 
-/// Logs as the SDK would set them up, but from the start, so that what happens before the SDK runs is seen as well.
+/// Logs as the SDK would set them up, but from the start, so that what happens before the SDK runs is seen as well, and
+/// by way of [`log`].
 fn init_tracing(host_data: &HostData) {
     let wanted = host_data
         .log_level
         .clone()
         .or_else(|| std::env::var("RUST_LOG").ok())
         .unwrap_or_default();
-    let filter = EnvFilter::builder()
+    let parsed = EnvFilter::builder()
         .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
-        .parse(directives(&wanted))
-        .unwrap_or_else(|error| {
-            eprintln!("log level '{wanted}' is not understood ({error}); logging at level info");
-            EnvFilter::new("info")
-        });
+        .parse(directives(&wanted));
+    let (filter, misunderstood) = match parsed {
+        Ok(filter) => (filter, None),
+        Err(error) => (EnvFilter::new(directives("")), Some(error)),
+    };
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        .with_writer(log::Lines);
     let result = if host_data.structured_logging {
-        builder.json().try_init()
+        builder.json().finish().with(log::Bounded).try_init()
     } else {
-        builder
-            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-            .try_init()
+        let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        builder.with_ansi(colours).finish().with(log::Bounded).try_init()
     };
     if let Err(error) = result {
-        eprintln!("cannot set up logging: {error}");
+        log::line(&format!("nats-kvcache: cannot set up logging: {error}"));
+    }
+    if let Some(error) = misunderstood {
+        tracing::warn!("log level '{wanted}' is not understood ({error}); logging at level info");
     }
 }
 

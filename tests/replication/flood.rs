@@ -21,6 +21,7 @@ async fn library_node(lattice: &Lattice) -> (Arc<Cache>, Replicator) {
     let settings = Settings {
         servers: vec![lattice.nats_url().into()],
         credentials: Credentials::None,
+        tls: Default::default(),
         keyring: Arc::new(Keyring::new(&seed, &[], subjects.commands()).unwrap()),
         subjects,
         host: "flood".into(),

@@ -81,6 +81,7 @@ impl LibraryNode {
         let settings = Settings {
             servers: vec![lattice.nats_url().into()],
             credentials: Credentials::None,
+            tls: Default::default(),
             subjects,
             host: "bench".into(),
             beat_interval_ms: 1_000,
