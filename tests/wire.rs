@@ -169,6 +169,7 @@ fn messages() -> Vec<(String, Message)> {
         from: Partition(256),
         digests: vec![Digest(0), Digest(1), Digest(u64::MAX)],
         want,
+        budget: 65_536,
     };
     let end = ReplayEnd {
         to: NODE,
@@ -220,6 +221,7 @@ fn messages() -> Vec<(String, Message)> {
                 hashes: None,
             },
         ],
+        budget: 65_536,
     };
     let state = |state| Message::Beat(Beat { state, ..beat() });
     all.extend([
@@ -256,6 +258,7 @@ fn messages() -> Vec<(String, Message)> {
             Message::Compare(Compare {
                 request: 9,
                 spans: vec![(half, Digest(3)), (whole, Digest(0))],
+                budget: 65_536,
             }),
         ),
         ("splits".into(), Message::Splits(splits)),
@@ -312,6 +315,7 @@ fn messages() -> Vec<(String, Message)> {
                 from: Partition(256),
                 digests: vec![0, 1, u32::MAX],
                 settled_ms: 1_000,
+                budget: 65_536,
             }),
         ),
         (
@@ -354,6 +358,7 @@ fn messages() -> Vec<(String, Message)> {
                     place: whole.first.key + 1_000,
                     time: clock,
                 }],
+                budget: 65_536,
             }),
         ),
     ]);
@@ -516,14 +521,14 @@ fn announced_lengths_are_checked_against_what_is_there() {
     // Lists of spans, splits, holdings and partitions, and pairs of numbers.
     let long = [0xdd, 255, 255, 255, 255];
     for (kind, head) in [
-        (7, &[0x92, 1][..]),
+        (7, &[0x93, 1][..]),
         (8, &[0x94, 1, 1, 1]),
-        (9, &[0x93, 1, 0]),
+        (9, &[0x94, 1, 0]),
         (11, &[0x91]),
         (4, &[0x95, 1, 1, 1, 1]),
         (17, &[0x96, 1, 1, 1]),
         (18, &[0x94, 1]),
-        (19, &[0x94, 1]),
+        (19, &[0x95, 1]),
     ] {
         let body = [head, &long].concat();
         assert!(
@@ -532,12 +537,12 @@ fn announced_lengths_are_checked_against_what_is_there() {
         );
     }
     // Partitions beyond the last one.
-    let request = [0x94, 1, 0xcd, 4, 0, 0xc4, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let request = [0x95, 1, 0xcd, 4, 0, 0xc4, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
     assert_eq!(
         Message::decode(message_of(2, &request)),
         Err(WireError::Malformed("range of partitions"))
     );
-    let survey = [0x94, 1, 0xcd, 4, 0, 0xc4, 4, 0, 0, 0, 0, 0];
+    let survey = [0x95, 1, 0xcd, 4, 0, 0xc4, 4, 0, 0, 0, 0, 0, 1];
     assert_eq!(
         Message::decode(message_of(16, &survey)),
         Err(WireError::Malformed("range of partitions"))
@@ -582,7 +587,7 @@ fn symbols_are_whole_and_not_too_many() {
         );
     }
     // Two words of an offer.
-    let offer = [&[0x94, 1, 0x90, 0xc4, 0, 0xc4, 16][..], &[0; 16]].concat();
+    let offer = [&[0x95, 1, 0x90, 0xc4, 0, 0xc4, 16][..], &[0; 16]].concat();
     assert_eq!(
         Message::decode(message_of(19, &offer)),
         Err(WireError::Malformed("offers"))
@@ -592,7 +597,7 @@ fn symbols_are_whole_and_not_too_many() {
 #[test]
 fn spans_that_make_no_sense_are_refused() {
     // Compare, request 1, one span: first key 5, element 0; last key 4; digest 0.
-    let reversed = [0x92, 1, 0x91, 0x95, 5, 0, 4, 0xc0, 0];
+    let reversed = [0x93, 1, 0x91, 0x95, 5, 0, 4, 0xc0, 0];
     assert_eq!(
         Message::decode(message_of(7, &reversed)),
         Err(WireError::Malformed("span"))

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::acks::{AckRequest, Acks, Unconfirmed};
 use super::fragments::Assembler;
 use super::membership::{Strangers, EARLY_BEAT_MS};
+use super::pace::Pace;
 use super::peers::{Peers, PRESENT_BEATS};
 use super::pull::{Pull, Purpose};
 use super::ring::Ring;
@@ -191,6 +192,8 @@ pub struct Replica {
     pub(super) pull: Option<Pull>,
     /// What a peer that compares has shown this node to lack.
     pub(super) reverse: Option<Pull>,
+    /// How fast answers come, whatever they answer.
+    pub(super) pace: Pace,
     /// Something of a peer that is gone is missing here: peers that may have it and have not been compared with since.
     pub(super) heirs: BTreeSet<NodeId>,
     pub(super) next_comparison: Millis,
@@ -241,6 +244,7 @@ impl Replica {
             strangers: Strangers::default(),
             pull: None,
             reverse: None,
+            pace: Pace::default(),
             heirs: BTreeSet::new(),
             next_comparison: 0,
             next_gap_comparison: 0,
@@ -306,7 +310,8 @@ impl Replica {
             return acks.unwrap_or(Millis::MAX);
         }
         let pulls = [&self.pull, &self.reverse];
-        let pulls = pulls.into_iter().flatten().filter_map(Pull::deadline).min();
+        let deadline = |pull: &Pull| pull.deadline(&self.pace);
+        let pulls = pulls.into_iter().flatten().filter_map(deadline).min();
         [
             acks,
             self.settling,
@@ -385,9 +390,17 @@ impl Replica {
         }
         self.hold_back(now);
         self.listen_again(now);
+        // The way may be another one.
+        self.pace = Pace::default();
         if self.phase == Phase::Replaying {
-            self.replay_began = now.mono;
-            self.pull = Some(Pull::new(Purpose::FirstReplay, now.mono));
+            // What is here of a replay that was interrupted is not asked for again, unless it may hold what was deleted
+            // and forgotten meanwhile.
+            let outdated = self.contact_is_old(now);
+            let begun = self.pull.as_ref().is_some_and(|pull| pull.answered && !outdated);
+            if !begun {
+                self.replay_began = now.mono;
+                self.pull = Some(Pull::new(Purpose::FirstReplay, now.mono));
+            }
         }
         self.tick(now);
     }
@@ -398,7 +411,11 @@ impl Replica {
             self.stop_yielding(now);
         }
         self.ask_again = None;
-        self.pull = None;
+        self.pull = self.pull.take().filter(|_| self.phase == Phase::Replaying);
+        if let Some(pull) = &mut self.pull {
+            tracing::info!(percent = pull.percent(), "the first replay is interrupted");
+            pull.interrupted();
+        }
         self.reverse = None;
         self.outputs.retain(|output| !matches!(output, Output::Publish { .. }));
         self.peers.pardon_silence(now.mono);
@@ -476,7 +493,7 @@ impl Replica {
             Message::ReplayCommands(commands) => self.replay_commands(now, node, commands, length),
             Message::Splits(splits) => self.splits(now, node, splits, length),
             Message::Sketch(sketch) => self.sketch(now, node, sketch, length),
-            Message::Unknown(unknown) => self.unknown(now, node, &unknown),
+            Message::Unknown(unknown) => self.unknown(now, node, &unknown, length),
             Message::ReplayEnd(end) => self.replay_end(now, node, end),
             // Answering a recorded request changes nothing.
             Message::ReplayRequest(request) => self.serve_replay(now, node, &request),

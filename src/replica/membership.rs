@@ -121,6 +121,7 @@ impl Replica {
             self.heirs.extend(self.peers.iter().map(|(peer, _)| peer));
         }
         self.heirs.remove(&node);
+        self.give_up_pulls_from(now, node);
         self.check_acks(u64::MAX);
     }
 
@@ -297,7 +298,7 @@ impl Replica {
         }
     }
 
-    fn contact_is_old(&self, now: Now) -> bool {
+    pub(super) fn contact_is_old(&self, now: Now) -> bool {
         let age_ms = self.cache.clock().now(now.wall).saturating_sub(self.contact.millis());
         age_ms > self.cache.limits().tombstone_ttl_ms / CONTACT_STEPS
     }

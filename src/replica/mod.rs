@@ -12,6 +12,7 @@ mod index;
 mod machine;
 mod membership;
 mod outbound;
+mod pace;
 mod peers;
 mod pull;
 mod repair;

@@ -1,16 +1,24 @@
 //! The asking side of replays and comparisons: one small task after the other with a window, so that the responder keeps
-//! no state and one that dies is replaced by any other for the next task.
+//! no state and one that dies is replaced by any other for the next task. How much is asked for at a time follows from
+//! the [pace](super::pace) at which answers come.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::pace::{Asked, Pace};
 use super::wire::{Part, ReplayEnd, Sketch, Split, Symbol};
 use crate::cache::{Millis, NodeId, Partition, Span, Time, PARTITIONS};
 
-/// Requests under way at once.
-const WINDOW: usize = 4;
+/// Ranges that a replay begins with.
+const RANGES: usize = 4;
 
-/// A request without a word for this long is asked again.
-const PATIENCE_MS: Millis = 2_000;
+/// Requests under way at once.
+const MAX_LANES: usize = 8;
+
+/// Requests that were asked again and whose answers are still taken, should they come.
+const MAX_LATE: usize = 16;
+
+/// While other answers arrive, a request is waited for so many times longer.
+const PATIENCE_IN_QUEUE: u64 = 4;
 
 /// Requests in a row without an answer after which a pull from one certain peer is given up.
 const MAX_FAILURES: u32 = 4;
@@ -142,15 +150,34 @@ impl Task {
     }
 }
 
+/// A task that waits to be asked for.
+struct Waiting {
+    task: Task,
+    /// The request that asked for it first, if it is asked for again.
+    again: Option<u64>,
+}
+
 struct Lane {
     task: Task,
+    /// The request that asked for it first. Whichever answer is complete before the others ends all of them.
+    first: u64,
+    /// Bytes that the answer is expected to have.
+    expected: usize,
+    asked: Asked,
+    /// It was asked for again. An answer is taken all the same: what is under way is worth more than what is asked for.
+    late: bool,
     /// Who answers: parts of different answers are not mixed.
     responder: Option<NodeId>,
     /// Which parts of the answer have arrived.
     received: BTreeSet<u64>,
+    /// And how many bytes they have.
+    bytes: usize,
     /// The end, which may overtake them.
     end: Option<ReplayEnd>,
-    deadline: Millis,
+    /// When it was asked for, or the last part arrived.
+    since: Millis,
+    /// When the responder was found to be gone.
+    gone_at: Option<Millis>,
 }
 
 impl Lane {
@@ -158,6 +185,24 @@ impl Lane {
         self.end
             .as_ref()
             .is_some_and(|end| self.received.range(..end.parts).count() as u64 == end.parts)
+    }
+
+    /// Bytes that are still to come.
+    fn outstanding(&self) -> usize {
+        match self.late {
+            true => 0,
+            false => self.expected.saturating_sub(self.bytes).max(1),
+        }
+    }
+
+    /// Something of the answer has arrived.
+    fn heard(&mut self, pace: &mut Pace, now: Millis) {
+        if self.late {
+            pace.late(self.asked, now);
+        } else if self.received.is_empty() && self.end.is_none() {
+            pace.begun(self.asked, now);
+        }
+        self.since = now;
     }
 }
 
@@ -171,11 +216,17 @@ pub(super) enum Progress {
 
 pub(super) struct Pull {
     pub purpose: Purpose,
-    todo: VecDeque<Task>,
+    todo: VecDeque<Waiting>,
     lanes: BTreeMap<u64, Lane>,
     failures: u32,
+    /// How often in a row answers did not come in time.
+    timeouts: u32,
+    /// When something of an answer has arrived last.
+    heard: Millis,
     /// Some responder has answered something.
     pub answered: bool,
+    /// Bytes of whole partitions that have arrived, and how many partitions.
+    partitions: (usize, usize),
     /// Per node the number of the frames whose effect every answer so far stands for.
     seqs: Option<BTreeMap<NodeId, u64>>,
     pub began: Millis,
@@ -190,16 +241,15 @@ pub(super) struct Pull {
 impl Pull {
     /// A pull of all partitions: in one request if one sketch may be the answer to all.
     pub fn new(purpose: Purpose, now: Millis) -> Self {
-        let ranges = if purpose.surveys() { 1 } else { WINDOW };
+        let ranges = if purpose.surveys() { 1 } else { RANGES };
         let step = PARTITIONS / ranges;
         let range = |lane: usize| Range {
             from: (lane * step) as u16,
             to: ((lane + 1) * step) as u16,
         };
-        Pull {
-            todo: (0..ranges).map(|lane| Task::Partitions(range(lane))).collect(),
-            ..Pull::of(purpose, now)
-        }
+        let mut pull = Pull::of(purpose, now);
+        pull.add((0..ranges).map(|lane| Task::Partitions(range(lane))));
+        pull
     }
 
     /// A pull of nothing yet.
@@ -209,7 +259,10 @@ impl Pull {
             todo: VecDeque::new(),
             lanes: BTreeMap::new(),
             failures: 0,
+            timeouts: 0,
+            heard: now,
             answered: false,
+            partitions: (0, 0),
             seqs: None,
             began: now,
             again: false,
@@ -221,7 +274,8 @@ impl Pull {
     /// Adds tasks. What does not fit is left to the next comparison.
     pub fn add(&mut self, tasks: impl IntoIterator<Item = Task>) {
         let room = MAX_TASKS.saturating_sub(self.todo.len());
-        self.todo.extend(tasks.into_iter().take(room));
+        let waiting = |task| Waiting { task, again: None };
+        self.todo.extend(tasks.into_iter().take(room).map(waiting));
     }
 
     /// Whether further tasks may be added by a peer.
@@ -234,16 +288,53 @@ impl Pull {
         self.failures
     }
 
-    /// The next task, if the window has room. A range is cut to `most` partitions. The caller sends it as `request`.
-    pub fn next_request(&mut self, request: u64, most: u16, now: Millis) -> Option<Task> {
-        if self.lanes.len() >= WINDOW {
+    /// Bytes that were asked for and are still to come.
+    pub fn under_way(&self) -> usize {
+        self.lanes.values().map(Lane::outstanding).sum()
+    }
+
+    /// How much of a first replay is done, in percent.
+    pub fn percent(&self) -> u8 {
+        let left = |task: &Task| match task {
+            Task::Partitions(range) => usize::from(range.to - range.from),
+            _ => 0,
+        };
+        let mut counted = BTreeSet::new();
+        let waiting = self.todo.iter().map(|waiting| (waiting.again, &waiting.task));
+        let asked = self.lanes.values().map(|lane| (Some(lane.first), &lane.task));
+        let left: usize = waiting
+            .chain(asked)
+            .filter(|(first, _)| first.is_none_or(|first| counted.insert(first)))
+            .map(|(_, task)| left(task))
+            .sum();
+        (100 * PARTITIONS.saturating_sub(left) / PARTITIONS) as u8
+    }
+
+    /// The next task, if the window has room beside what is under way, and how many bytes its answer may have. A range
+    /// is cut to `most` partitions. The caller sends it as `request`.
+    pub fn next_request(
+        &mut self,
+        request: u64,
+        most: u16,
+        pace: &Pace,
+        under_way: usize,
+        now: Millis,
+    ) -> Option<(Task, usize)> {
+        let budget = pace.budget();
+        let expected = budget.max(self.bytes_per_partition());
+        let active = self.lanes.values().filter(|lane| !lane.late).count();
+        if active >= MAX_LANES || (active > 0 && !pace.has_room(under_way, expected)) {
             return None;
         }
-        let mut task = self.todo.pop_front()?;
-        if let Task::Partitions(range) = &mut task {
+        let Waiting { mut task, again } = self.todo.pop_front()?;
+        if let (Task::Partitions(range), None) = (&mut task, again) {
+            let most = most.min(self.partitions_in(budget));
             if range.to - range.from > most {
                 let from = range.from + most;
-                self.todo.push_front(Task::Partitions(Range { from, ..*range }));
+                self.todo.push_front(Waiting {
+                    task: Task::Partitions(Range { from, ..*range }),
+                    again: None,
+                });
                 range.to = from;
             }
         }
@@ -251,62 +342,103 @@ impl Pull {
             request,
             Lane {
                 task: task.clone(),
+                first: again.unwrap_or(request),
+                expected,
+                asked: pace.asked(now),
+                late: false,
                 responder: None,
                 received: BTreeSet::new(),
+                bytes: 0,
                 end: None,
-                deadline: now + PATIENCE_MS,
+                since: now,
+                gone_at: None,
             },
         );
-        Some(task)
+        Some((task, budget))
     }
 
-    /// A part of an answer has arrived. Returns the task it answers if it is one of this pull that is under way and the
-    /// part is new; call [`Pull::close`] when it is used.
-    pub fn part(&mut self, from: NodeId, part: Part, now: Millis) -> Option<&Task> {
+    /// What a partition takes, as far as it is known.
+    fn bytes_per_partition(&self) -> usize {
+        let (bytes, partitions) = self.partitions;
+        bytes / partitions.max(1)
+    }
+
+    /// How many partitions to name for an answer of so many bytes: each digest takes place in the request.
+    fn partitions_in(&self, budget: usize) -> u16 {
+        match self.bytes_per_partition() {
+            0 => PARTITIONS as u16,
+            bytes => (2 * budget / bytes + 2).min(PARTITIONS) as u16,
+        }
+    }
+
+    /// A part of an answer has arrived, of so many bytes. Returns the task it answers if it is one of this pull that was
+    /// asked for and the part is new; call [`Pull::close`] when it is used.
+    pub fn part(&mut self, from: NodeId, part: Part, bytes: u64, pace: &mut Pace, now: Millis) -> Option<&Task> {
         let lane = self.lanes.get_mut(&part.request)?;
         if *lane.responder.get_or_insert(from) != from {
             return None;
         }
-        lane.deadline = now + PATIENCE_MS;
+        lane.heard(pace, now);
+        pace.arrived(bytes as usize);
+        lane.bytes += bytes as usize;
+        self.heard = now;
+        self.timeouts = 0;
         self.answered = true;
         lane.received.insert(part.index).then_some(&lane.task)
     }
 
     /// The end of an answer has arrived.
-    pub fn end(&mut self, from: NodeId, end: ReplayEnd) {
+    pub fn end(&mut self, from: NodeId, end: ReplayEnd, pace: &mut Pace, now: Millis) {
         let Some(lane) = self.lanes.get_mut(&end.request) else {
             return;
         };
         if *lane.responder.get_or_insert(from) == from {
+            lane.heard(pace, now);
             lane.end = Some(end);
+            self.heard = now;
+            self.timeouts = 0;
             self.answered = true;
         }
     }
 
     /// Closes a request when its whole answer is here. What is missing is waited for, then asked for again.
-    pub fn close(&mut self, request: u64) -> Progress {
+    pub fn close(&mut self, request: u64, pace: &mut Pace, now: Millis) -> Progress {
         if !self.lanes.get(&request).is_some_and(Lane::complete) {
             return Progress::Running;
         }
         let Some(Lane {
-            task, end: Some(end), ..
+            task,
+            end: Some(end),
+            first,
+            asked,
+            bytes,
+            late,
+            ..
         }) = self.lanes.remove(&request)
         else {
             return Progress::Running;
         };
+        if !late {
+            pace.answered(asked, bytes, now);
+        }
+        // Those that ask for the same are not needed any more.
+        self.lanes.retain(|_, lane| lane.first != first);
+        self.todo.retain(|waiting| waiting.again != Some(first));
         let rest = match task {
             Task::Partitions(range) => {
                 if end.next <= range.from.into() {
-                    return self.failed(Task::Partitions(range));
+                    return self.failed(Task::Partitions(range), None);
                 }
                 self.note_seqs(&end.seqs);
                 let from = end.next.min(range.to.into()) as u16;
+                self.partitions.0 += bytes;
+                self.partitions.1 += usize::from(from - range.from);
                 (from < range.to).then_some(Task::Partitions(Range { from, ..range }))
             }
             // Answered in one piece, or not at all.
             Task::Sketch(_) if end.next > 0 => None,
-            Task::Sketch(known) => return self.failed(Task::Sketch(known)),
-            Task::Exchange(named) if end.next == 0 => return self.failed(Task::Exchange(named)),
+            Task::Sketch(known) => return self.failed(Task::Sketch(known), None),
+            Task::Exchange(named) if end.next == 0 => return self.failed(Task::Exchange(named), None),
             Task::Exchange(mut named) => {
                 let left = named.partitions.len() - named.done;
                 named.done += left.min(end.next as usize);
@@ -314,16 +446,16 @@ impl Pull {
             }
             Task::Compare(spans) => match remaining(spans, end.next) {
                 Ok(rest) => rest.map(Task::Compare),
-                Err(spans) => return self.failed(Task::Compare(spans)),
+                Err(spans) => return self.failed(Task::Compare(spans), None),
             },
             Task::Fetch(spans) => match remaining(spans, end.next) {
                 Ok(rest) => rest.map(Task::Fetch),
-                Err(spans) => return self.failed(Task::Fetch(spans)),
+                Err(spans) => return self.failed(Task::Fetch(spans), None),
             },
         };
         self.failures = 0;
-        if let Some(rest) = rest {
-            self.todo.push_front(rest);
+        if let Some(task) = rest {
+            self.todo.push_front(Waiting { task, again: None });
         }
         self.progress()
     }
@@ -349,33 +481,76 @@ impl Pull {
         }
     }
 
-    /// Whether the request is one of this pull that is under way.
+    /// Whether the request is one of this pull whose answer is taken.
     pub fn has_request(&self, request: u64) -> bool {
         self.lanes.contains_key(&request)
     }
 
+    /// A node is gone: what it has not answered in full is asked for again, by whoever is there.
+    pub fn gone(&mut self, node: NodeId, now: Millis) {
+        for lane in self.lanes.values_mut().filter(|lane| lane.responder == Some(node)) {
+            lane.gone_at = Some(now);
+        }
+    }
+
+    /// When a request counts as lost. One whose answer waits behind others is not asked for again.
+    fn lost_at(&self, lane: &Lane, pace: &Pace) -> Millis {
+        if let Some(gone_at) = lane.gone_at {
+            return gone_at;
+        }
+        let patience = pace.patience(self.timeouts);
+        let alone = lane.since + patience;
+        alone
+            .max(self.heard + patience)
+            .min(lane.since + PATIENCE_IN_QUEUE * patience)
+    }
+
     /// Asks again for what has not been answered in time.
-    pub fn tick(&mut self, now: Millis) -> Progress {
-        let late = |lane: &Lane| now >= lane.deadline;
-        let late: Vec<u64> = self
+    pub fn tick(&mut self, pace: &Pace, now: Millis) -> Progress {
+        let lost = |lane: &Lane| !lane.late && now >= self.lost_at(lane, pace);
+        let lost: Vec<u64> = self
             .lanes
             .iter()
-            .filter(|(_, lane)| late(lane))
+            .filter(|(_, lane)| lost(lane))
             .map(|(request, _)| *request)
             .collect();
-        for request in late {
-            if let Some(lane) = self.lanes.remove(&request) {
-                if self.failed(lane.task) == Progress::Failed {
-                    return Progress::Failed;
-                }
+        self.timeouts += u32::from(!lost.is_empty());
+        for request in lost {
+            let Some(lane) = self.lanes.get_mut(&request) else {
+                continue;
+            };
+            lane.late = true;
+            let (task, first) = (lane.task.clone(), lane.first);
+            if self.failed(task, Some(first)) == Progress::Failed {
+                return Progress::Failed;
             }
+        }
+        let late = |(request, lane): (&u64, &Lane)| lane.late.then_some(*request);
+        let late: Vec<u64> = self.lanes.iter().filter_map(late).collect();
+        for request in &late[..late.len().saturating_sub(MAX_LATE)] {
+            self.lanes.remove(request);
         }
         self.progress()
     }
 
-    fn failed(&mut self, task: Task) -> Progress {
+    /// The connection is lost, and what was under way with it. What has arrived stays.
+    pub fn interrupted(&mut self) {
+        let mut counted = BTreeSet::new();
+        for waiting in &mut self.todo {
+            counted.extend(waiting.again.take());
+        }
+        for lane in std::mem::take(&mut self.lanes).into_values().rev() {
+            if counted.insert(lane.first) {
+                let task = lane.task;
+                self.todo.push_front(Waiting { task, again: None });
+            }
+        }
+        self.timeouts = 0;
+    }
+
+    fn failed(&mut self, task: Task, again: Option<u64>) -> Progress {
         self.failures += 1;
-        self.todo.push_back(task);
+        self.todo.push_back(Waiting { task, again });
         if self.purpose.peer().is_some() && self.failures >= MAX_FAILURES {
             return Progress::Failed;
         }
@@ -390,8 +565,9 @@ impl Pull {
         }
     }
 
-    pub fn deadline(&self) -> Option<Millis> {
-        self.lanes.values().map(|lane| lane.deadline).min()
+    pub fn deadline(&self, pace: &Pace) -> Option<Millis> {
+        let waited_for = self.lanes.values().filter(|lane| !lane.late);
+        waited_for.map(|lane| self.lost_at(lane, pace)).min()
     }
 }
 
@@ -405,15 +581,16 @@ fn remaining<T>(mut list: Vec<T>, done: u64) -> Result<Option<Vec<T>>, Vec<T>> {
 }
 
 /// The tasks that follow from how a peer splits what differs.
-#[derive(Default)]
 pub(super) struct FollowUp {
+    /// Spans of one request together ask and answer about this many bytes.
+    most: usize,
     compare: Vec<Span>,
     fetch: Vec<(Span, bool)>,
     weight: usize,
     tasks: Vec<Task>,
 }
 
-/// Spans of one request together ask and answer about this many bytes.
+/// Spans of one request together ask and answer about this many bytes at most.
 const TASK_WEIGHT: usize = 128 << 10;
 
 /// What one span costs in a request or answer, about.
@@ -426,10 +603,21 @@ const COMMAND_WEIGHT: usize = 96;
 const MAX_NAMED: u64 = 192;
 
 impl FollowUp {
+    /// Tasks of about `budget` bytes each, unless that is much.
+    pub fn of(budget: usize) -> Self {
+        FollowUp {
+            most: budget.min(TASK_WEIGHT),
+            compare: Vec::new(),
+            fetch: Vec::new(),
+            weight: 0,
+            tasks: Vec::new(),
+        }
+    }
+
     /// A span to be split further.
     pub fn compare(&mut self, span: Span) {
         self.compare.push(span);
-        if self.compare.len() * SPAN_WEIGHT >= TASK_WEIGHT {
+        if self.compare.len() * SPAN_WEIGHT >= self.most {
             self.tasks.push(Task::Compare(std::mem::take(&mut self.compare)));
         }
     }
@@ -452,7 +640,7 @@ impl FollowUp {
     pub fn fetch(&mut self, span: Span, wanted: bool, weight: usize) {
         self.fetch.push((span, wanted));
         self.weight = self.weight.saturating_add(weight);
-        if self.weight >= TASK_WEIGHT {
+        if self.weight >= self.most {
             self.weight = 0;
             self.tasks.push(Task::Fetch(std::mem::take(&mut self.fetch)));
         }

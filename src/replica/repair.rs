@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use super::machine::{Output, Phase, Replica, Target};
 use super::membership::Past;
 use super::outbound::spread_of;
+use super::pace::{Pace, MAX_BUDGET};
 use super::peers::Peer;
 use super::pull::{is_whole, FollowUp, Named, Progress, Pull, Purpose, Range, Sketched, Task};
 use super::serve::{digest_of, symbols_of, Answer, Held};
@@ -27,6 +28,9 @@ const LONELY_FAILURES: u32 = 8;
 /// Before a node believes that it is the first of its lattice it asks once more, after this time.
 const ASK_AGAIN_MS: Millis = 250;
 
+/// Least bytes asked for in an exchange.
+const EXCHANGE_BYTES: u64 = 256 << 10;
+
 /// How often further symbols of a sketch are asked for, before what differs is looked for span by span.
 const MAX_ROUNDS: u32 = 3;
 
@@ -48,10 +52,11 @@ impl Replica {
         std::iter::once(own).chain(peers).collect()
     }
 
-    fn answer(&self, node: NodeId, request: u64) -> Answer<'_> {
+    fn answer(&self, node: NodeId, request: u64, budget: u64) -> Answer<'_> {
         let seqs = self.stands_for();
         let version = self.version_for(Target::Node(node));
-        Answer::new(&self.cache, (node, request), version, self.message_bytes(), seqs)
+        let most = self.message_bytes();
+        Answer::new(&self.cache, (node, request), version, (most, budget), seqs)
     }
 
     pub(super) fn serve_replay(&mut self, now: Now, node: NodeId, request: &ReplayRequest) {
@@ -59,17 +64,17 @@ impl Replica {
             return;
         }
         self.counters.replays_served += 1;
-        let messages = self.answer(node, request.request).partitions(request);
+        let messages = self.answer(node, request.request, request.budget).partitions(request);
         self.publish_all(node, messages);
     }
 
     pub(super) fn serve_compare(&mut self, node: NodeId, compare: &Compare) {
-        let messages = self.answer(node, compare.request).compare(compare);
+        let messages = self.answer(node, compare.request, compare.budget).compare(compare);
         self.publish_all(node, messages);
     }
 
     pub(super) fn serve_fetch(&mut self, now: Now, node: NodeId, fetch: &Fetch) {
-        let (messages, lacking) = self.answer(node, fetch.request).fetch(fetch);
+        let (messages, lacking) = self.answer(node, fetch.request, fetch.budget).fetch(fetch);
         self.publish_all(node, messages);
         self.fetch_back(now, node, lacking);
     }
@@ -79,17 +84,17 @@ impl Replica {
             return;
         }
         self.counters.replays_served += 1;
-        let messages = self.answer(node, survey.request).survey(survey, now);
+        let messages = self.answer(node, survey.request, survey.budget).survey(survey, now);
         self.publish_all(node, messages);
     }
 
     pub(super) fn serve_symbols(&mut self, node: NodeId, request: &SketchRequest) {
-        let messages = self.answer(node, request.request).symbols(request);
+        let messages = self.answer(node, request.request, MAX_BUDGET as u64).symbols(request);
         self.publish_all(node, messages);
     }
 
     pub(super) fn serve_exchange(&mut self, now: Now, node: NodeId, exchange: &Exchange) {
-        let (messages, lacking) = self.answer(node, exchange.request).exchange(exchange);
+        let (messages, lacking) = self.answer(node, exchange.request, exchange.budget).exchange(exchange);
         self.publish_all(node, messages);
         if let Some(lacking) = lacking.filter(|_| self.may_fetch_back(now, node)) {
             self.add_reverse(now, node, vec![Task::Exchange(lacking)]);
@@ -112,7 +117,7 @@ impl Replica {
         if spans.is_empty() || !self.may_fetch_back(now, node) {
             return;
         }
-        let mut follow = FollowUp::default();
+        let mut follow = FollowUp::of(self.pace.budget());
         let mut held = Held::of(&self.cache);
         for span in spans {
             let here = held.components(span).len();
@@ -148,8 +153,8 @@ impl Replica {
         if !self.connected {
             return;
         }
-        while let Some((purpose, doubtful, request, task)) = self.next_task(now) {
-            let message = self.request(purpose, request, task);
+        while let Some((purpose, doubtful, request, task, budget)) = self.next_task(now) {
+            let message = self.request(purpose, request, task, budget as u64);
             let to = match purpose.peer() {
                 Some(node) => Target::Node(node),
                 // One that is known to be there, should those that NATS picks not answer.
@@ -162,21 +167,23 @@ impl Replica {
         }
     }
 
-    fn next_task(&mut self, now: Now) -> Option<(Purpose, bool, u64, Task)> {
+    fn next_task(&mut self, now: Now) -> Option<(Purpose, bool, u64, Task, usize)> {
         let request = self.next_id + 1;
         // The fragments of a larger request could reach different peers of the replay group.
         let most = (self.max_message.saturating_sub(2 * ENVELOPE_BYTES) / 8).clamp(1, PARTITIONS) as u16;
+        let pulls = [&self.pull, &self.reverse].into_iter().flatten();
+        let under_way = pulls.map(Pull::under_way).sum();
         for pull in [&mut self.pull, &mut self.reverse].into_iter().flatten() {
-            if let Some(task) = pull.next_request(request, most, now.mono) {
+            if let Some((task, budget)) = pull.next_request(request, most, &self.pace, under_way, now.mono) {
                 self.next_id = request;
                 let doubtful = pull.again || pull.failures() > 0;
-                return Some((pull.purpose, doubtful, request, task));
+                return Some((pull.purpose, doubtful, request, task, budget));
             }
         }
         None
     }
 
-    fn request(&self, purpose: Purpose, request: u64, task: Task) -> Message {
+    fn request(&self, purpose: Purpose, request: u64, task: Task, budget: u64) -> Message {
         match task {
             Task::Partitions(Range { from, to }) if purpose.surveys() => Message::Survey(Survey {
                 request,
@@ -188,6 +195,7 @@ impl Replica {
                     Purpose::Difference(_) => self.config.beat_interval_ms,
                     _ => 0,
                 },
+                budget,
             }),
             Task::Sketch(Sketched {
                 partitions,
@@ -200,7 +208,7 @@ impl Replica {
                 first: theirs.len(),
                 count,
             }),
-            Task::Exchange(named) => Message::Exchange(self.exchange(request, &named)),
+            Task::Exchange(named) => Message::Exchange(self.exchange(request, &named, budget)),
             Task::Partitions(Range { from, to }) => Message::ReplayRequest(ReplayRequest {
                 request,
                 from: Partition(from),
@@ -211,6 +219,7 @@ impl Replica {
                     Purpose::FirstReplay => Want::Commands,
                     _ => Want::Splits,
                 },
+                budget,
             }),
             Task::Compare(spans) => {
                 let mut held = Held::of(&self.cache);
@@ -218,6 +227,7 @@ impl Replica {
                 Message::Compare(Compare {
                     request,
                     spans: spans.into_iter().map(digest).collect(),
+                    budget,
                 })
             }
             Task::Fetch(spans) => {
@@ -231,13 +241,14 @@ impl Replica {
                     request,
                     yields: matches!(purpose, Purpose::Yield(..)),
                     holdings: spans.into_iter().map(holding).collect(),
+                    budget,
                 })
             }
         }
     }
 
     /// Asks for what is still missing here, and offers what is still here.
-    fn exchange(&self, request: u64, named: &Named) -> Exchange {
+    fn exchange(&self, request: u64, named: &Named, budget: u64) -> Exchange {
         let mut wanted: BTreeSet<u64> = named.wanted.iter().copied().collect();
         let offered: BTreeSet<u64> = named.offered.iter().copied().collect();
         let mut offers = Vec::new();
@@ -260,24 +271,27 @@ impl Replica {
             partitions: named.partitions[named.done..].to_vec(),
             wanted: wanted.into_iter().collect(),
             offers,
+            // Each further request would repeat the offers.
+            budget: budget.max(EXCHANGE_BYTES),
         }
     }
 
     // --- using answers
 
     /// The pull that asked `request`, if the answer comes from whom it asked.
-    fn asked(&mut self, node: NodeId, request: u64) -> Option<&mut Pull> {
+    fn asked(&mut self, node: NodeId, request: u64) -> Option<(&mut Pull, &mut Pace)> {
         let pull = [&mut self.pull, &mut self.reverse]
             .into_iter()
             .flatten()
             .find(|pull| pull.has_request(request))?;
-        (pull.purpose.peer().is_none_or(|peer| peer == node)).then_some(pull)
+        (pull.purpose.peer().is_none_or(|peer| peer == node)).then_some((pull, &mut self.pace))
     }
 
     pub(super) fn replay_commands(&mut self, now: Now, node: NodeId, replay: ReplayCommands<&[u8]>, length: u64) {
         let own = self.cache.node();
         let asked = self.asked(node, replay.part.request).filter(|_| replay.part.to == own);
-        if asked.and_then(|pull| pull.part(node, replay.part, now.mono)).is_none() {
+        let taken = asked.and_then(|(pull, pace)| pull.part(node, replay.part, length, pace, now.mono));
+        if taken.is_none() {
             self.counters.repeated += 1;
             return;
         }
@@ -286,7 +300,7 @@ impl Replica {
         let before = self.cache.root_digest();
         let accepted = self.apply(now, &replay.commands, replay.clock);
         let changed = self.cache.root_digest() != before;
-        if let Some(pull) = self.asked(node, replay.part.request) {
+        if let Some((pull, _)) = self.asked(node, replay.part.request) {
             pull.refused |= !accepted;
             pull.changed |= changed;
         }
@@ -296,27 +310,27 @@ impl Replica {
     pub(super) fn splits(&mut self, now: Now, node: NodeId, splits: Splits, length: u64) {
         let own = self.cache.node();
         let part = splits.part;
-        let Some(pull) = self.asked(node, part.request).filter(|_| part.to == own) else {
+        let Some((pull, pace)) = self.asked(node, part.request).filter(|_| part.to == own) else {
             self.counters.repeated += 1;
             return;
         };
         let purpose = pull.purpose;
         // A split of something that was not asked for could lead anywhere.
         let asked = |task: &Task| splits.splits.iter().all(|split| task.covers(split.span));
-        if !pull.part(node, part, now.mono).is_some_and(asked) {
+        if !pull.part(node, part, length, pace, now.mono).is_some_and(asked) {
             self.counters.repeated += 1;
             return;
         }
         self.counters.replay_bytes_received += length;
         let tasks = self.follow_up(now, purpose, &splits);
-        if let Some(pull) = self.asked(node, part.request) {
+        if let Some((pull, _)) = self.asked(node, part.request) {
             pull.add(tasks);
         }
         self.close(now, part.request);
     }
 
     fn follow_up(&self, now: Now, purpose: Purpose, splits: &Splits) -> Vec<Task> {
-        let mut follow = FollowUp::default();
+        let mut follow = FollowUp::of(self.pace.budget());
         let mut held = Held::of(&self.cache);
         for split in &splits.splits {
             // Parts that do not cover their whole say nothing.
@@ -340,14 +354,15 @@ impl Replica {
     pub(super) fn sketch(&mut self, now: Now, node: NodeId, sketch: Sketch, length: u64) {
         let own = self.cache.node();
         let part = sketch.part;
-        let Some(pull) = self.asked(node, part.request).filter(|_| part.to == own) else {
+        let Some((pull, pace)) = self.asked(node, part.request).filter(|_| part.to == own) else {
             self.counters.repeated += 1;
             return;
         };
         let surveys = pull.purpose.surveys();
         // There is one sketch in an answer: each costs a walk of its partitions.
         let asked = |task: &&Task| part.index == 0 && task.wants(&sketch, surveys);
-        let Some(task) = pull.part(node, part, now.mono).filter(asked).cloned() else {
+        let taken = pull.part(node, part, length, pace, now.mono);
+        let Some(task) = taken.filter(asked).cloned() else {
             self.counters.repeated += 1;
             return;
         };
@@ -358,7 +373,7 @@ impl Replica {
         };
         theirs.extend(sketch.symbols);
         let tasks = self.sketched(sketch.partitions, theirs, round);
-        if let Some(pull) = self.asked(node, part.request) {
+        if let Some((pull, _)) = self.asked(node, part.request) {
             pull.add(tasks);
         }
         self.close(now, part.request);
@@ -383,21 +398,21 @@ impl Replica {
                 theirs,
                 round: round + 1,
             })],
-            _ => split_all(&partitions),
+            _ => split_all(&partitions, self.pace.budget()),
         }
     }
 
-    pub(super) fn unknown(&mut self, now: Now, node: NodeId, unknown: &Unknown) {
+    pub(super) fn unknown(&mut self, now: Now, node: NodeId, unknown: &Unknown, length: u64) {
         let own = self.cache.node();
-        let Some(pull) = self
+        let Some((pull, pace)) = self
             .asked(node, unknown.part.request)
             .filter(|_| unknown.part.to == own)
         else {
             self.counters.repeated += 1;
             return;
         };
-        let purpose = pull.purpose;
-        match (purpose, pull.part(node, unknown.part, now.mono).cloned()) {
+        let (purpose, budget) = (pull.purpose, pace.budget());
+        match (purpose, pull.part(node, unknown.part, length, pace, now.mono).cloned()) {
             (Purpose::Yield(_, floor), Some(Task::Fetch(spans))) => {
                 let doomed: HashSet<u64> = unknown.hashes.iter().copied().collect();
                 for (span, _) in spans {
@@ -407,7 +422,7 @@ impl Replica {
             // Something else has taken their place there since, and may be missing here. A comparison that stands for
             // frames has to get it: those frames count as arrived, and somebody may wait to hear so.
             (Purpose::Gap(_) | Purpose::Orphan(_), Some(Task::Exchange(named))) => {
-                pull.add(split_all(&named.partitions));
+                pull.add(split_all(&named.partitions, budget));
             }
             _ => {}
         }
@@ -418,7 +433,7 @@ impl Replica {
         let own = self.cache.node();
         let request = end.request;
         match self.asked(node, request).filter(|_| end.to == own) {
-            Some(pull) => pull.end(node, end),
+            Some((pull, pace)) => pull.end(node, end, pace, now.mono),
             None => return,
         }
         self.close(now, request);
@@ -427,14 +442,16 @@ impl Replica {
     fn close(&mut self, now: Now, request: u64) {
         let pulls = [&mut self.pull, &mut self.reverse];
         let found = pulls.into_iter().flatten().find(|pull| pull.has_request(request));
-        let Some((purpose, progress)) = found.map(|pull| (pull.purpose, pull.close(request))) else {
+        let Some((purpose, progress)) = found.map(|pull| (pull.purpose, pull.close(request, &mut self.pace, now.mono)))
+        else {
             return;
         };
         self.pull_progress(now, purpose, progress);
     }
 
     pub(super) fn tick_pulls(&mut self, now: Now) {
-        let progress = |pull: &mut Pull| (pull.purpose, pull.tick(now.mono));
+        let pace = &self.pace;
+        let progress = |pull: &mut Pull| (pull.purpose, pull.tick(pace, now.mono));
         let pulls = [&mut self.pull, &mut self.reverse];
         let all: Vec<_> = pulls.into_iter().flatten().map(progress).collect();
         for (purpose, progress) in all {
@@ -568,6 +585,18 @@ impl Replica {
         }
     }
 
+    /// A peer is gone: nobody waits for its answers any longer.
+    pub(super) fn give_up_pulls_from(&mut self, now: Now, node: NodeId) {
+        let from = |pull: &mut Pull| pull.purpose.peer() == Some(node);
+        if let Some(pull) = self.pull.take_if(from) {
+            self.pull_failed(now, pull.purpose);
+        }
+        self.reverse.take_if(from);
+        if let Some(pull) = &mut self.pull {
+            pull.gone(node, now.mono);
+        }
+    }
+
     // --- what is due
 
     /// This node was away for too long: it takes the state of `node`.
@@ -664,8 +693,8 @@ impl Replica {
 }
 
 /// Looks span by span for what differs in the partitions.
-fn split_all(partitions: &[Partition]) -> Vec<Task> {
-    let mut follow = FollowUp::default();
+fn split_all(partitions: &[Partition], budget: usize) -> Vec<Task> {
+    let mut follow = FollowUp::of(budget);
     partitions
         .iter()
         .for_each(|partition| follow.compare(Span::of(*partition)));

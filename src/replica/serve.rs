@@ -12,8 +12,11 @@ use super::wire::{
 use super::Now;
 use crate::cache::{Cache, Component, Digest, NodeId, Partition, Position, Span, PARTITIONS};
 
-/// An answer ends after the partition or span with which it exceeds this many bytes.
+/// An answer ends after the partition or span with which it exceeds the bytes asked for, if these are not above this.
 const BUDGET_BYTES: usize = 1 << 20;
+
+/// Messages are not made shorter than this, however little is asked for.
+const LEAST_BYTES: usize = 4 << 10;
 
 /// So many components are picked out of a partition in one go.
 const SELECTED_AT_ONCE: usize = 1_024;
@@ -37,6 +40,7 @@ pub(super) struct Answer<'a> {
     request: u64,
     version: u8,
     max_bytes: usize,
+    budget: usize,
     /// What the answer stands for, see [`ReplayEnd::seqs`].
     seqs: Vec<(NodeId, u64)>,
     sent: usize,
@@ -45,20 +49,24 @@ pub(super) struct Answer<'a> {
 }
 
 impl<'a> Answer<'a> {
-    /// An answer to `request` of `to`, in messages of about `max_bytes` at most (a single larger command stands alone).
+    /// An answer to `request` of `to`, of about `budget` bytes, in messages of about `max_bytes` at most (a single larger
+    /// command stands alone).
     pub fn new(
         cache: &'a Cache,
         (to, request): (NodeId, u64),
         version: u8,
-        max_bytes: usize,
+        (max_bytes, budget): (usize, u64),
         seqs: Vec<(NodeId, u64)>,
     ) -> Self {
+        let budget = budget.clamp(1, BUDGET_BYTES as u64) as usize;
         Answer {
             cache,
             to,
             request,
             version,
-            max_bytes,
+            // Whoever asks for little is on a slow link, and wants to see that something comes.
+            max_bytes: max_bytes.min(budget.max(LEAST_BYTES)),
+            budget,
             seqs,
             sent: 0,
             messages: Vec::new(),
@@ -82,7 +90,7 @@ impl<'a> Answer<'a> {
                     Want::Splits => self.split(Span::of(partition), &mut splits),
                 }
             }
-            if self.sent + chunker.pending() >= BUDGET_BYTES {
+            if self.sent + chunker.pending() >= self.budget {
                 break;
             }
         }
@@ -108,7 +116,7 @@ impl<'a> Answer<'a> {
         let mut splits = Vec::new();
         for partition in differing {
             self.split(Span::of(partition), &mut splits);
-            if self.sent >= BUDGET_BYTES {
+            if self.sent >= self.budget {
                 next = u64::from(partition.0) + 1;
                 break;
             }
@@ -152,7 +160,7 @@ impl<'a> Answer<'a> {
         let mut wanted: BTreeSet<u64> = exchange.wanted.iter().copied().collect();
         let mut next = 0;
         for partition in &exchange.partitions {
-            if self.sent + chunker.pending() >= BUDGET_BYTES {
+            if self.sent + chunker.pending() >= self.budget {
                 break;
             }
             next += 1;
@@ -202,7 +210,7 @@ impl<'a> Answer<'a> {
                 let split = split(*span, ours);
                 self.push_split(split, &mut splits);
             }
-            if self.sent >= BUDGET_BYTES {
+            if self.sent >= self.budget {
                 break;
             }
         }
@@ -224,7 +232,7 @@ impl<'a> Answer<'a> {
                 self.select(current, &mut wanted, &mut chunker);
             }
             current = Some(partition);
-            if self.sent + chunker.pending() >= BUDGET_BYTES {
+            if self.sent + chunker.pending() >= self.budget {
                 break;
             }
             next += 1;

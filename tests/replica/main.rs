@@ -4,4 +4,5 @@ mod absence;
 mod acks;
 mod net;
 mod repair;
+mod slow;
 mod trust;

@@ -54,6 +54,41 @@ impl Sent {
     }
 }
 
+/// The way between one node and its server. What does not fit waits, in order.
+#[derive(Clone, Copy, Default)]
+pub struct Link {
+    /// Bytes per millisecond, each way. 0: any number.
+    pub rate: u64,
+    /// Milliseconds, each way.
+    pub delay: Millis,
+    /// Until when it is busy, from the server and to it.
+    busy: [Millis; 2],
+    /// Bytes that came from the server.
+    pub carried: u64,
+}
+
+impl Link {
+    pub fn of(rate: u64, delay: Millis) -> Self {
+        Link {
+            rate,
+            delay,
+            ..Link::default()
+        }
+    }
+
+    /// Something else is in front until `until`.
+    pub fn hold(&mut self, until: Millis) {
+        self.busy[0] = until;
+    }
+
+    /// When the last of so many bytes arrives that are sent at `now`.
+    fn carry(&mut self, direction: usize, bytes: usize, now: Millis) -> Millis {
+        let takes = (bytes as u64).checked_div(self.rate).unwrap_or(0);
+        self.busy[direction] = self.busy[direction].max(now) + takes;
+        self.busy[direction] + self.delay
+    }
+}
+
 type Drops = Box<dyn FnMut(&Sent, usize) -> bool>;
 
 pub struct Net {
@@ -67,6 +102,11 @@ pub struct Net {
     /// Messages for which this says true do not reach that node.
     drops: Drops,
     flying: VecDeque<(usize, Input)>,
+    /// Links of nodes that have a slow one.
+    links: BTreeMap<usize, Link>,
+    /// What is on its way over links, by the time when it arrives and by number.
+    on_links: BTreeMap<(Millis, usize), (usize, Bytes)>,
+    number: usize,
 }
 
 impl Net {
@@ -80,6 +120,9 @@ impl Net {
             sent: Vec::new(),
             drops: Box::new(|_, _| false),
             flying: VecDeque::new(),
+            links: BTreeMap::new(),
+            on_links: BTreeMap::new(),
+            number: 0,
         }
     }
 
@@ -134,9 +177,44 @@ impl Net {
         self.input(node, Input::Connected { max_payload });
     }
 
+    /// What waits on the link of the node is lost.
     pub fn disconnect(&mut self, node: usize) {
+        self.on_links.retain(|_, (to, _)| *to != node);
+        if let Some(link) = self.links.get_mut(&node) {
+            link.busy = [self.now; 2];
+        }
         self.nodes[node].connected = false;
         self.input(node, Input::Disconnected);
+    }
+
+    /// From now on the node is behind this link.
+    pub fn link(&mut self, node: usize, link: Link) {
+        self.links.insert(node, link);
+    }
+
+    /// From now on the node's link carries so many bytes per millisecond. What waits on it arrives that much later.
+    pub fn slow_down(&mut self, node: usize, rate: u64) {
+        let Some(link) = self.links.get_mut(&node) else { return };
+        link.rate = rate;
+        link.busy = [self.now; 2];
+        let to_node = |(to, _): &(usize, Bytes)| *to == node;
+        let waiting: Vec<_> = self
+            .on_links
+            .iter()
+            .filter(|(_, sent)| to_node(sent))
+            .map(|(at, _)| *at)
+            .collect();
+        for at in waiting {
+            if let Some(sent) = self.on_links.remove(&at) {
+                let arrives = link.carry(0, sent.1.len(), self.now);
+                self.on_links.insert((arrives, at.1), sent);
+            }
+        }
+    }
+
+    /// Bytes that came over the node's link.
+    pub fn carried(&self, node: usize) -> u64 {
+        self.links[&node].carried
     }
 
     /// From now on messages do not reach a node where this says true.
@@ -198,8 +276,26 @@ impl Net {
                 group.into_iter().take(1).collect()
             }
         };
+        let (bytes, now) = (sent.payload.len(), self.now);
+        let at_server = self
+            .links
+            .get_mut(&sent.from)
+            .map_or(now, |link| link.carry(1, bytes, now));
         for to in receivers {
-            if !(self.drops)(&sent, to) {
+            if (self.drops)(&sent, to) {
+                continue;
+            }
+            let arrives = match self.links.get_mut(&to) {
+                Some(link) => {
+                    link.carried += bytes as u64;
+                    link.carry(0, bytes, at_server)
+                }
+                None => at_server,
+            };
+            if arrives > now {
+                self.number += 1;
+                self.on_links.insert((arrives, self.number), (to, sent.payload.clone()));
+            } else {
                 self.flying.push_back((to, Input::Message(sent.payload.clone())));
             }
         }
@@ -210,6 +306,15 @@ impl Net {
     pub fn run(&mut self, ms: Millis) {
         let end = self.now + ms;
         loop {
+            while self
+                .on_links
+                .first_key_value()
+                .is_some_and(|((at, _), _)| *at <= self.now)
+            {
+                if let Some((_, (to, payload))) = self.on_links.pop_first() {
+                    self.flying.push_back((to, Input::Message(payload)));
+                }
+            }
             while let Some((to, input)) = self.flying.pop_front() {
                 if self.nodes[to].connected {
                     self.input(to, input);
@@ -217,7 +322,8 @@ impl Net {
             }
             let wake = |node: &Node| node.replica.poll_timeout().saturating_sub(1).min(self.now + 250);
             let awake = self.nodes.iter().filter(|node| !node.stopped);
-            let next = awake.map(wake).min().unwrap_or(end).max(self.now + 1);
+            let arrives = self.on_links.first_key_value().map_or(end, |((at, _), _)| *at);
+            let next = awake.map(wake).min().unwrap_or(end).min(arrives).max(self.now + 1);
             if next > end {
                 self.now = end;
                 return;
@@ -235,11 +341,15 @@ impl Net {
 
     /// Lets time pass until `done`, at most a minute. Returns how long it took.
     pub fn run_until(&mut self, what: &str, done: impl Fn(&Net) -> bool) -> Millis {
+        self.run_until_within(what, 60_000, done)
+    }
+
+    fn run_until_within(&mut self, what: &str, limit: Millis, done: impl Fn(&Net) -> bool) -> Millis {
         let began = self.now;
         while !done(self) {
             assert!(
-                self.now < began + 60_000,
-                "{what}: not within a minute; {:#?}",
+                self.now < began + limit,
+                "{what}: not within {limit} ms; {:#?}",
                 self.statuses()
             );
             self.run(20);
@@ -249,7 +359,11 @@ impl Net {
 
     /// Waits until all connected nodes are synced and count each other as peers.
     pub fn settle(&mut self) -> Millis {
-        self.run_until("all nodes are synced and know each other", |net| {
+        self.settle_within(60_000)
+    }
+
+    pub fn settle_within(&mut self, limit: Millis) -> Millis {
+        self.run_until_within("all nodes are synced and know each other", limit, |net| {
             let connected = || (0..net.nodes.len()).filter(|&node| net.nodes[node].connected);
             connected().all(|node| {
                 let status = net.status(node);

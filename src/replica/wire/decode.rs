@@ -428,7 +428,7 @@ impl<'a> Decoder<'a> {
     }
 
     fn replay_request(&mut self) -> Result<ReplayRequest, WireError> {
-        self.array(4, "replay request")?;
+        self.array(5, "replay request")?;
         let request = self.uint("request")?;
         let (from, digests) = self.range(|decoder| decoder.hashes("digests"))?;
         Ok(ReplayRequest {
@@ -440,6 +440,7 @@ impl<'a> Decoder<'a> {
                 1 => Want::Splits,
                 _ => return Err(WireError::Malformed("wanted answer")),
             },
+            budget: self.uint("budget")?,
         })
     }
 
@@ -517,12 +518,13 @@ impl<'a> Decoder<'a> {
     }
 
     fn compare(&mut self) -> Result<Compare, WireError> {
-        self.array(2, "compare")?;
+        self.array(3, "compare")?;
         Ok(Compare {
             request: self.uint("request")?,
             spans: self.list(5, "spans", |decoder| {
                 Ok((decoder.span()?, Digest(decoder.uint("digest")?)))
             })?,
+            budget: self.uint("budget")?,
         })
     }
 
@@ -546,7 +548,7 @@ impl<'a> Decoder<'a> {
     }
 
     fn fetch(&mut self) -> Result<Fetch, WireError> {
-        self.array(3, "fetch")?;
+        self.array(4, "fetch")?;
         Ok(Fetch {
             request: self.uint("request")?,
             yields: self.flag("yields")?,
@@ -560,6 +562,7 @@ impl<'a> Decoder<'a> {
                     },
                 })
             })?,
+            budget: self.uint("budget")?,
         })
     }
 
@@ -617,7 +620,7 @@ impl<'a> Decoder<'a> {
     }
 
     fn survey(&mut self) -> Result<Survey, WireError> {
-        self.array(4, "survey")?;
+        self.array(5, "survey")?;
         let request = self.uint("request")?;
         let (from, digests) = self.range(|decoder| decoder.records("digests", |bytes| u32::from_le_bytes(*bytes)))?;
         Ok(Survey {
@@ -625,6 +628,7 @@ impl<'a> Decoder<'a> {
             from,
             digests,
             settled_ms: self.uint("settled")?,
+            budget: self.uint("budget")?,
         })
     }
 
@@ -666,7 +670,7 @@ impl<'a> Decoder<'a> {
     }
 
     fn exchange(&mut self) -> Result<Exchange, WireError> {
-        self.array(4, "exchange")?;
+        self.array(5, "exchange")?;
         Ok(Exchange {
             request: self.uint("request")?,
             partitions: self.partitions()?,
@@ -683,6 +687,7 @@ impl<'a> Decoder<'a> {
                     _ => return Err(WireError::Malformed("offers")),
                 }
             },
+            budget: self.uint("budget")?,
         })
     }
 }

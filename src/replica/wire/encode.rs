@@ -305,11 +305,11 @@ impl Message {
                 return one_chunk(&replay.commands).into_replay(version, node, replay.part, replay.clock);
             }
             Message::ReplayRequest(request) => {
-                let mut encoder = start(2, 4);
+                let mut encoder = start(2, 5);
                 encoder.uints(&[request.request, request.from.0.into()]);
                 let digests: Vec<u64> = request.digests.iter().map(|digest| digest.0).collect();
                 encoder.hashes(&digests);
-                encoder.uint(request.want.code());
+                encoder.uints(&[request.want.code(), request.budget]);
                 encoder
             }
             Message::ReplayEnd(end) => {
@@ -332,7 +332,7 @@ impl Message {
                 encoder
             }
             Message::Compare(compare) => {
-                let mut encoder = start(7, 2);
+                let mut encoder = start(7, 3);
                 encoder.uint(compare.request);
                 encoder.array(compare.spans.len() as u32);
                 for (span, digest) in &compare.spans {
@@ -340,6 +340,7 @@ impl Message {
                     encoder.span(*span);
                     encoder.uint(digest.0);
                 }
+                encoder.uint(compare.budget);
                 encoder
             }
             Message::Splits(splits) => {
@@ -350,7 +351,7 @@ impl Message {
                 encoder
             }
             Message::Fetch(fetch) => {
-                let mut encoder = start(9, 3);
+                let mut encoder = start(9, 4);
                 encoder.uints(&[fetch.request, fetch.yields.into()]);
                 encoder.array(fetch.holdings.len() as u32);
                 for holding in &fetch.holdings {
@@ -361,6 +362,7 @@ impl Message {
                         None => encoder.nil(),
                     }
                 }
+                encoder.uint(fetch.budget);
                 encoder
             }
             Message::Unknown(unknown) => {
@@ -400,11 +402,11 @@ impl Message {
                 encoder
             }
             Message::Survey(survey) => {
-                let mut encoder = start(16, 4);
+                let mut encoder = start(16, 5);
                 encoder.uints(&[survey.request, survey.from.0.into()]);
                 let digests: Vec<u8> = survey.digests.iter().flat_map(|digest| digest.to_le_bytes()).collect();
                 encoder.bin(&digests);
-                encoder.uint(survey.settled_ms);
+                encoder.uints(&[survey.settled_ms, survey.budget]);
                 encoder
             }
             Message::Sketch(sketch) => {
@@ -429,13 +431,14 @@ impl Message {
                 encoder
             }
             Message::Exchange(exchange) => {
-                let mut encoder = start(19, 4);
+                let mut encoder = start(19, 5);
                 encoder.uint(exchange.request);
                 encoder.partitions(&exchange.partitions);
                 encoder.hashes(&exchange.wanted);
                 let words = |offer: &Offer| [offer.hash, offer.place, offer.time.0];
                 let offers: Vec<u64> = exchange.offers.iter().flat_map(words).collect();
                 encoder.hashes(&offers);
+                encoder.uint(exchange.budget);
                 encoder
             }
         };

@@ -92,6 +92,8 @@ pub struct ReplayRequest {
     pub digests: Vec<Digest>,
     /// What the answer holds of partitions that differ: all their commands, or how they split into spans.
     pub want: Want,
+    /// About how many bytes the answer may have. It ends after the partition or span with which it exceeds them.
+    pub budget: u64,
 }
 
 /// How a [`ReplayRequest`] wants its answer.
@@ -148,6 +150,8 @@ pub struct Compare {
     pub request: u64,
     /// Spans, with the digest of what the requester holds there.
     pub spans: Vec<(Span, Digest)>,
+    /// About how many bytes the answer may have. It ends after the partition or span with which it exceeds them.
+    pub budget: u64,
 }
 
 /// A span cut into parts of about equal size.
@@ -189,6 +193,8 @@ pub struct Fetch {
     pub yields: bool,
     /// What the requester holds.
     pub holdings: Vec<Holding>,
+    /// About how many bytes the answer may have. It ends after the partition or span with which it exceeds them.
+    pub budget: u64,
 }
 
 /// What the sender of a [`Fetch`] holds in a span.
@@ -222,6 +228,8 @@ pub struct Survey {
     /// If not 0: leave out partitions that changed at or after this time of the responder's clock, in milliseconds
     /// before now. They are in flux, and a difference there proves nothing.
     pub settled_ms: u64,
+    /// About how many bytes the answer may have. It ends after the partition or span with which it exceeds them.
+    pub budget: u64,
 }
 
 /// Symbols of all components of some partitions, in answer to a [`Survey`] or a [`SketchRequest`].
@@ -261,6 +269,8 @@ pub struct Exchange {
     pub wanted: Vec<u64>,
     /// What the requester has that the receiver seems to lack.
     pub offers: Vec<Offer>,
+    /// About how many bytes the answer may have. It ends after the partition or span with which it exceeds them.
+    pub budget: u64,
 }
 
 /// A component that the sender of an [`Exchange`] holds.

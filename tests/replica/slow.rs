@@ -1,0 +1,162 @@
+//! Slow links: what is asked for follows the rate at which it comes.
+
+use nats_kvcache::cache::Millis;
+use nats_kvcache::replica::{Counters, SyncState};
+
+use crate::net::{keyring, Link, Net, BEAT};
+
+/// Two nodes with so many keys of 100 bytes, and the bytes that a replay of them takes.
+fn filled(keys: usize) -> (Net, u64) {
+    let mut net = Net::of(2);
+    for n in 0..keys {
+        net.set_silently(0, &format!("key{n:06}"), &"v".repeat(60));
+    }
+    net.wait_equal();
+    net.run(3 * BEAT);
+    let before = net.join(keyring(1, &[]));
+    net.settle();
+    let bytes = net.counters(before).replay_bytes_received;
+    net.disconnect(before);
+    net.run(10 * BEAT);
+    (net, bytes)
+}
+
+/// An empty node joins behind `link`. Returns how long it took, the bytes that came, and its counters.
+fn join(net: &mut Net, link: Link) -> (Millis, u64, Counters) {
+    let began = net.now;
+    let node = net.nodes.len();
+    net.link(node, link);
+    net.join(keyring(1, &[]));
+    net.settle_within(600_000);
+    (net.now - began, net.carried(node), net.counters(node))
+}
+
+#[test]
+fn a_join_takes_what_its_link_takes_and_asks_for_everything_once() {
+    let (mut net, bytes) = filled(20_000);
+    assert!(bytes > 1_500_000, "{bytes}");
+    // Bytes per millisecond, and milliseconds each way.
+    for (rate, delay) in [
+        (30, 0),
+        (125, 0),
+        (125, 150),
+        (250, 20),
+        (1_000, 1),
+        (1_000, 150),
+        (4_000, 10),
+    ] {
+        let (took, carried, counters) = join(&mut net, Link::of(rate, delay));
+        let least = bytes / rate;
+        // To meet takes some ways there and back, and so does the window until it is large.
+        assert!(
+            took <= least * 12 / 10 + 16 * delay + 2 * BEAT,
+            "{rate} B/ms, {delay} ms each way: {took} ms instead of {least}"
+        );
+        assert!(
+            carried * 10 <= bytes * 11 + 20_000,
+            "{rate} B/ms, {delay} ms each way: {carried} bytes instead of {bytes}"
+        );
+        assert_eq!(counters.repeated, 0, "{rate} B/ms, {delay} ms each way");
+    }
+}
+
+#[test]
+fn peers_are_heard_all_the_time() {
+    let (mut net, _) = filled(20_000);
+    let node = net.nodes.len();
+    net.link(node, Link::of(125, 10));
+    net.join(keyring(1, &[]));
+    let began = net.now;
+    while net.status(node).sync != SyncState::Synced {
+        net.run(100);
+        let peers = net.status(node).peers.len();
+        assert!(
+            net.now < began + 2_500 || peers == 2,
+            "{peers} peers after {} ms",
+            net.now - began
+        );
+        assert!(net.now < began + 120_000, "{:?}", net.status(node));
+    }
+}
+
+#[test]
+fn a_replay_goes_on_after_a_reconnect_with_what_is_left() {
+    let (mut net, bytes) = filled(20_000);
+    let node = net.nodes.len();
+    net.link(node, Link::of(250, 10));
+    net.join(keyring(1, &[]));
+    for _ in 0..3 {
+        net.run(bytes / 250 / 4);
+        net.disconnect(node);
+        // In most of the partitions that are here already, something changes.
+        for n in 0..500 {
+            net.set(0, &format!("key{:06}", n * 31), "changed");
+        }
+        net.run(BEAT);
+        net.connect(node);
+    }
+    net.settle_within(60_000);
+    // Each time what was under way is lost, and what has changed is repaired.
+    let received = net.counters(node).replay_bytes_received;
+    assert!(received * 10 <= bytes * 13, "{received} bytes instead of {bytes}");
+}
+
+#[test]
+fn an_answer_that_comes_late_is_taken_and_corrects_the_patience() {
+    let (mut net, bytes) = filled(20_000);
+    let node = net.nodes.len();
+    // Something else is in front of the first answers for 20 s.
+    let mut link = Link::of(125, 0);
+    link.hold(net.now + 20_000);
+    net.link(node, link);
+    net.join(keyring(1, &[]));
+    net.settle_within(600_000);
+    let received = net.counters(node).replay_bytes_received;
+    // What was asked for in vain comes as well: the first window, asked for again after 2, 4 and 8 s.
+    let carried = net.carried(node);
+    assert!(
+        carried * 10 <= bytes * 11 + 10 * 4 * (80 << 10),
+        "{carried} bytes instead of {bytes}"
+    );
+    assert!(
+        received * 100 <= bytes * 105,
+        "{received} bytes were taken instead of {bytes}"
+    );
+}
+
+#[test]
+fn what_is_under_way_on_a_link_that_becomes_slow_is_not_asked_for_again_and_again() {
+    let (mut net, bytes) = filled(20_000);
+    let node = net.nodes.len();
+    net.link(node, Link::of(4_000, 50));
+    net.join(keyring(1, &[]));
+    net.run_until("the window is large", |net| {
+        net.counters(node).replay_bytes_received > bytes / 4
+    });
+    // Each part of an answer now takes seconds.
+    net.slow_down(node, 20);
+    let began = net.now;
+    net.settle_within(600_000);
+    let (took, least) = (net.now - began, bytes / 20);
+    assert!(took <= least * 12 / 10 + 2 * BEAT, "{took} ms instead of {least}");
+    assert!(
+        net.carried(node) <= bytes * 12 / 10,
+        "{} bytes instead of {bytes}",
+        net.carried(node)
+    );
+}
+
+#[test]
+fn an_answer_that_is_lost_is_asked_for_again() {
+    let (mut net, bytes) = filled(20_000);
+    let mut number = 0;
+    net.drop_where(move |sent, to| {
+        let part = sent.kind() == 3 && to == 3;
+        number += usize::from(part);
+        part && number % 20 == 0
+    });
+    let (took, carried, _) = join(&mut net, Link::of(250, 10));
+    let least = bytes / 250;
+    assert!(took <= 3 * least + 20_000, "{took} ms instead of {least}");
+    assert!(carried <= bytes * 15 / 10, "{carried} bytes instead of {bytes}");
+}
