@@ -141,6 +141,35 @@ impl Connection {
     }
 }
 
+/// A connection to a lattice, for its front end. An error if it cannot be made; later it is made again for as long as it
+/// is kept.
+pub async fn connect(server: &str, credentials: &Credentials) -> Result<Client, NatsError> {
+    let address = parse(server)?;
+    let options = credentials
+        .options(std::slice::from_ref(&address))?
+        .name("nats-kvcache")
+        .ping_interval(PING_INTERVAL)
+        .subscription_capacity(SUBSCRIPTION_CAPACITY)
+        .event_callback(|event| async move {
+            match event {
+                Event::Connected => tracing::info!("lattice connection is up"),
+                Event::Disconnected => tracing::warn!("lattice connection is down; no calls arrive"),
+                Event::SlowConsumer(_) => {
+                    tracing::warn!("calls were dropped: they arrive faster than they are answered")
+                }
+                Event::ServerError(error) => {
+                    tracing::warn!(%error, "the NATS server reports an error to the lattice connection")
+                }
+                Event::ClientError(error) => {
+                    tracing::warn!(%error, "the lattice connection does not work; going on to try")
+                }
+                Event::LameDuckMode | Event::Draining | Event::Closed => {}
+            }
+        });
+    let connected = options.connect(without_user(address)?).await;
+    connected.map_err(|error| NatsError::Client(explain(&format!("{error}"))))
+}
+
 fn with_limits(options: ConnectOptions) -> ConnectOptions {
     let backoff = Mutex::new(Backoff::default());
     options

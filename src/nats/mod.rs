@@ -13,7 +13,7 @@ mod replicator;
 mod subjects;
 
 pub use address::{check_address, without_credentials};
-pub use connection::NatsError;
+pub use connection::{connect, NatsError};
 pub use credentials::{check_authorities, check_certificate, check_credentials_file, Credentials, Tls};
 pub use reconnect::explain;
 pub use replicator::{Replicated, Replicator, Settings};

@@ -34,6 +34,7 @@ mod name {
     pub const QUEUE_BYTES: &str = "QUEUE_BYTES";
     pub const INBOX_BYTES: &str = "INBOX_BYTES";
     pub const RING_BYTES: &str = "RING_BYTES";
+    pub const MAX_ANSWER_BYTES: &str = "MAX_ANSWER_BYTES";
     pub const ACK: &str = "ACK";
     pub const ACK_TIMEOUT_MS: &str = "ACK_TIMEOUT_MS";
     pub const NAMESPACE: &str = "NAMESPACE";
@@ -42,7 +43,7 @@ mod name {
     pub const LINK: [&str; 3] = [NAMESPACE, ACK, ACK_TIMEOUT_MS];
 
     /// Settings of the process.
-    pub const PROCESS: [&str; 20] = [
+    pub const PROCESS: [&str; 21] = [
         REPLICATION,
         NATS_URL,
         NATS_CREDS,
@@ -63,12 +64,22 @@ mod name {
         QUEUE_BYTES,
         INBOX_BYTES,
         RING_BYTES,
+        MAX_ANSWER_BYTES,
     ];
+
+    /// Settings that no link can change: who is believed, and files of this host.
+    pub const NEVER_OF_LINK: [&str; 5] = [FRAME_AUTH, NATS_CREDS, NATS_TLS_CA, NATS_TLS_CERT, NATS_TLS_KEY];
+
+    /// Settings that prove to a server who this is.
+    pub const CREDENTIALS: [&str; 4] = [CLIENT_JWT, CLIENT_SEED, NATS_CREDS, NATS_TOKEN];
 }
 
 /// Smallest and largest buffer that can be set, in bytes.
 const MIN_BUFFER_BYTES: usize = 64 << 10;
 const MAX_BUFFER_BYTES: usize = 4 << 30;
+
+/// Largest answer: by default that which any single value fits.
+const MAX_ANSWER_BYTES: usize = 64 << 20;
 
 /// Deletions are remembered for this many intervals of beats at least: a peer that missed a few is not away for long.
 const TTL_BEATS: u64 = 10;
@@ -105,6 +116,15 @@ pub enum ConfigError {
     /// Settings that do not go together.
     #[error("{0}")]
     Together(&'static str),
+    /// A link says otherwise about the process than what is in force.
+    #[error(
+        "setting {0} in the link values: a link says nothing else about the provider than what is in force; set it in \
+         config_json and start the provider again"
+    )]
+    OfProcess(String),
+    /// A link that somebody has put asks for less than the provider does.
+    #[error("setting ACK in the link values: expected no less than ACK in config_json asks for")]
+    WeakerAck,
 }
 
 /// Where a setting comes from.
@@ -199,6 +219,50 @@ impl RawSettings {
         merged
     }
 
+    /// These settings and those of the process that a link of the host data has, as in the classic provider.
+    ///
+    /// Such a link may set what `config_json` leaves open, not contradict it. It cannot switch off authentication, and
+    /// no server it names is told the credentials of `config_json`: links of the host data were messages once, which
+    /// nobody signs.
+    pub fn completed_by(&self, link: &RawSettings) -> Result<Self, ConfigError> {
+        let wanted = link.of_process();
+        let contradicts = |raw: &RawSettings, name: &&String| {
+            let alone = RawSettings(wanted.0.get_key_value(*name).map(own).into_iter().collect());
+            Config::new(&raw.overlaid_with(&alone)).ok() != Config::new(raw).ok()
+        };
+        let may_not = |name: &&String| {
+            let decided = self.0.contains_key(*name) || name::NEVER_OF_LINK.contains(&name.as_str());
+            decided && contradicts(self, name)
+        };
+        if let Some(names) = listed(wanted.0.keys().filter(may_not)) {
+            return Err(ConfigError::OfProcess(names));
+        }
+        let names = |raw: &RawSettings| name::CREDENTIALS.iter().any(|name| raw.0.contains_key(*name));
+        if wanted.0.contains_key(name::NATS_URL) && names(self) && !self.0.contains_key(name::NATS_URL) {
+            return Err(ConfigError::Together(
+                "setting NATS_URL in the link values: the credentials of config_json go to no server that a link names; set \
+                 both in config_json",
+            ));
+        }
+        let completed = self.overlaid_with(&wanted);
+        Config::new(&completed).map(|_| completed)
+    }
+
+    /// Whether a link says nothing about the process but what is in force.
+    pub fn agree_with(&self, in_force: &RawSettings) -> Result<(), ConfigError> {
+        let wanted = self.of_process();
+        let config = Config::new(in_force)?;
+        if wanted.is_empty() || Config::new(&in_force.overlaid_with(&wanted))? == config {
+            return Ok(());
+        }
+        let differs = |name: &&String| {
+            let alone = RawSettings(wanted.0.get_key_value(*name).map(own).into_iter().collect());
+            Config::new(&in_force.overlaid_with(&alone)).ok().as_ref() != Some(&config)
+        };
+        let names = listed(wanted.0.keys().filter(differs)).or_else(|| listed(wanted.0.keys()));
+        Err(ConfigError::OfProcess(names.unwrap_or_default()))
+    }
+
     /// Only the settings of the process, without those of a single link.
     pub fn of_process(&self) -> Self {
         let process = |(name, _): &(&String, &(String, Origin))| name::PROCESS.contains(&name.as_str());
@@ -268,6 +332,15 @@ impl RawSettings {
     }
 }
 
+fn own((name, value): (&String, &(String, Origin))) -> (String, (String, Origin)) {
+    (name.clone(), value.clone())
+}
+
+fn listed<'a>(names: impl Iterator<Item = &'a String>) -> Option<String> {
+    let names: Vec<&str> = names.map(String::as_str).collect();
+    (!names.is_empty()).then(|| names.join(", "))
+}
+
 fn is_known(name: &str) -> bool {
     let name = name.trim().to_ascii_uppercase();
     name::LINK.contains(&name.as_str()) || name::PROCESS.contains(&name.as_str())
@@ -328,6 +401,8 @@ pub struct Config {
     pub inbox_bytes: usize,
     /// Bytes of recent frames kept for peers that missed some.
     pub ring_bytes: usize,
+    /// Bytes of the largest answer.
+    pub max_answer_bytes: usize,
 }
 
 /// Settings of one link, validated.
@@ -368,6 +443,7 @@ impl Config {
             queue_bytes: raw.number(name::QUEUE_BYTES, 64 << 20, MIN_BUFFER_BYTES, MAX_BUFFER_BYTES)?,
             inbox_bytes: raw.number(name::INBOX_BYTES, 64 << 20, MIN_BUFFER_BYTES, MAX_BUFFER_BYTES)?,
             ring_bytes: raw.number(name::RING_BYTES, 16 << 20, MIN_BUFFER_BYTES, MAX_BUFFER_BYTES)?,
+            max_answer_bytes: raw.number(name::MAX_ANSWER_BYTES, MAX_ANSWER_BYTES, 1 << 10, 1 << 30)?,
         };
         if config.limits.tombstone_ttl_ms < TTL_BEATS * config.beat_secs * 1_000 {
             return Err(ConfigError::Together(
@@ -410,6 +486,16 @@ impl Config {
                 .map_err(|error| expected(name::REPLAY_REQ_SUBJECT, error))?;
         }
         Ok(subjects)
+    }
+
+    /// Validates the settings of a link that somebody has put: as [`Config::link`], but it may not ask for fewer
+    /// confirmations than the provider does.
+    pub fn put_link(base: &RawSettings, values: &RawSettings) -> Result<LinkConfig, ConfigError> {
+        let link = Self::link(&base.overlaid_with(values))?;
+        if link.acks.wanted < Self::link(base)?.acks.wanted {
+            return Err(ConfigError::WeakerAck);
+        }
+        Ok(link)
     }
 
     /// Validates the settings of a link: its own over those of the provider.

@@ -1,125 +1,138 @@
 //! The provider as the host sees it: links, health, shutdown.
 
-use std::convert::Infallible;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
-use hashbrown::HashMap;
-use tokio::sync::Mutex;
-use wasmbus_rpc::core::{HealthCheckRequest, HealthCheckResponse, HostData};
-use wasmbus_rpc::provider::prelude::*;
-use wasmcloud_interface_keyvalue::KeyValueReceiver;
+use wasmbus_rpc::core::{HealthCheckResponse, HostData, LinkDefinition};
+use wasmbus_rpc::error::{RpcError, RpcResult};
 
-use super::config::{Acks, Config, LinkConfig, RawSettings};
+use super::config::{Acks, Config, ConfigError, LinkConfig, RawSettings};
+use super::links::Links;
 use super::log;
+use super::reads::LargeReads;
 use super::secret::{cleaned, Secret};
-use crate::cache::{Cache, Command, Key};
+use crate::cache::{Cache, Command};
 use crate::nats::{Credentials, Replicated, Replicator, Settings};
 use crate::replica::{Ack, Keyring, Numbers, SyncState, Unconfirmed};
 use crate::time;
 
-/// Address the SDK uses when the host data names none.
+/// Address of the lattice when the host data names none.
 const DEFAULT_NATS_URL: &str = "nats://127.0.0.1:4222";
 
 /// The capability provider. Clones share one cache.
-#[derive(Clone, Provider)]
-#[services(KeyValue)]
+#[derive(Clone)]
 pub struct KvCacheProvider {
     inner: Arc<Inner>,
 }
 
 struct Inner {
     cache: Arc<Cache>,
-    lattice: LatticeData,
-    /// Settings of the provider itself, from `config_json`.
+    /// `config_json`.
     base: RawSettings,
-    /// Settings of actors without a link that has some.
-    defaults: LinkConfig,
-    /// Settings of linked actors that have others. Read on every call, changed hardly ever.
-    links: RwLock<HashMap<String, LinkConfig>>,
-    /// Read on every write, changed hardly ever.
-    replicator: RwLock<Option<Arc<Replicator>>>,
-    /// Held while links change settings of the process.
-    process: Mutex<Process>,
+    /// What decides about the process: `config_json`, completed by a link of the host data. It does not change.
+    in_force: RawSettings,
+    config: Config,
+    links: Links,
+    large_reads: LargeReads,
+    replicator: Option<Replicator>,
 }
 
-/// What of the host data replication needs.
-struct LatticeData {
+/// What of the host data connections and replication need.
+pub(super) struct LatticeData {
     name: String,
     link_name: String,
     host: String,
-    url: String,
-    credentials: Credentials,
+    pub url: String,
+    pub credentials: Credentials,
     cluster_seed: Secret,
     cluster_issuers: Vec<String>,
 }
 
-/// Settings of the process in force, and who set them.
-struct Process {
-    config: Config,
-    imposed_by: Option<(String, RawSettings)>,
-}
-
-impl ProviderDispatch for KvCacheProvider {}
-
 impl KvCacheProvider {
     /// A provider for this host data; replication runs when this returns, unless it is switched off or there is no
-    /// lattice.
+    /// lattice. Links of the host data that cannot be accepted are left out and named in the log.
     pub async fn start(host_data: &HostData) -> anyhow::Result<Self> {
         let base = RawSettings::from_json(host_data.config_json.as_deref())?;
         warn_unknown("config_json", &base);
         Config::new(&base)?;
-        let imposed = first_imposing_link(host_data, &base);
-        let (settings, imposed_by) = match imposed {
-            Some((actor, settings)) => (base.overlaid_with(&settings), Some((actor, settings))),
-            None => (base.clone(), None),
+        let in_force = settings_of_process(host_data, &base);
+        let config = Config::new(&in_force)?;
+        let cache = Arc::new(Cache::new(time::fresh_node_id(), config.limits));
+        let replicator = match LatticeData::new(host_data).settings(&cache, &config, &in_force)? {
+            Some(settings) => Some(Replicator::start(cache.clone(), settings, Numbers::default()).await?),
+            None => None,
         };
-        let config = Config::new(&settings)?;
         let provider = KvCacheProvider {
             inner: Arc::new(Inner {
-                cache: Arc::new(Cache::new(time::fresh_node_id(), config.limits)),
-                lattice: LatticeData::new(host_data),
-                base: base.clone(),
-                defaults: Config::link(&base)?,
-                links: RwLock::default(),
-                replicator: RwLock::new(None),
-                process: Mutex::new(Process {
-                    config: config.clone(),
-                    imposed_by,
-                }),
+                cache,
+                base,
+                in_force,
+                config,
+                links: Links::default(),
+                large_reads: LargeReads::start(host_data.default_rpc_timeout_ms)?,
+                replicator,
             }),
         };
-        provider.start_replication(&config, &settings).await?;
+        for link in &host_data.link_definitions {
+            // Of a link only its actor is printed: values can be secrets.
+            match provider.scope_of_host_data(link) {
+                Ok(scope) => provider.inner.links.put_trusted(link, scope),
+                Err(error) => tracing::error!(actor = ?link.actor_id, "link of the host data refused: {error}"),
+            }
+        }
         Ok(provider)
     }
 
-    pub(super) fn cache(&self) -> &Cache {
+    fn scope_of_host_data(&self, link: &LinkDefinition) -> Result<LinkConfig, ConfigError> {
+        let values = RawSettings::from_link(&link.values);
+        let scope = Config::link(&self.inner.base.overlaid_with(&values))?;
+        match values.agree_with(&self.inner.in_force) {
+            Ok(()) => Ok(scope),
+            // Says more, where it would have been refused alone.
+            Err(error) => Err(self.inner.base.completed_by(&values).err().unwrap_or(error)),
+        }
+    }
+
+    /// Puts a link that came as a message. Nobody signs these, so it can name the scope of its own actor and nothing
+    /// else. One that is there has to be deleted before it is put with other values.
+    pub(super) fn put_link(&self, link: &LinkDefinition) -> RpcResult<()> {
+        let refused = |error: &dyn std::fmt::Display| RpcError::InvalidParameter(error.to_string());
+        let values = RawSettings::from_link(&link.values);
+        warn_unknown("the link values", &values);
+        values
+            .agree_with(&self.inner.in_force)
+            .map_err(|error| refused(&error))?;
+        let scope = Config::put_link(&self.inner.base, &values).map_err(|error| refused(&error))?;
+        match self.inner.links.of(&link.actor_id) {
+            Some(known) if *known == scope => Ok(()),
+            Some(_) => Err(refused(&"the actor is linked with other values; delete the link first")),
+            None => self.inner.links.put(link, scope).map_err(|error| refused(&error)),
+        }
+    }
+
+    /// Ends a link. The data stays, and so does replication: other links use them.
+    pub(super) fn delete_link(&self, actor: &str) {
+        self.inner.links.delete(actor);
+    }
+
+    /// The scope of an actor, if it is linked.
+    pub(super) fn link(&self, actor: &str) -> Option<Arc<LinkConfig>> {
+        self.inner.links.of(actor)
+    }
+
+    pub(super) fn cache(&self) -> &Arc<Cache> {
         &self.inner.cache
     }
 
-    /// The key an actor means by `name`: in its link's namespace. And what its calls wait for.
-    pub(super) fn key(&self, ctx: &Context, name: &str) -> RpcResult<(Key, Acks)> {
-        self.link(ctx, |link| Ok((key_of(link, name)?, link.acks)))
+    pub(super) fn config(&self) -> &Config {
+        &self.inner.config
     }
 
-    /// As [`Self::key`], for several names.
-    pub(super) fn keys(&self, ctx: &Context, names: &[String]) -> RpcResult<(Vec<Key>, Acks)> {
-        self.link(ctx, |link| {
-            let keys: RpcResult<_> = names.iter().map(|name| key_of(link, name)).collect();
-            Ok((keys?, link.acks))
-        })
+    pub(super) fn large_reads(&self) -> &LargeReads {
+        &self.inner.large_reads
     }
 
-    fn link<T>(&self, ctx: &Context, look: impl FnOnce(&LinkConfig) -> T) -> T {
-        let links = self.inner.links.read().unwrap_or_else(PoisonError::into_inner);
-        look(
-            links
-                .get(ctx.actor.as_deref().unwrap_or_default())
-                .unwrap_or(&self.inner.defaults),
-        )
-    }
-
-    /// Hands a command over to replication. Waits while its queue is full, while a link changes how this provider
-    /// replicates, and for the confirmations that the actor's link asks for.
+    /// Hands a command over to replication. Waits while its queue is full, and for the confirmations that the actor's
+    /// link asks for.
     pub(super) async fn replicate(&self, acks: Acks, command: Command) -> RpcResult<()> {
         let Some(replicator) = self.replicator() else {
             return Ok(());
@@ -137,20 +150,11 @@ impl KvCacheProvider {
 
     async fn replicate_waiting(
         &self,
-        replicator: Arc<Replicator>,
+        replicator: &Replicator,
         command: Command,
         Acks { wanted, timeout_ms }: Acks,
     ) -> RpcResult<()> {
-        let mut replicated = replicator.replicate(command, wanted, timeout_ms).await;
-        if let Replicated::Stopped(command) = replicated {
-            // Either another one takes over once its settings are in force, or this is the end.
-            let _settled = self.inner.process.lock().await;
-            replicated = match self.replicator() {
-                None => return Ok(()),
-                Some(replicator) => replicator.replicate(command, wanted, timeout_ms).await,
-            };
-        }
-        match replicated {
+        match replicator.replicate(command, wanted, timeout_ms).await {
             Replicated::Done => Ok(()),
             Replicated::Unconfirmed(unconfirmed) => {
                 Err(RpcError::Other(not_confirmed(wanted, timeout_ms, &unconfirmed)))
@@ -192,143 +196,26 @@ impl KvCacheProvider {
         )))
     }
 
-    fn replicator(&self) -> Option<Arc<Replicator>> {
-        self.inner
-            .replicator
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    fn replicator(&self) -> Option<&Replicator> {
+        self.inner.replicator.as_ref()
     }
 
-    /// Ends replication under the old settings, if any, then starts it under these.
-    async fn start_replication(&self, config: &Config, raw: &RawSettings) -> anyhow::Result<()> {
-        let settings = self.settings(config, raw)?;
-        let numbers = match self.replicator() {
-            Some(old) => old.stop().await,
-            None => Numbers::default(),
-        };
-        let replicator = match settings {
-            Some(settings) => Some(Arc::new(
-                Replicator::start(self.inner.cache.clone(), settings, numbers).await?,
-            )),
-            None => None,
-        };
-        *self.inner.replicator.write().unwrap_or_else(PoisonError::into_inner) = replicator;
-        Ok(())
-    }
-
-    /// Where and how to replicate; `None` for a plain map.
-    fn settings(&self, config: &Config, raw: &RawSettings) -> anyhow::Result<Option<Settings>> {
-        let lattice = &self.inner.lattice;
-        if !config.replication {
-            tracing::info!("replication is switched off: a plain map on this host");
-            return Ok(None);
-        }
-        if lattice.name.is_empty() && config.commands_subject.is_none() {
-            tracing::info!("the host names no lattice: a plain map on this host");
-            return Ok(None);
-        }
-        let subjects = config.subjects(raw, &lattice.name, &lattice.link_name)?;
-        let credentials = match &config.credentials {
-            Some(own) => own.clone(),
-            // The lattice's credentials go to no other server than the lattice's.
-            None if config.nats_url.is_none() => lattice.credentials.clone(),
-            None => Credentials::None,
-        };
-        let keyring = self.keyring(config, subjects.commands())?;
-        tracing::info!(node = %self.inner.cache.node(), subject = subjects.commands(), "replicating");
-        Ok(Some(Settings {
-            servers: config.nats_url.clone().unwrap_or_else(|| vec![lattice.url.clone()]),
-            credentials,
-            tls: config.tls.clone(),
-            subjects,
-            host: lattice.host.clone(),
-            beat_interval_ms: config.beat_secs * 1_000,
-            sync_limit_ms: config.sync_timeout_secs * 1_000,
-            keyring: Arc::new(keyring),
-            queue_bytes: config.queue_bytes,
-            inbox_bytes: config.inbox_bytes,
-            ring_bytes: config.ring_bytes,
-        }))
-    }
-
-    fn keyring(&self, config: &Config, root: &str) -> anyhow::Result<Keyring> {
-        let lattice = &self.inner.lattice;
-        if !config.frame_auth {
-            tracing::warn!("FRAME_AUTH=off: whoever may publish on the subjects of this cache can change it");
-            return Ok(Keyring::open());
-        }
-        if lattice.cluster_seed.0.is_empty() {
-            // Only a host for tests may do without; host_data.rs refuses others.
-            tracing::warn!("the host has no cluster seed: messages are not authenticated, as with FRAME_AUTH=off");
-            return Ok(Keyring::open());
-        }
-        Ok(Keyring::new(&lattice.cluster_seed.0, &lattice.cluster_issuers, root)?)
-    }
-
-    /// Settings of the process may stand in the values of a link, as in the classic provider. The first link that has
-    /// some decides; they are refused where another link has decided otherwise.
-    async fn impose(&self, actor: &str, settings: RawSettings) -> RpcResult<()> {
-        let mut process = self.inner.process.lock().await;
-        if let Some((owner, theirs)) = &process.imposed_by {
-            if owner != actor && *theirs != settings {
-                return Err(RpcError::InvalidParameter(format!(
-                    "the link of actor {actor} sets {settings:?} of the whole provider, but the link of actor {owner} \
-                     already sets {theirs:?} otherwise; set them in config_json, or alike in all links"
-                )));
-            }
-        }
-        let merged = self.inner.base.overlaid_with(&settings);
-        let config = Config::new(&merged).map_err(|error| RpcError::InvalidParameter(error.to_string()))?;
-        if config.limits != process.config.limits {
-            return Err(RpcError::InvalidParameter(
-                "TOMBSTONE_TTL_SECS, MAX_CLOCK_SKEW_SECS and MAX_VALUE_BYTES cannot change while the provider runs; \
-                 set them in config_json"
-                    .into(),
-            ));
-        }
-        if config != process.config {
-            tracing::info!(%actor, settings = ?settings, "the values of a link change how this provider replicates");
-            let started = self.start_replication(&config, &merged).await;
-            started.map_err(|error| RpcError::ProviderInit(format!("{error:#}")))?;
-            process.config = config;
-        }
-        process.imposed_by = Some((actor.into(), settings));
-        Ok(())
-    }
-
-    /// Takes links that cannot be accepted out of the host data. The SDK would print such a link with all its values,
-    /// secrets included.
-    pub(super) async fn refuse_unusable_links(&self, host_data: &mut HostData) {
-        let mut usable = Vec::new();
-        for link in std::mem::take(&mut host_data.link_definitions) {
-            match self.accept(&link.actor_id, &RawSettings::from_link(&link.values)).await {
-                Ok(_) => usable.push(link),
-                Err(error) => tracing::error!(actor = %link.actor_id, "link of the host data refused: {error}"),
-            }
-        }
-        host_data.link_definitions = usable;
-    }
-
-    /// Puts the settings of the process that a link has in force. Returns its own.
-    async fn accept(&self, actor: &str, values: &RawSettings) -> RpcResult<LinkConfig> {
-        let link = Config::link(&self.inner.base.overlaid_with(values))
-            .map_err(|error| RpcError::InvalidParameter(error.to_string()))?;
-        let settings = values.of_process();
-        if !settings.is_empty() {
-            self.impose(actor, settings).await?;
-        }
-        Ok(link)
-    }
-
-    async fn wait_for_first_sync(&self) {
+    /// Waits until the first replay is done or its limit has passed, so that an actor does not find an empty cache.
+    pub(super) async fn wait_for_first_sync(&self) {
         let Some(replicator) = self.replicator() else { return };
         if replicator.first_sync().await == SyncState::Unsynced {
             tracing::warn!("no replay within SYNC_TIMEOUT_SECS: serving what this host has; the replay goes on");
         }
     }
 
-    fn health(&self) -> HealthCheckResponse {
+    /// Sends what is queued and ends replication.
+    pub(super) async fn shutdown(&self) {
+        if let Some(replicator) = self.replicator() {
+            replicator.stop().await;
+        }
+    }
+
+    pub(super) fn health(&self) -> HealthCheckResponse {
         let cache = self.cache();
         let replicator = self.replicator();
         let running = replicator.as_ref().is_none_or(|replicator| replicator.is_running());
@@ -366,10 +253,6 @@ impl KvCacheProvider {
     }
 }
 
-fn key_of(link: &LinkConfig, name: &str) -> RpcResult<Key> {
-    Key::new(&link.namespace, name.as_bytes()).map_err(|error| RpcError::InvalidParameter(error.to_string()))
-}
-
 /// Says what was done and what was not.
 fn not_confirmed(ack: Ack, timeout_ms: u64, unconfirmed: &Unconfirmed) -> String {
     let wanted = match ack {
@@ -393,7 +276,54 @@ fn not_confirmed(ack: Ack, timeout_ms: u64, unconfirmed: &Unconfirmed) -> String
 }
 
 impl LatticeData {
-    fn new(host_data: &HostData) -> Self {
+    /// Where and how to replicate; `None` for a plain map.
+    fn settings(&self, cache: &Cache, config: &Config, raw: &RawSettings) -> anyhow::Result<Option<Settings>> {
+        if !config.replication {
+            tracing::info!("replication is switched off: a plain map on this host");
+            return Ok(None);
+        }
+        if self.name.is_empty() && config.commands_subject.is_none() {
+            tracing::info!("the host names no lattice: a plain map on this host");
+            return Ok(None);
+        }
+        let subjects = config.subjects(raw, &self.name, &self.link_name)?;
+        let credentials = match &config.credentials {
+            Some(own) => own.clone(),
+            // The lattice's credentials go to no other server than the lattice's.
+            None if config.nats_url.is_none() => self.credentials.clone(),
+            None => Credentials::None,
+        };
+        let keyring = self.keyring(config, subjects.commands())?;
+        tracing::info!(node = %cache.node(), subject = subjects.commands(), "replicating");
+        Ok(Some(Settings {
+            servers: config.nats_url.clone().unwrap_or_else(|| vec![self.url.clone()]),
+            credentials,
+            tls: config.tls.clone(),
+            subjects,
+            host: self.host.clone(),
+            beat_interval_ms: config.beat_secs * 1_000,
+            sync_limit_ms: config.sync_timeout_secs * 1_000,
+            keyring: Arc::new(keyring),
+            queue_bytes: config.queue_bytes,
+            inbox_bytes: config.inbox_bytes,
+            ring_bytes: config.ring_bytes,
+        }))
+    }
+
+    fn keyring(&self, config: &Config, root: &str) -> anyhow::Result<Keyring> {
+        if !config.frame_auth {
+            tracing::warn!("FRAME_AUTH=off: whoever may publish on the subjects of this cache can change it");
+            return Ok(Keyring::open());
+        }
+        if self.cluster_seed.0.is_empty() {
+            // Only a host for tests may do without; host_data.rs refuses others.
+            tracing::warn!("the host has no cluster seed: messages are not authenticated, as with FRAME_AUTH=off");
+            return Ok(Keyring::open());
+        }
+        Ok(Keyring::new(&self.cluster_seed.0, &self.cluster_issuers, root)?)
+    }
+
+    pub fn new(host_data: &HostData) -> Self {
         let (jwt, seed) = (
             host_data.lattice_rpc_user_jwt.trim(),
             host_data.lattice_rpc_user_seed.trim(),
@@ -420,56 +350,27 @@ impl LatticeData {
 }
 
 fn warn_unknown(place: &str, settings: &RawSettings) {
-    for name in settings.unknown() {
-        tracing::warn!("setting {name} in {place} is not known to this provider and has no effect");
+    const SHOWN: usize = 5;
+    let unknown = settings.unknown();
+    for name in unknown.iter().take(SHOWN) {
+        let shown: String = name.chars().take(64).collect();
+        tracing::warn!("setting {shown:?} in {place} is not known to this provider and has no effect");
+    }
+    if unknown.len() > SHOWN {
+        tracing::warn!("{} more settings in {place} have no effect", unknown.len() - SHOWN);
     }
 }
 
-/// The first link of the host data that has usable settings of the process, so that replication starts with them.
-/// A link with unusable ones is reported when it is put.
-fn first_imposing_link(host_data: &HostData, base: &RawSettings) -> Option<(String, RawSettings)> {
-    host_data.link_definitions.iter().find_map(|link| {
-        let settings = RawSettings::from_link(&link.values).of_process();
-        let usable = !settings.is_empty() && Config::new(&base.overlaid_with(&settings)).is_ok();
-        usable.then(|| (link.actor_id.clone(), settings))
-    })
-}
-
-#[async_trait]
-impl ProviderHandler for KvCacheProvider {
-    /// May be called again for the same actor; the last values hold. Returns when the first replay is done, so that
-    /// an actor does not find an empty cache.
-    async fn put_link(&self, link: &LinkDefinition) -> RpcResult<bool> {
-        let values = RawSettings::from_link(&link.values);
-        warn_unknown("the link values", &values);
-        let settings = self.accept(&link.actor_id, &values).await.inspect_err(|error| {
-            tracing::error!(actor = %link.actor_id, "link refused: {error}");
-        })?;
-        let links = || self.inner.links.write().unwrap_or_else(PoisonError::into_inner);
-        if settings == self.inner.defaults {
-            links().remove(&link.actor_id);
-        } else {
-            links().insert(link.actor_id.clone(), settings);
-        }
-        self.wait_for_first_sync().await;
-        Ok(true)
-    }
-
-    /// The data stays, and so does replication: other links use them. The link's settings stay as well until a new link
-    /// says otherwise, so that a call under way does not end in another keyspace.
-    async fn delete_link(&self, actor_id: &str) {
-        let mut process = self.inner.process.lock().await;
-        process.imposed_by.take_if(|(owner, _)| owner == actor_id);
-    }
-
-    async fn health_request(&self, _: &HealthCheckRequest) -> RpcResult<HealthCheckResponse> {
-        Ok(self.health())
-    }
-
-    async fn shutdown(&self) -> Result<(), Infallible> {
-        if let Some(replicator) = self.replicator() {
-            replicator.stop().await;
-        }
-        Ok(())
-    }
+/// What decides about the process: `config_json`, completed by the first link of the host data that says something about
+/// the process and may. A link that may not is refused when it is put.
+fn settings_of_process(host_data: &HostData, base: &RawSettings) -> RawSettings {
+    let completed = |link: &LinkDefinition| {
+        let values = RawSettings::from_link(&link.values).of_process();
+        (!values.is_empty()).then(|| base.completed_by(&values).ok()).flatten()
+    };
+    host_data
+        .link_definitions
+        .iter()
+        .find_map(completed)
+        .unwrap_or_else(|| base.clone())
 }

@@ -1,17 +1,13 @@
-//! Host data: one base64 JSON line on stdin, read and checked before the SDK sees it.
+//! Host data: one base64 JSON line on stdin, read and checked.
 //!
-//! The SDK would do this as well, but prints the decoded text, seeds included, when it is no valid JSON, and panics on
-//! a malformed seed.
-//!
-//! The SDK reads keys with nkeys 0.3, which compares the checksum with the first two bytes of a key instead of the last
-//! two, and takes the key if they differ: one valid key in 65,536 it does not take.
+//! The host SDK would do this as well, but prints the decoded text, seeds included, when it is no valid JSON, panics on a
+//! malformed seed, and does not take one valid key in 65,536.
 
 use std::io::BufRead;
 
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, Engine, GeneralPurpose, GeneralPurposeConfig};
 use wasmbus_rpc::core::HostData;
-use wasmbus_rpc::wascap::prelude::KeyPair as SdkKeyPair;
 
 /// More than any host sends: a line without end must not fill the memory.
 const MAX_LINE_BYTES: u64 = 64 << 20;
@@ -92,12 +88,6 @@ fn check(host_data: &HostData) -> Result<(), HostDataError> {
             "an nkey user seed ('SU...') beside lattice_rpc_user_jwt",
         );
     }
-    if has_user && SdkKeyPair::from_seed(seed).is_err() {
-        return field(
-            "lattice_rpc_user_seed",
-            "another seed: this one is valid, but the SDK cannot read it (1 seed in 65,536); make a new user key",
-        );
-    }
     if !host_data.is_test() && !is_seed(&host_data.invocation_seed) {
         return field("invocation_seed", "an nkey seed of the cluster ('SC...')");
     }
@@ -108,27 +98,4 @@ fn check(host_data: &HostData) -> Result<(), HostDataError> {
         );
     }
     Ok(())
-}
-
-/// Makes up for cluster keys the SDK cannot read (see the module), so that it does not end with "checksum mismatch".
-///
-/// A seed it cannot read is replaced: the SDK signs with it what a provider asks of actors, and this one asks nothing.
-/// Who needs the seed of the cluster takes it from the host data before.
-pub fn suit_sdk(host_data: &mut HostData) {
-    if !host_data.is_test() && SdkKeyPair::from_seed(&host_data.invocation_seed).is_err() {
-        match SdkKeyPair::new_cluster().seed() {
-            Ok(seed) => host_data.invocation_seed = seed,
-            Err(error) => tracing::warn!(%error, "no substitute for a cluster seed the SDK cannot read"),
-        }
-    }
-    for issuer in &host_data.cluster_issuers {
-        // What is no key at all is listed nowhere as an issuer of calls.
-        if nkeys::KeyPair::from_public_key(issuer).is_ok() && SdkKeyPair::from_public_key(issuer).is_err() {
-            tracing::warn!(
-                issuer,
-                "the SDK cannot verify what this cluster key signs (1 valid key in 65,536): the calls of its hosts will \
-                 be refused; make a new cluster key"
-            );
-        }
-    }
 }

@@ -159,9 +159,14 @@ pub(super) fn give_back() {
         if busy < BUSY_INTERVALS {
             return;
         }
-        // SAFETY: may be called at any time, and where another allocator is in use as well.
-        unsafe { mi::mi_collect(true) };
+        give_back_now();
     }
+}
+
+/// Gives back what this thread has freed, at once: for one that has used much and does nothing for a while.
+pub(super) fn give_back_now() {
+    // SAFETY: may be called at any time, and where another allocator is in use as well.
+    unsafe { mi::mi_collect(true) };
 }
 
 #[cfg(test)]

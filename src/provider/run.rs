@@ -3,16 +3,16 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{anyhow, Context as _};
+use anyhow::Context as _;
 use tokio::signal::unix::{signal, SignalKind};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::EnvFilter;
 use wasmbus_rpc::core::HostData;
-use wasmbus_rpc::provider::prelude::{provider_run, ProviderHandler};
 
-use super::handler::KvCacheProvider;
-use super::host_data::{read_host_data, suit_sdk};
+use super::handler::{KvCacheProvider, LatticeData};
+use super::host_data::read_host_data;
+use super::rpc::Rpc;
 use super::{log, memory};
 
 /// Partitions swept per step, and the time between steps: all 1,024 in about 13 s.
@@ -60,18 +60,20 @@ fn keep_memory_private() -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn serve(mut host_data: HostData) -> anyhow::Result<()> {
+async fn serve(host_data: HostData) -> anyhow::Result<()> {
     let provider = KvCacheProvider::start(&host_data).await?;
-    provider.refuse_unusable_links(&mut host_data).await;
-    suit_sdk(&mut host_data);
+    let lattice = LatticeData::new(&host_data);
+    let shown = crate::nats::without_credentials(&lattice.url).to_owned();
+    let client = crate::nats::connect(&lattice.url, &lattice.credentials).await;
+    let client =
+        client.with_context(|| format!("connection to the lattice at '{shown}' (lattice_rpc_url of the host data)"))?;
     tokio::spawn(sweep(provider.clone()));
+    let rpc = Rpc::new(provider.clone(), client, &host_data);
+    // Not needed any more, and 10,000 links are megabytes.
+    drop(host_data);
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    let name = Some("nats-kvcache".to_owned());
-    let lattice = crate::nats::without_credentials(&host_data.lattice_rpc_url).to_owned();
     tokio::select! {
-        ended = provider_run(provider.clone(), host_data, name) => {
-            ended.map_err(|error| anyhow!("connection to the lattice at '{lattice}' (lattice_rpc_url of the host data): {error}"))
-        }
+        ended = rpc.serve() => ended.with_context(|| format!("on the lattice at '{shown}'")),
         _ = terminate.recv() => stop(&provider, "SIGTERM").await,
         _ = tokio::signal::ctrl_c() => stop(&provider, "SIGINT").await,
     }
@@ -79,8 +81,7 @@ async fn serve(mut host_data: HostData) -> anyhow::Result<()> {
 
 async fn stop(provider: &KvCacheProvider, signal: &str) -> anyhow::Result<()> {
     tracing::info!("{signal}: sending what is queued, then ending");
-    // Shutdown cannot fail; its error type has no values.
-    let _ = provider.shutdown().await;
+    provider.shutdown().await;
     Ok(())
 }
 

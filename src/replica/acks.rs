@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::cache::{Millis, NodeId};
 
 /// How many peers have to confirm a write before it is answered.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub enum Ack {
     /// None: the write is answered when it is applied here and queued.
     #[default]

@@ -53,6 +53,7 @@ fn all_cases() -> Vec<Case> {
         requests::unknown_methods_are_named,
         requests::undecodable_arguments_are_named,
         requests::numbers_out_of_range_are_refused,
+        requests::missing_and_misspelt_fields_are_refused_and_named,
         requests::unknown_fields_and_array_encoding_are_accepted,
         requests::health_has_a_message_in_parts,
         concurrency::increments_of_many_callers_add_up,

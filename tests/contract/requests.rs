@@ -125,6 +125,39 @@ pub async fn numbers_out_of_range_are_refused(kv: Kv) -> Result<()> {
     Ok(())
 }
 
+/// The types of the contract's crate would take an empty text or 0 instead, and write the key "".
+pub async fn missing_and_misspelt_fields_are_refused_and_named(kv: Kv) -> Result<()> {
+    let key = "requests/missing";
+    for (method, argument, missing) in [
+        ("Set", json!({ "value": "x" }), "key"),
+        ("Set", json!({ "Key": key, "value": "x" }), "key"),
+        ("Set", json!({ "key": key, "val": "x" }), "value"),
+        ("Set", json!({}), "key"),
+        ("Set", json!([key]), "SetRequest"),
+        ("Set", json!([]), "SetRequest"),
+        ("Increment", json!({ "value": 1 }), "key"),
+        ("Increment", json!({ "key": key }), "value"),
+        ("ListAdd", json!({ "list_name": key, "value": "x" }), "listName"),
+        ("ListAdd", json!({ "listName": key }), "value"),
+        ("ListDel", json!({ "listname": key, "value": "x" }), "listName"),
+        ("ListRange", json!({ "listName": key, "start": 0 }), "stop"),
+        ("ListRange", json!({ "start": 0, "stop": 1 }), "listName"),
+        ("SetAdd", json!({ "set_name": key, "value": "x" }), "setName"),
+        ("SetAdd", json!({ "setName": key }), "value"),
+        ("SetDel", json!({ "value": "x" }), "setName"),
+    ] {
+        let what = format!("{method} with {argument}");
+        let answer = kv
+            .transport()
+            .call_raw(&format!("KeyValue.{method}"), &serialize(&argument)?)
+            .await;
+        let text = assert_refused(answer, missing, &what);
+        assert!(text.contains(method), "{what}: {text:?} does not name the request");
+    }
+    assert!(!kv.contains(key).await?, "a refused request changes nothing");
+    Ok(())
+}
+
 pub async fn unknown_fields_and_array_encoding_are_accepted(kv: Kv) -> Result<()> {
     let shapes = |method: &str, fields: &[(&str, serde_json::Value)]| {
         let map: serde_json::Map<_, _> = fields

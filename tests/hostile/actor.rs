@@ -1,1 +1,175 @@
 //! A linked actor: large answers, many names, crafted keys.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use testkit::{Actor, KeyValue, KeyValueClient, Lattice, NatsServer, ProviderOptions};
+
+use crate::ALONE;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_nats-kvcache");
+const LIMIT: Duration = Duration::from_secs(30);
+/// A host gives a call up after 2 s.
+const PROMPT: Duration = Duration::from_millis(1_500);
+
+async fn fill(kv: &KeyValue<KeyValueClient>, list: &str, items: usize, bytes: usize) {
+    let value = "v".repeat(bytes);
+    for _ in 0..items {
+        kv.list_add(list, &value).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_cannot_reach_its_caller_is_an_error_that_names_the_limit() {
+    let _alone = ALONE.lock().await;
+    let name = "an_answer_that_cannot_reach_its_caller_is_an_error_that_names_the_limit";
+    let Some(server) = testkit::nats_server_or_skip(name).await else {
+        return;
+    };
+    let small = NatsServer::builder().max_payload(200_000).start().await.unwrap();
+    let with_jetstream = NatsServer::builder().jetstream().start().await.unwrap();
+    for (server, config, expected) in [
+        (&server, json!({}), "JetStream"),
+        (&small, json!({}), "max_payload"),
+        (
+            &with_jetstream,
+            json!({ "MAX_ANSWER_BYTES": 300_000 }),
+            "MAX_ANSWER_BYTES",
+        ),
+    ] {
+        let actor = Actor::new();
+        let options = ProviderOptions::new(BINARY).link(&actor).config(config);
+        let provider = Lattice::new(server.url()).start_ready(options, LIMIT).await.unwrap();
+        let kv = provider.keyvalue(&actor).await.unwrap();
+        fill(&kv, "list", if expected == "JetStream" { 20 } else { 8 }, 50_000).await;
+        for attempt in 0..3 {
+            let started = Instant::now();
+            let error = kv.list("list").await.unwrap_err().to_string();
+            assert!(error.contains(expected), "{expected}, {attempt}: {error}");
+            assert!(started.elapsed() < PROMPT, "{expected}: {:?}", started.elapsed());
+        }
+        assert_eq!(kv.list_range("list", 0, 2).await.unwrap().len(), 3, "{expected}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_reads_do_not_delay_small_calls_and_peers_stay() {
+    let _alone = ALONE.lock().await;
+    let name = "large_reads_do_not_delay_small_calls_and_peers_stay";
+    let Some(server) = NatsServer::builder().jetstream().start_or_skip(name).await else {
+        return;
+    };
+    let [greedy, modest] = [Actor::new(), Actor::new()];
+    let lattice = Lattice::new(server.url());
+    let options = || ProviderOptions::new(BINARY).link(&greedy).link(&modest);
+    let mut provider = lattice.start_ready(options(), LIMIT).await.unwrap();
+    let peer = lattice.start_ready(options(), LIMIT).await.unwrap();
+    provider.wait_status(LIMIT, |status| status.peers == 1).await.unwrap();
+    let large = provider.keyvalue(&greedy).await.unwrap();
+    fill(&large, "list", 40, 500_000).await;
+    let kv = provider.keyvalue(&modest).await.unwrap();
+    kv.set("key", "value").await.unwrap();
+    let idle = slowest_of_many(&kv, 200).await;
+
+    let over = Arc::new(AtomicBool::new(false));
+    // They ask as hosts do, but do not fetch the answers from the object store: that would keep this process busy.
+    let connection = lattice.connection().await.unwrap();
+    let readers: Vec<_> = (0..8)
+        .map(|_| {
+            let (transport, connection, over) = (large.transport().clone(), connection.clone(), over.clone());
+            tokio::spawn(async move {
+                let mut answered = 0;
+                while !over.load(Ordering::Relaxed) {
+                    let call = transport
+                        .invocation("KeyValue.ListRange", &range_of_all("list"))
+                        .unwrap();
+                    let answer = connection.request(transport.subject(), call.into()).await.unwrap();
+                    match testkit::answer_in(&answer.payload) {
+                        Ok(_) => answered += 1,
+                        Err(error) => assert!(error.to_string().contains("large answer"), "{error}"),
+                    }
+                }
+                answered
+            })
+        })
+        .collect();
+    let busy = slowest_of_many(&kv, 400).await;
+    over.store(true, Ordering::Relaxed);
+    let mut answered = 0;
+    for reader in readers {
+        answered += reader.await.unwrap();
+    }
+    println!("99th percentile of a get: {idle:?}, beside large reads {busy:?}, of which {answered} were answered");
+    assert!(answered > 0, "no large read was answered");
+    // The callers, the server and two unoptimised providers share the machine; a read of 20 MB takes much longer.
+    assert!(busy < 3 * idle + Duration::from_millis(50), "{idle:?} became {busy:?}");
+    for (provider, other) in [(&provider, &peer), (&peer, &provider)] {
+        assert_eq!(provider.status().await.unwrap().peers, 1);
+        let log = provider.log().text();
+        assert!(
+            !log.contains("silent") && !log.contains("gone"),
+            "peers were lost: {log}\n{}",
+            other.log().text()
+        );
+    }
+}
+
+fn range_of_all(list: &str) -> Vec<u8> {
+    let arguments = json!({ "listName": list, "start": 0, "stop": -1 });
+    wasmbus_rpc::common::serialize(&arguments).unwrap()
+}
+
+/// The 99th percentile of so many gets.
+async fn slowest_of_many(kv: &KeyValue<KeyValueClient>, calls: usize) -> Duration {
+    let mut times = Vec::new();
+    for _ in 0..calls {
+        let started = Instant::now();
+        assert_eq!(kv.get("key").await.unwrap().as_deref(), Some("value"));
+        times.push(started.elapsed());
+    }
+    times.sort_unstable();
+    times[calls * 99 / 100]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_operation_checks_the_length_of_its_key() {
+    let _alone = ALONE.lock().await;
+    let name = "every_operation_checks_the_length_of_its_key";
+    let Some(server) = testkit::nats_server_or_skip(name).await else {
+        return;
+    };
+    let actor = Actor::new();
+    let options = ProviderOptions::new(BINARY)
+        .link(&actor)
+        .config(json!({ "MAX_VALUE_BYTES": 1_000 }));
+    let provider = Lattice::new(server.url()).start_ready(options, LIMIT).await.unwrap();
+    let kv = provider.keyvalue(&actor).await.unwrap();
+    let key = "k".repeat(1_001);
+    let key = key.as_str();
+    let refused = [
+        ("Contains", kv.contains(key).await.err()),
+        ("Del", kv.del(key).await.err()),
+        ("Get", kv.get(key).await.err()),
+        ("Increment", kv.increment(key, 1).await.err()),
+        ("ListAdd", kv.list_add(key, "v").await.err()),
+        ("ListClear", kv.list_clear(key).await.err()),
+        ("ListDel", kv.list_del(key, "v").await.err()),
+        ("ListRange", kv.list(key).await.err()),
+        ("Set", kv.set(key, "v").await.err()),
+        ("SetAdd", kv.set_add(key, "v").await.err()),
+        ("SetClear", kv.set_clear(key).await.err()),
+        ("SetDel", kv.set_del(key, "v").await.err()),
+        ("SetIntersection", kv.set_intersection(&["s", key]).await.err()),
+        ("SetQuery", kv.set_query(key).await.err()),
+        ("SetUnion", kv.set_union(&["s", key]).await.err()),
+    ];
+    for (operation, error) in refused {
+        let error = error
+            .unwrap_or_else(|| panic!("{operation} takes a key that is too long"))
+            .to_string();
+        assert!(error.contains("MAX_VALUE_BYTES"), "{operation}: {error}");
+    }
+    assert_eq!(provider.status().await.unwrap().keys, 0);
+}
