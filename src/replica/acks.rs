@@ -125,9 +125,12 @@ impl Acks {
         due
     }
 
-    /// When something has to be done.
-    pub fn deadline(&self) -> Option<Millis> {
-        let due = |waiter: &Waiter| waiter.resend_at.min(waiter.deadline);
+    /// When something has to be done. Nothing is sent again while there is no connection.
+    pub fn deadline(&self, connected: bool) -> Option<Millis> {
+        let due = |waiter: &Waiter| match connected {
+            true => waiter.resend_at.min(waiter.deadline),
+            false => waiter.deadline,
+        };
         self.0.iter().map(due).min()
     }
 }

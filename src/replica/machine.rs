@@ -305,7 +305,7 @@ impl Replica {
 
     /// When [`Replica::tick`] has to be called, in milliseconds of the monotonic clock. After a tick it lies ahead.
     pub fn poll_timeout(&self) -> Millis {
-        let acks = self.acks.deadline();
+        let acks = self.acks.deadline(self.connected);
         if !self.connected {
             return acks.unwrap_or(Millis::MAX);
         }

@@ -328,3 +328,17 @@ fn what_waited_for_a_stopped_node_does_not_make_it_current() {
     }
     assert!(current(&net));
 }
+
+#[test]
+fn a_write_that_waits_while_nats_is_away_keeps_nobody_awake() {
+    let mut net = Net::of(2);
+    net.drop_where(|_, to| to == 1);
+    net.set_acked(0, "key", "value", 1, Ack::All, 5_000);
+    let deadline = net.clock().mono + 5_000;
+    net.disconnect(0);
+    net.run(1_000);
+    // It is long due to be sent again, which is of no use now.
+    assert_eq!(net.nodes[0].replica.poll_timeout(), deadline);
+    net.run(4_001);
+    assert!(net.nodes[0].acked[&1].is_err());
+}

@@ -1,7 +1,6 @@
 //! Nodes that were out of contact for longer than deletions are remembered, and what they may give up.
 
 use nats_kvcache::cache::Millis;
-use nats_kvcache::replica::SyncState;
 
 use crate::world::World;
 
@@ -15,6 +14,7 @@ const EXCHANGE_MS: Millis = 10_000;
 impl World {
     /// A process starts: nobody has heard of it.
     pub(crate) fn is_new(&mut self, node: usize) {
+        self.is_out_of_touch(node);
         let places = self.nodes.len();
         for other in 0..places {
             for pair in [node * places + other, other * places + node] {
@@ -67,7 +67,7 @@ impl World {
     }
 
     fn is_synced(&self, node: usize) -> bool {
-        self.nodes[node].replica.sync_state(self.clock(node)) == SyncState::Synced
+        self.has_joined(node)
     }
 
     /// Whether a node and any other have not heard each other for about as long as deletions are remembered. Clocks

@@ -21,6 +21,9 @@ const SETTLING_MS: Millis = 120_000;
 /// One round of the sweep over all partitions.
 const SWEEP_ROUND_MS: Millis = 12_800;
 
+/// A few small messages pass the slowest link in this time.
+const PASSING_MS: Millis = 200;
+
 /// A newcomer may be welcomed by a beat out of turn.
 const EXTRA_BEATS: u64 = 3;
 
@@ -40,12 +43,13 @@ impl World {
     /// Checks everything that has to hold after the last fault.
     pub(crate) fn check(&mut self) {
         let healed = self.now;
-        let limit = healed + HEALING_MS + self.forgetting_ms();
+        // What is before slow links has to get through, and stamps from the future have to be the past's.
+        let limit = healed + HEALING_MS + self.forgetting_ms() + self.backlog_ms() + self.scenario.far_ms;
         self.wait_until_equal(limit);
         // They may have been equal by chance, with messages of a dead process still on their way to some. And a node
         // that heard nothing of a peer for long may be about to forget it, and takes no frames of it until it has
         // proven itself again: by then all have heard a beat that was sent since all is well.
-        let underway = self.scenario.max_delay_ms.max(self.scenario.queue_ms);
+        let underway = self.scenario.max_delay_ms.max(self.scenario.queue_ms) + self.backlog_ms();
         self.run_until(self.now + self.scenario.beat_interval_ms + underway);
         self.wait_until_equal(limit);
         self.outcome.healing_ms = self.now - healed;
@@ -155,7 +159,8 @@ impl World {
         self.flush(node);
         if self.scenario.tombstone_ttl_ms.is_none() {
             // Nothing is lost any more: the frames do it, no repair is needed.
-            self.run_until(self.now + self.scenario.max_delay_ms + 1);
+            let passing = self.scenario.rate.map_or(0, |_| PASSING_MS + self.backlog_ms());
+            self.run_until(self.now + self.scenario.max_delay_ms + 1 + passing);
             assert!(self.equal(), "writes without any fault arrive: {}", self.digests());
         }
     }

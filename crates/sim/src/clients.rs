@@ -42,6 +42,9 @@ impl World {
             let written = &self.nodes[node].queue[before..];
             self.outcome.writes += written.len() as u64;
             self.written_bytes += written.iter().map(size).sum::<u64>();
+            if self.scenario.confirmed > 0.0 && self.rng.random_bool(self.scenario.confirmed) {
+                self.write_to_be_confirmed(node);
+            }
             if self.scenario.queue_ms == 0 {
                 self.flush(node);
             } else {

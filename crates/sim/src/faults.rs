@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 
 use nats_kvcache::cache::Millis;
-use nats_kvcache::replica::{Input, Replica, SyncState};
+use nats_kvcache::replica::{Input, Replica};
 use rand::RngExt;
 
-use crate::node::{replica_config, Pause};
+use crate::node::{replica_config, Pause, Refusals};
 use crate::scenario::{spread, Fault};
 use crate::world::{Event, World};
 
@@ -29,6 +29,18 @@ pub(crate) enum End {
     Patience { node: usize, life: u64 },
     /// A slow consumer keeps up again.
     Slow { node: usize, life: u64 },
+    /// The server refuses a node no longer.
+    Refusal { node: usize, life: u64 },
+    /// A wall clock is right again, about.
+    FarClock { node: usize, life: u64 },
+    /// The stranger sends so many further recordings: to a node or all, this one or any.
+    Recordings {
+        left: u32,
+        to: Option<usize>,
+        which: Option<usize>,
+    },
+    /// The stranger sends a node so many further notices that nobody listens.
+    ForgedNotices { left: u32, to: usize },
 }
 
 /// Who is away from whom.
@@ -53,7 +65,7 @@ impl World {
         self.at(time, Event::End { epoch, end });
     }
 
-    fn end_after(&mut self, duration: Millis, end: End) {
+    pub(crate) fn end_after(&mut self, duration: Millis, end: End) {
         self.end_at(self.now + duration, end);
     }
 
@@ -103,7 +115,49 @@ impl World {
                     self.input(node, Input::MessagesLost);
                 }
             }
+            Fault::Refusal => self.refuse(node),
+            Fault::Recordings => self.send_recordings(node),
+            Fault::ForgedNotices => self.forge_notices(node),
+            Fault::FarClock => {
+                let (far, life) = (self.scenario.far_ms as i64, self.nodes[node].life);
+                self.outcome.clock_jumps += 1;
+                self.nodes[node].skew = if self.rng.random_bool(0.7) { far } else { -far };
+                let duration = spread(&mut self.rng, 500, 20_000);
+                self.tell(|| {
+                    format!(
+                        "the clock of node {node} is {} ms off for {duration} ms",
+                        self.nodes[node].skew
+                    )
+                });
+                self.end_after(duration, End::FarClock { node, life });
+            }
         }
+    }
+
+    /// The server refuses a node some of what replication needs: all of it, or one thing, or some.
+    fn refuse(&mut self, node: usize) {
+        if self.nodes[node].refused != Refusals::default() {
+            return;
+        }
+        let duration = self.absence(node, 200, 20_000);
+        let mut refused = Refusals::default();
+        // Who hears some messages of others and no beats is out of contact all the same.
+        let all = self.scenario.tombstone_ttl_ms.is_some();
+        match self.rng.random_range(0..4) {
+            _ if all => (refused.publish, refused.subscribe) = ([true; 4], [true; 4]),
+            0 => (refused.publish, refused.subscribe) = ([true; 4], [true; 4]),
+            1 => refused.publish[self.rng.random_range(0..4)] = true,
+            2 => refused.subscribe[self.rng.random_range(0..4)] = true,
+            _ => {
+                refused.publish = refused.publish.map(|_| self.rng.random_bool(0.5));
+                refused.subscribe = refused.subscribe.map(|_| self.rng.random_bool(0.5));
+            }
+        }
+        self.tell(|| format!("for {duration} ms the server refuses node {node} {refused:?}"));
+        self.outcome.refusals += 1;
+        self.nodes[node].refused = refused;
+        let life = self.nodes[node].life;
+        self.end_after(duration, End::Refusal { node, life });
     }
 
     /// For how long a node is away from all others.
@@ -157,7 +211,7 @@ impl World {
         let acquaintance = 3 * self.scenario.beat_interval_ms + 4 * self.scenario.max_delay_ms;
         let handed_on = self.living().all(|place| {
             let there = &self.nodes[place];
-            let synced = there.replica.sync_state(self.clock(place)) == SyncState::Synced;
+            let synced = self.has_joined(place);
             there.active() && synced && self.now - there.began >= acquaintance
         });
         self.input(node, Input::Leaving);
@@ -187,6 +241,7 @@ impl World {
         it.replica = Replica::new(it.cache.clone(), config, it.replica.numbers());
         (it.session, it.told, it.answers) = (None, false, false);
         let life = it.life;
+        self.is_out_of_touch(node);
         let connects = self.absence(node, 1, 200);
         self.end_after(connects, End::Cut { node, life });
     }
@@ -332,8 +387,8 @@ impl World {
         if self.rng.random_bool(0.5) {
             self.tick_now(node);
         }
-        for input in pause.mailbox {
-            self.receive(node, input);
+        for mail in pause.mailbox {
+            self.receive(node, mail);
         }
         if pause.overflow {
             self.outcome.slow_consumers += 1;
@@ -378,7 +433,21 @@ impl World {
                 self.nodes[node].session = None;
             }
             End::Slow { node, life } if self.nodes[node].life == life => self.hears_again(node),
+            End::Refusal { node, life } if self.nodes[node].life == life => self.grant(node),
+            End::FarClock { node, life } if self.nodes[node].life == life => {
+                self.nodes[node].skew = self.random_skew();
+                self.tell(|| format!("the clock of node {node} is {} ms off again", self.nodes[node].skew));
+            }
+            End::Recordings { left, to, which } => self.recordings(left, to, which),
+            End::ForgedNotices { left, to } => self.forged_notices(left, to),
             _ => {}
+        }
+    }
+
+    fn grant(&mut self, node: usize) {
+        if self.nodes[node].refused != Refusals::default() {
+            self.tell(|| format!("the server refuses node {node} nothing any more"));
+            self.nodes[node].refused = Refusals::default();
         }
     }
 
@@ -409,6 +478,10 @@ impl World {
         let living: Vec<usize> = self.living().collect();
         for node in living {
             self.start(node);
+            self.grant(node);
+            if self.nodes[node].skew.unsigned_abs() > self.scenario.max_skew_ms {
+                self.nodes[node].skew = self.random_skew();
+            }
             let pause = self.nodes[node].pause.as_ref();
             self.waiting += pause.map_or(0, |pause| pause.mailbox.len() as u64);
             self.resume(node);

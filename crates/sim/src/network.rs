@@ -1,14 +1,43 @@
 //! The network: connections, and messages on their way.
 
 use bytes::Bytes;
+use nats_kvcache::cache::Millis;
 use nats_kvcache::replica::wire::Header;
 use nats_kvcache::replica::{Input, Output, Target};
 use rand::RngExt;
 
+use crate::claims::Sender;
+use crate::node::Subject;
 use crate::world::{Event, World};
 
 /// More than an honest replica queues in one call: an answer to a replay request, and what does not fit in its bound.
 const MAX_QUEUED_BYTES: u64 = 4 << 20;
+
+/// Directions of a link: from a node to the server, and from the server to it.
+const UP: usize = 0;
+const DOWN: usize = 1;
+
+/// What the server needs to say that nobody listens.
+const NOTICE_BYTES: usize = 80;
+
+/// What arrives at a node.
+#[derive(Debug)]
+pub(crate) struct Mail {
+    /// Who has sent it, if that was a node and now, and no stranger at any time.
+    pub sender: Option<Sender>,
+    pub input: Input,
+}
+
+impl Subject {
+    fn of(target: Target) -> Self {
+        match target {
+            Target::Commands => Subject::Commands,
+            Target::Beat => Subject::Beat,
+            Target::Replay { .. } => Subject::Replay,
+            Target::Node(_) => Subject::Node,
+        }
+    }
+}
 
 impl World {
     /// Connects a process that runs, unless it is connected or there is no server.
@@ -22,6 +51,7 @@ impl World {
         let max_payload = self.max_payload;
         self.nodes[node].session = Some(self.sessions);
         self.nodes[node].told = true;
+        self.nodes[node].busy_us = [0; 2];
         self.nodes[node].max_payload = max_payload;
         self.input(node, Input::Connected { max_payload });
     }
@@ -46,7 +76,11 @@ impl World {
                     self.nodes[node].answers = false;
                     self.give_up(node);
                 }
-                Output::Acked { .. } => {}
+                Output::Acked { id, result } => {
+                    if result.is_ok() {
+                        self.confirms(node, id);
+                    }
+                }
                 Output::Publish { to, payload } => {
                     let (length, most) = (payload.len(), self.nodes[node].max_payload);
                     assert!(self.nodes[node].told, "node {node} sends while it is not connected");
@@ -81,49 +115,105 @@ impl World {
             self.outcome.lost += 1;
             return;
         };
+        let sender = self.sender(from);
+        let at = self.pass(from, UP, payload.len());
+        if at <= self.now {
+            return self.route(sender, session, to, payload);
+        }
+        self.at(
+            at,
+            Event::Route {
+                sender,
+                session,
+                to,
+                payload,
+            },
+        );
+    }
+
+    /// A message that is sent now passes the link of a node, one after the other. Returns when it is through.
+    fn pass(&mut self, node: usize, direction: usize, bytes: usize) -> Millis {
+        let Some(rate) = self.scenario.rate else {
+            return self.now;
+        };
+        let busy = &mut self.nodes[node].busy_us[direction];
+        *busy = (*busy).max(self.now * 1_000) + bytes as u64 * 1_000_000 / rate;
+        let at = *busy / 1_000;
+        self.outcome.backlog_ms = self.outcome.backlog_ms.max(at - self.now);
+        at
+    }
+
+    /// How long it takes until all that is before slow links is through.
+    pub(crate) fn backlog_ms(&self) -> Millis {
+        let busy = self.nodes.iter().flat_map(|node| node.busy_us).max().unwrap_or(0);
+        (busy / 1_000).saturating_sub(self.now)
+    }
+
+    /// A message has arrived at the server, unless its connection is gone by now.
+    pub(crate) fn route(&mut self, sender: Sender, session: u64, to: Target, payload: Bytes) {
+        let from = sender.place;
+        let subject = Subject::of(to);
+        if self.nodes[from].session != Some(session) {
+            self.outcome.lost += 1;
+            return;
+        }
+        if self.nodes[from].refused.publish[subject as usize] {
+            self.outcome.lost += 1;
+            return;
+        }
+        self.record(&payload);
+        let hears = |world: &World, other: usize| {
+            let there = &world.nodes[other];
+            other != from && there.session.is_some() && !there.refused.subscribe[subject as usize]
+        };
         match to {
             Target::Commands | Target::Beat => {
-                for other in (0..self.nodes.len()).filter(|&other| other != from) {
-                    self.send(from, other, &payload);
+                for other in 0..self.nodes.len() {
+                    if hears(self, other) {
+                        self.send(sender, other, &payload);
+                    }
                 }
             }
             Target::Node(id) => {
-                let there = |other: &usize| *other != from && self.nodes[*other].cache.node() == id;
+                let there = |other: &usize| self.nodes[*other].cache.node() == id && hears(self, *other);
                 if let Some(other) = (0..self.nodes.len()).find(there) {
-                    self.send(from, other, &payload);
+                    self.send(sender, other, &payload);
                 }
             }
             Target::Replay { request } => {
+                let places = self.nodes.len();
                 let group = |world: &World, other: usize| {
-                    let there = &world.nodes[other];
-                    other != from
-                        && there.answers
-                        && there.session.is_some()
-                        && !world.split[from * world.nodes.len() + other]
+                    hears(world, other) && world.nodes[other].answers && !world.split[from * places + other]
                 };
-                let size = (0..self.nodes.len()).filter(|&other| group(self, other)).count();
+                let size = (0..places).filter(|&other| group(self, other)).count();
                 if size == 0 {
-                    let input = Input::NoResponders { request };
-                    return self.at(
-                        self.now,
-                        Event::Deliver {
-                            to: from,
-                            session,
-                            input,
-                        },
-                    );
+                    return self.nobody_listens(from, session, request);
                 }
                 let chosen = self.rng.random_range(0..size);
-                let member = (0..self.nodes.len()).filter(|&other| group(self, other)).nth(chosen);
-                self.send(from, member.expect("one of the group"), &payload);
+                let member = (0..places).filter(|&other| group(self, other)).nth(chosen);
+                self.send(sender, member.expect("one of the group"), &payload);
             }
         }
     }
 
-    /// Puts a message on its way to one node.
-    fn send(&mut self, from: usize, to: usize, payload: &Bytes) {
-        let Some(session) = self.nodes[to].session else { return };
-        if self.deaf[from * self.nodes.len() + to] {
+    /// The server says that nobody listens to a request.
+    fn nobody_listens(&mut self, to: usize, session: u64, request: u64) {
+        let lost = self.trouble && self.scenario.lost_notices > 0.0;
+        if lost && self.rng.random_bool(self.scenario.lost_notices) {
+            self.outcome.lost_notices += 1;
+            return;
+        }
+        let at = self.pass(to, DOWN, NOTICE_BYTES);
+        let mail = Mail {
+            sender: None,
+            input: Input::NoResponders { request },
+        };
+        self.at(at, Event::Deliver { to, session, mail });
+    }
+
+    /// Puts a message on its way from the server to one node.
+    fn send(&mut self, sender: Sender, to: usize, payload: &Bytes) {
+        if self.deaf[sender.place * self.nodes.len() + to] {
             self.outcome.lost += 1;
             return;
         }
@@ -139,14 +229,24 @@ impl World {
             }
         }
         for _ in 0..copies {
-            let arrival = self.now + self.rng.random_range(0..=self.scenario.max_delay_ms);
-            let input = Input::Message(payload.clone());
-            self.at(arrival, Event::Deliver { to, session, input });
+            self.carry(Some(sender), to, payload);
         }
     }
 
+    /// A message goes from the server to a node, whoever has sent it.
+    pub(crate) fn carry(&mut self, sender: Option<Sender>, to: usize, payload: &Bytes) {
+        let Some(session) = self.nodes[to].session else { return };
+        let through = self.pass(to, DOWN, payload.len());
+        let at = through + self.rng.random_range(0..=self.scenario.max_delay_ms);
+        let mail = Mail {
+            sender,
+            input: Input::Message(payload.clone()),
+        };
+        self.at(at, Event::Deliver { to, session, mail });
+    }
+
     /// A message arrives, if its receiver is still there.
-    pub(crate) fn deliver(&mut self, to: usize, session: u64, input: Input) {
+    pub(crate) fn deliver(&mut self, to: usize, session: u64, mail: Mail) {
         let mailbox = self.scenario.mailbox;
         let node = &mut self.nodes[to];
         if node.session != Some(session) || node.slow {
@@ -155,20 +255,27 @@ impl World {
         }
         if let Some(pause) = &mut node.pause {
             if pause.mailbox.len() < mailbox {
-                pause.mailbox.push_back(input);
+                pause.mailbox.push_back(mail);
             } else {
                 pause.overflow = true;
                 self.outcome.lost += 1;
             }
             return;
         }
-        self.receive(to, input);
+        self.receive(to, mail);
     }
 
     /// A process takes a message in.
-    pub(crate) fn receive(&mut self, to: usize, input: Input) {
-        if let Input::Message(bytes) = &input {
-            self.hears(to, bytes);
+    pub(crate) fn receive(&mut self, to: usize, mail: Mail) {
+        if let Input::Message(bytes) = &mail.input {
+            match mail.sender {
+                Some(sender) => {
+                    self.hears(to, bytes);
+                    self.was_sent(to, sender);
+                }
+                // It may be a request, which is answered once more.
+                None => self.waiting += u64::from(!self.trouble),
+            }
             self.outcome.messages += 1;
             self.outcome.bytes += bytes.len() as u64;
             // See docs/PROTOCOL.md for the kinds.
@@ -179,7 +286,7 @@ impl World {
             }
             self.outcome.trace = self.outcome.trace.rotate_left(5) ^ fold(self.now ^ (to as u64) << 48, bytes);
         }
-        self.input(to, input);
+        self.input(to, mail.input);
     }
 }
 

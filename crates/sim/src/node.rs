@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use nats_kvcache::cache::{Cache, Command, Key, Limits, Millis, NodeId};
-use nats_kvcache::replica::{Config, Input, Keyring, Numbers, Replica};
+use nats_kvcache::replica::{AckRequest, Config, Input, Keyring, Numbers, Replica};
 
+use crate::claims::{Heard, Waiting};
 use crate::client::Seen;
+use crate::network::Mail;
 use crate::scenario::Scenario;
 
 /// What a process told its clients has happened, as far as it has to be there at the end.
@@ -28,10 +30,26 @@ pub(crate) struct Own {
     pub given_up: bool,
 }
 
+/// The kinds of subjects.
+#[derive(Clone, Copy)]
+pub(crate) enum Subject {
+    Commands,
+    Beat,
+    Replay,
+    Node,
+}
+
+/// What a server refuses to a node: for each kind of subject to publish there, and to subscribe to it.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Refusals {
+    pub publish: [bool; 4],
+    pub subscribe: [bool; 4],
+}
+
 /// A process that does nothing for a while.
 pub(crate) struct Pause {
     /// What waits for it.
-    pub mailbox: VecDeque<Input>,
+    pub mailbox: VecDeque<Mail>,
     /// Whether more came than there was room for.
     pub overflow: bool,
 }
@@ -55,12 +73,24 @@ pub(crate) struct Node {
     pub pause: Option<Pause>,
     /// Messages to it are being dropped.
     pub slow: bool,
+    /// What the server refuses it.
+    pub refused: Refusals,
+    /// Until when its link is busy, towards the server and back, in microseconds.
+    pub busy_us: [u64; 2],
     /// By how much its wall clock is off.
     pub skew: i64,
     /// When it is ticked next.
     pub wake: Millis,
     /// Commands of local writes that the replica has not got yet.
     pub queue: Vec<Command>,
+    /// Who wants to know when those are confirmed.
+    pub asked: Vec<AckRequest>,
+    /// Confirmations that clients wait for, by number.
+    pub waiting: BTreeMap<u64, Waiting>,
+    /// What it was sent by nodes that had a state.
+    pub heard: Vec<Heard>,
+    /// It has shown to have the state of one of them.
+    pub merged: bool,
     pub acknowledged: Acknowledged,
     /// When it started.
     pub began: Millis,
@@ -75,6 +105,9 @@ impl Node {
         if let Some(ttl) = scenario.tombstone_ttl_ms {
             limits.tombstone_ttl_ms = ttl;
         }
+        if let Some(skew) = scenario.max_clock_skew_ms {
+            limits.max_clock_skew_ms = skew;
+        }
         let cache = Arc::new(Cache::new(id, limits));
         Node {
             replica: Replica::new(cache.clone(), replica_config(scenario, life), Numbers::default()),
@@ -88,9 +121,15 @@ impl Node {
             answers: false,
             pause: None,
             slow: false,
+            refused: Refusals::default(),
+            busy_us: [0; 2],
             skew,
             wake: Millis::MAX,
             queue: Vec::new(),
+            asked: Vec::new(),
+            waiting: BTreeMap::new(),
+            heard: Vec::new(),
+            merged: false,
             acknowledged: Acknowledged::default(),
             began: 0,
             returned: None,
@@ -117,9 +156,6 @@ pub(crate) fn replica_config(scenario: &Scenario, life: u64) -> Config {
 }
 
 /// The input for commands of local writes. The only place that makes one.
-pub(crate) fn local(commands: Vec<Command>) -> Input {
-    Input::Local {
-        commands,
-        acks: Vec::new(),
-    }
+pub(crate) fn local(commands: Vec<Command>, acks: Vec<AckRequest>) -> Input {
+    Input::Local { commands, acks }
 }

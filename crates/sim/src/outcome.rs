@@ -39,6 +39,20 @@ pub struct Outcome {
     pub clock_jumps: u64,
     /// Times a node was told that messages to it had to be dropped.
     pub slow_consumers: u64,
+    /// Times a server refused a node something.
+    pub refusals: u64,
+    /// Recordings that a stranger sent.
+    pub recordings: u64,
+    /// Notices that nobody listens, forged by a stranger.
+    pub forged_notices: u64,
+    /// Such notices that were true and did not arrive.
+    pub lost_notices: u64,
+    /// Longest that a message waited before a slow link.
+    pub backlog_ms: Millis,
+    /// Writes that clients were told have been confirmed.
+    pub confirmed: u64,
+    /// Processes that have shown to have the state of one that had it before.
+    pub merged: u64,
     /// Virtual time.
     pub virtual_ms: Millis,
     /// Virtual milliseconds from the last fault until all nodes were equal.
@@ -74,6 +88,13 @@ impl Outcome {
         self.pauses += other.pauses;
         self.clock_jumps += other.clock_jumps;
         self.slow_consumers += other.slow_consumers;
+        self.refusals += other.refusals;
+        self.recordings += other.recordings;
+        self.forged_notices += other.forged_notices;
+        self.lost_notices += other.lost_notices;
+        self.backlog_ms = self.backlog_ms.max(other.backlog_ms);
+        self.confirmed += other.confirmed;
+        self.merged += other.merged;
         self.virtual_ms += other.virtual_ms;
         self.healing_ms = self.healing_ms.max(other.healing_ms);
         self.settling_ms = self.settling_ms.max(other.settling_ms);
@@ -104,6 +125,13 @@ impl fmt::Display for Outcome {
             ("pauses", self.pauses),
             ("clock jumps", self.clock_jumps),
             ("slow consumers", self.slow_consumers),
+            ("refusals by the server", self.refusals),
+            ("recordings by a stranger", self.recordings),
+            ("forged notices of no responders", self.forged_notices),
+            ("lost notices of no responders", self.lost_notices),
+            ("longest wait for a slow link, ms", self.backlog_ms),
+            ("confirmed writes", self.confirmed),
+            ("processes that took the state in", self.merged),
             ("hours of virtual time", self.virtual_ms / 3_600_000),
             ("longest healing, ms", self.healing_ms),
             ("longest settling, ms", self.settling_ms),

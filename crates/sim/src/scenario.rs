@@ -29,9 +29,17 @@ pub enum Fault {
     SlowConsumer,
     /// A node is told that messages were dropped although none was.
     FalseAlarm,
+    /// The server refuses a node to publish or to subscribe to some kinds of subjects.
+    Refusal,
+    /// A stranger sends messages that he has recorded, once or in floods.
+    Recordings,
+    /// A stranger says in the name of the server that nobody listens to requests.
+    ForgedNotices,
+    /// The wall clock of a node is off by more than the others put up with, for a while.
+    FarClock,
 }
 
-const FAULTS: [Fault; 11] = [
+const FAULTS: [Fault; 15] = [
     Fault::Crash,
     Fault::Leave,
     Fault::Handover,
@@ -43,6 +51,10 @@ const FAULTS: [Fault; 11] = [
     Fault::ClockJump,
     Fault::SlowConsumer,
     Fault::FalseAlarm,
+    Fault::Refusal,
+    Fault::Recordings,
+    Fault::ForgedNotices,
+    Fault::FarClock,
 ];
 
 /// The parameters of one run.
@@ -64,6 +76,10 @@ pub struct Scenario {
     pub repeat: f64,
     /// Messages take up to this long, each on its own: they overtake each other.
     pub max_delay_ms: Millis,
+    /// Bytes per second that the link of a node carries each way, if it is slow.
+    pub rate: Option<u64>,
+    /// Share of the notices that nobody listens to a request that do not arrive.
+    pub lost_notices: f64,
     /// Largest message the server takes.
     pub max_payload: usize,
     /// Messages that wait for a paused process before more are dropped.
@@ -78,6 +94,12 @@ pub struct Scenario {
     pub max_value: usize,
     /// Wall clocks are off by up to this much.
     pub max_skew_ms: Millis,
+    /// How far ahead of its own clock a node takes stamps, if less than the default.
+    pub max_clock_skew_ms: Option<Millis>,
+    /// By how much a clock is off that is far off.
+    pub far_ms: Millis,
+    /// Share of the calls of clients that want to be confirmed.
+    pub confirmed: f64,
     /// Whether caches are swept as the provider does.
     pub sweep: bool,
     /// How long deletions are remembered, if shorter than the default.
@@ -130,6 +152,8 @@ impl Scenario {
                 rng.random_range(0.0..0.3)
             },
             max_delay_ms: spread(rng, 1, 800),
+            rate: None,
+            lost_notices: 0.0,
             max_payload,
             mailbox: spread(rng, 4, 2_000) as usize,
             beat_interval_ms: if rng.random_bool(0.7) {
@@ -149,6 +173,9 @@ impl Scenario {
             } else {
                 spread(rng, 10, 300_000)
             },
+            max_clock_skew_ms: None,
+            far_ms: 0,
+            confirmed: 0.0,
             sweep: rng.random_bool(0.3),
             tombstone_ttl_ms: None,
             long_absences: false,
@@ -165,7 +192,30 @@ impl Scenario {
             }
             _ => {}
         }
+        scenario.confirmed = if rng.random_bool(0.5) { 0.2 } else { 0.0 };
+        scenario.lost_notices = if rng.random_bool(0.7) {
+            0.0
+        } else {
+            rng.random_range(0.1..1.0)
+        };
+        if rng.random_bool(0.15) {
+            scenario.slow_links(rng);
+        }
+        if scenario.max_clock_skew_ms.is_none() {
+            scenario.faults.retain(|fault| *fault != Fault::FarClock);
+        }
+        if scenario.faults.is_empty() {
+            scenario.faults.push(Fault::Crash);
+        }
         scenario
+    }
+
+    /// Links that carry what is written, but for bursts, and what is repaired only after a while.
+    fn slow_links(&mut self, rng: &mut StdRng) {
+        self.rate = Some(spread(rng, 20_000, 1_000_000));
+        self.max_value = self.max_value.min(5_000);
+        self.write_gap_ms = self.write_gap_ms.max(100);
+        self.nodes = self.nodes.min(5);
     }
 
     /// Deletions are forgotten while the run lasts. Clocks and repairs have to be good enough for that: whatever

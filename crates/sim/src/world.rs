@@ -3,13 +3,16 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use bytes::Bytes;
 use nats_kvcache::cache::{Millis, NodeId};
-use nats_kvcache::replica::{Input, Now};
+use nats_kvcache::replica::{Input, Now, Target};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use crate::claims::Sender;
 use crate::client::START;
 use crate::faults::End;
+use crate::network::Mail;
 use crate::node::{local, Acknowledged, Node};
 use crate::outcome::Outcome;
 use crate::scenario::Scenario;
@@ -23,7 +26,14 @@ const SWEEP_PARTITIONS: usize = 8;
 
 pub(crate) enum Event {
     /// A message or a notice of the server arrives.
-    Deliver { to: usize, session: u64, input: Input },
+    Deliver { to: usize, session: u64, mail: Mail },
+    /// A message arrives at the server.
+    Route {
+        sender: Sender,
+        session: u64,
+        to: Target,
+        payload: Bytes,
+    },
     /// A replica wants to be called, if it has not changed its mind about the time.
     Tick { node: usize, wake: Millis },
     /// The commands of local writes reach the replica.
@@ -91,6 +101,8 @@ pub struct World {
     pub(crate) heard: Vec<Millis>,
     /// When the two of a pair had first heard each other so; 0 before.
     pub(crate) met: Vec<Millis>,
+    /// Since when one node (row) has been heard by another (column) again and again, and when last; 0 if never.
+    pub(crate) touch: Vec<(Millis, Millis)>,
     /// No fault before this time.
     pub(crate) rest_until: Millis,
     /// Sum of all increments of the shared counter, those of dead processes included.
@@ -103,8 +115,13 @@ pub struct World {
     pub(crate) written_bytes: u64,
     /// Until then two nodes may be out of contact that others could bring together.
     pub(crate) apart_until: Millis,
-    /// Messages that waited for a process which did nothing, when all was well again.
+    /// Messages that waited for a process which did nothing, when all was well again, and recordings that came later.
     pub(crate) waiting: u64,
+    /// What the stranger has recorded, and how many messages he has seen.
+    pub(crate) recorded: Vec<Bytes>,
+    pub(crate) seen: usize,
+    /// Writes so far that are to be confirmed.
+    pub(crate) to_confirm: u64,
     /// Beats sent.
     pub(crate) beats: u64,
     /// Calls of `tick`.
@@ -133,6 +150,7 @@ impl World {
             split: vec![false; places * places],
             heard: vec![0; places * places],
             met: vec![0; places * places],
+            touch: vec![(0, 0); places * places],
             rest_until: 0,
             added: 0,
             departed: Vec::new(),
@@ -140,6 +158,9 @@ impl World {
             written_bytes: 0,
             apart_until: 0,
             waiting: 0,
+            recorded: Vec::new(),
+            seen: 0,
+            to_confirm: 0,
             beats: 0,
             ticks: 0,
             outcome: Outcome {
@@ -229,7 +250,13 @@ impl World {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Deliver { to, session, input } => self.deliver(to, session, input),
+            Event::Deliver { to, session, mail } => self.deliver(to, session, mail),
+            Event::Route {
+                sender,
+                session,
+                to,
+                payload,
+            } => self.route(sender, session, to, payload),
             Event::Tick { node, wake } => self.tick(node, wake),
             Event::Flush { node, life } if self.nodes[node].life == life && self.nodes[node].active() => {
                 self.flush(node);
@@ -247,6 +274,7 @@ impl World {
         let now = self.clock(node);
         self.nodes[node].replica.handle(now, input);
         self.perform(node);
+        self.judge_claims(node);
         self.schedule(node);
     }
 
@@ -277,6 +305,7 @@ impl World {
             let now = self.clock(node);
             self.nodes[node].replica.tick(now);
             self.perform(node);
+            self.judge_claims(node);
             let next = self.nodes[node].replica.poll_timeout();
             assert!(
                 next > self.now,
@@ -290,7 +319,8 @@ impl World {
     pub(crate) fn flush(&mut self, node: usize) {
         if !self.nodes[node].queue.is_empty() {
             let commands = std::mem::take(&mut self.nodes[node].queue);
-            self.input(node, local(commands));
+            let acks = std::mem::take(&mut self.nodes[node].asked);
+            self.input(node, local(commands, acks));
         }
     }
 

@@ -1,0 +1,230 @@
+//! What nodes say of themselves, and what they confirm, against what is so.
+//!
+//! The key that all only ever increment shows what a state holds: a node that has taken in the state of another one shows
+//! at least the sum which that one had.
+
+use nats_kvcache::cache::{Cache, Key, Millis};
+use nats_kvcache::replica::{Ack, AckRequest, SyncState};
+use rand::RngExt;
+
+use crate::clients::counter;
+use crate::node::Refusals;
+use crate::scenario::spread;
+use crate::world::World;
+
+/// A node that was heard so many intervals of beats ago is known to be there.
+const REMEMBERED_BEATS: Millis = 3;
+
+/// Two nodes that have heard each other for so many intervals know each other.
+const ACQUAINTED_BEATS: Millis = 10;
+
+/// Who has sent a message, and what it held then.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sender {
+    pub place: usize,
+    pub life: u64,
+    /// Its sum, if it had a state to give, and a clock that is not far off.
+    pub holds: Option<i64>,
+}
+
+/// What a node was sent by another one that had a state.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Heard {
+    place: usize,
+    life: u64,
+    /// The least that it held when it sent something that has arrived.
+    least: i64,
+    /// When the last of it arrived.
+    at: Millis,
+}
+
+/// A write that a client wants to be confirmed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waiting {
+    wanted: Ack,
+    /// What its key counts.
+    value: i64,
+    at: Millis,
+}
+
+/// The key that one process increments for every write that it wants to be confirmed.
+fn confirmed_key(life: u64) -> Key {
+    Key::shared(format!("confirmed {life}").as_bytes())
+}
+
+/// The number that a key holds.
+fn number(cache: &Cache, key: &Key, now: Millis) -> i64 {
+    match cache.get(key, now) {
+        Ok(Some(text)) => std::str::from_utf8(&text)
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .expect("a number"),
+        _ => 0,
+    }
+}
+
+impl World {
+    /// Whether claims are judged. Where deletions are forgotten, a node may give up what it had.
+    fn judges_claims(&self) -> bool {
+        self.scenario.tombstone_ttl_ms.is_none()
+    }
+
+    /// Who sends now from a place.
+    pub(crate) fn sender(&self, place: usize) -> Sender {
+        let node = &self.nodes[place];
+        let anybody_asks = self.nodes.iter().any(|node| node.up && !node.merged);
+        let far = node.skew.unsigned_abs() > self.scenario.max_skew_ms;
+        let holds = (self.judges_claims() && anybody_asks && !far && self.has_joined(place))
+            .then(|| number(&node.cache, &counter(), self.clock(place).wall));
+        Sender {
+            place,
+            life: node.life,
+            holds,
+        }
+    }
+
+    /// Whether a node has a state to give to others.
+    pub(crate) fn has_joined(&self, place: usize) -> bool {
+        self.nodes[place].replica.sync_state(self.clock(place)) == SyncState::Synced
+    }
+
+    /// A message of another node arrives, and is no recording.
+    pub(crate) fn was_sent(&mut self, to: usize, sender: Sender) {
+        self.touches(sender.place, to);
+        let Some(holds) = sender.holds.filter(|_| !self.nodes[to].merged) else {
+            return;
+        };
+        let now = self.now;
+        let heard = &mut self.nodes[to].heard;
+        match heard.iter_mut().find(|heard| heard.life == sender.life) {
+            Some(heard) => (heard.least, heard.at) = (heard.least.min(holds), now),
+            None => heard.push(Heard {
+                place: sender.place,
+                life: sender.life,
+                least: holds,
+                at: now,
+            }),
+        }
+    }
+
+    /// A node has to get to know all others.
+    pub(crate) fn is_out_of_touch(&mut self, node: usize) {
+        let places = self.nodes.len();
+        for other in 0..places {
+            self.touch[node * places + other] = (0, 0);
+            self.touch[other * places + node] = (0, 0);
+        }
+    }
+
+    fn touches(&mut self, from: usize, to: usize) {
+        let now = self.now;
+        let longest = REMEMBERED_BEATS * self.scenario.beat_interval_ms;
+        let pair = from * self.nodes.len() + to;
+        let (began, last) = &mut self.touch[pair];
+        if *last == 0 || now - *last > longest {
+            *began = now;
+        }
+        *last = now;
+    }
+
+    /// A node that says that it is synced has the state of at least one of those with a state that it has heard lately,
+    /// as it was when they were heard first; unless there are none.
+    pub(crate) fn judge_claims(&mut self, place: usize) {
+        let node = &self.nodes[place];
+        if node.merged || !self.judges_claims() || !self.has_joined(place) {
+            return;
+        }
+        let memory = REMEMBERED_BEATS * self.scenario.beat_interval_ms;
+        let is_there = |heard: &&Heard| {
+            let there = &self.nodes[heard.place];
+            there.life == heard.life && there.active() && self.now - heard.at < memory
+        };
+        let Some(least) = node.heard.iter().filter(is_there).map(|heard| heard.least).min() else {
+            self.nodes[place].merged = true;
+            return;
+        };
+        let holds = number(&node.cache, &counter(), self.clock(place).wall);
+        if holds < least {
+            return;
+        }
+        self.nodes[place].merged = true;
+        self.outcome.merged += 1;
+    }
+
+    // --- confirmations
+
+    /// A client writes at a node, and waits until others have it.
+    pub(crate) fn write_to_be_confirmed(&mut self, place: usize) {
+        if !self.judges_claims() {
+            return;
+        }
+        let now = self.clock(place);
+        let node = &mut self.nodes[place];
+        let incremented = node.cache.increment(&confirmed_key(node.life), 1, now.wall);
+        let (value, command) = incremented.expect("nobody else writes to the key");
+        self.outcome.writes += 1;
+        self.written_bytes += crate::check::size(&command);
+        self.to_confirm += 1;
+        let wanted = match self.rng.random_range(0..10) {
+            0..7 => Ack::All,
+            7 | 8 => Ack::Peers(1),
+            _ => Ack::Peers(2),
+        };
+        let request = AckRequest {
+            id: self.to_confirm,
+            wanted,
+            deadline: now.mono + spread(&mut self.rng, 50, 5_000),
+        };
+        let node = &mut self.nodes[place];
+        node.queue.push(command);
+        node.asked.push(request);
+        let waiting = Waiting {
+            wanted,
+            value: i64::from(value),
+            at: self.now,
+        };
+        node.waiting.insert(request.id, waiting);
+    }
+
+    /// Two nodes have heard each other all the time since then, at least as often as they have to in order not to forget
+    /// each other, and for some time before.
+    fn in_touch_since(&self, one: usize, other: usize, since: Millis) -> bool {
+        let beat = self.scenario.beat_interval_ms;
+        let places = self.nodes.len();
+        [one * places + other, other * places + one].into_iter().all(|pair| {
+            let (began, last) = self.touch[pair];
+            last > 0 && began + ACQUAINTED_BEATS * beat <= since && self.now - last <= REMEMBERED_BEATS * beat
+        })
+    }
+
+    /// A node confirms a write. `All`: whoever is in touch with it and says of itself that it has everything which others
+    /// have confirmed has it. A number: so many hold it.
+    pub(crate) fn confirms(&mut self, place: usize, id: u64) {
+        let Waiting { wanted, value, at } = self.nodes[place].waiting.remove(&id).expect("a write that waits");
+        let key = confirmed_key(self.nodes[place].life);
+        self.outcome.confirmed += 1;
+        let others = (0..self.nodes.len()).filter(|&other| other != place && self.nodes[other].up);
+        let has = |other: usize| number(&self.nodes[other].cache, &key, self.clock(other).wall) >= value;
+        match wanted {
+            Ack::All if self.nodes[place].refused == Refusals::default() => {
+                for other in others.filter(|&other| self.nodes[other].active() && self.in_touch_since(place, other, at))
+                {
+                    let current = self.nodes[other].replica.current_until() > self.now;
+                    assert!(
+                        !current || has(other),
+                        "node {place} confirms its write {value} of {at} ms for all, but node {other} does not have it \
+                         and says that it is current"
+                    );
+                }
+            }
+            Ack::Peers(peers) if self.outcome.crashes + self.outcome.leaves == 0 => {
+                let holders = others.filter(|&other| has(other)).count();
+                assert!(
+                    holders >= peers as usize,
+                    "node {place} confirms its write {value} for {peers}, but {holders} have it"
+                );
+            }
+            Ack::All | Ack::Peers(_) | Ack::Local => {}
+        }
+    }
+}
