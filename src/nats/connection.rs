@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use async_nats::{Client, ClientError, ConnectOptions, Event};
+use async_nats::{Client, ClientError, ConnectOptions, Event, ServerAddr};
 use tokio::sync::{mpsc, watch};
 
 use super::address::{parse, without_user};
@@ -23,6 +23,9 @@ const SUBSCRIPTION_CAPACITY: usize = 4 << 10;
 const CLIENT_CAPACITY: usize = 64;
 
 const PING_INTERVAL: Duration = Duration::from_secs(10);
+
+/// One attempt takes no longer: the client library gives each address of a name 5 s.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(30);
 
 /// At most this many lines about errors of the server, and as many about a connection that comes and goes, per interval.
 const LINES_PER_INTERVAL: u32 = 5;
@@ -48,6 +51,14 @@ pub enum NatsError {
         /// The file.
         file: String,
         /// What is wrong with it.
+        reason: String,
+    },
+    /// No connection in time.
+    #[error("{}: {reason}", match .seconds { 0 => "the only attempt failed".to_owned(), seconds => format!("no connection within {seconds} s") })]
+    Unreachable {
+        /// How long it was tried; 0: once.
+        seconds: u64,
+        /// Why the last attempts failed.
         reason: String,
     },
     /// The client library refuses to subscribe or to connect.
@@ -96,31 +107,13 @@ impl Connection {
             .map(|server| parse(server))
             .collect::<Result<Vec<_>, _>>()?;
         let (sender, events) = mpsc::unbounded_channel();
-        let (is_up, up) = watch::channel(false);
-        let watcher = Arc::new(Watcher {
-            sender,
-            up: is_up,
-            told: Mutex::default(),
-        });
-        let (on_event, on_attempt) = (watcher.clone(), watcher);
+        let (watcher, up, _) = Watcher::new("replication", Some(sender));
         let options = tls
-            .apply(credentials.options(&addresses)?)?
+            .apply(credentials.options(&addresses)?, !tls.is_empty())?
             .name(format!("nats-kvcache {node}"))
-            .event_callback(move |event| {
-                let watcher = on_event.clone();
-                async move { watcher.note(&event) }
-            })
-            // Only looks at what has failed: which server is next is left to the client library.
-            .reconnect_to_server_callback(move |servers, _| {
-                on_attempt.attempt(&servers);
-                async { None }
-            });
-        let options = with_limits(options);
-        let addresses = addresses.into_iter().map(without_user).collect::<Result<Vec<_>, _>>()?;
-        let client = options
-            .connect(addresses)
-            .await
-            .map_err(|error| NatsError::Client(error.to_string()))?;
+            .no_echo()
+            .client_capacity(CLIENT_CAPACITY);
+        let client = watched(options, watcher, addresses).await?;
         let mut drains = Vec::new();
         for subject in [
             subjects.commands().to_owned(),
@@ -141,53 +134,82 @@ impl Connection {
     }
 }
 
-/// A connection to a lattice, for its front end. An error if it cannot be made; later it is made again for as long as it
-/// is kept.
-pub async fn connect(server: &str, credentials: &Credentials) -> Result<Client, NatsError> {
+/// A connection to a lattice, for its front end: tried for as long as `patience` says, once if it is zero. Later it is
+/// made again for as long as it is kept.
+pub async fn connect(
+    server: &str,
+    credentials: &Credentials,
+    tls: &Tls,
+    insist_on_tls: bool,
+    patience: Duration,
+) -> Result<Client, NatsError> {
     let address = parse(server)?;
-    let options = credentials
-        .options(std::slice::from_ref(&address))?
-        .name("nats-kvcache")
-        .ping_interval(PING_INTERVAL)
-        .subscription_capacity(SUBSCRIPTION_CAPACITY)
-        .event_callback(|event| async move {
-            match event {
-                Event::Connected => tracing::info!("lattice connection is up"),
-                Event::Disconnected => tracing::warn!("lattice connection is down; no calls arrive"),
-                Event::SlowConsumer(_) => {
-                    tracing::warn!("calls were dropped: they arrive faster than they are answered")
-                }
-                Event::ServerError(error) => {
-                    tracing::warn!(%error, "the NATS server reports an error to the lattice connection")
-                }
-                Event::ClientError(error) => {
-                    tracing::warn!(%error, "the lattice connection does not work; going on to try")
-                }
-                Event::LameDuckMode | Event::Draining | Event::Closed => {}
-            }
-        });
-    let connected = options.connect(without_user(address)?).await;
-    connected.map_err(|error| NatsError::Client(explain(&format!("{error}"))))
+    let (watcher, mut up, mut failed) = Watcher::new("lattice", None);
+    let options = tls
+        .apply(credentials.options(std::slice::from_ref(&address))?, insist_on_tls)?
+        .name("nats-kvcache");
+    let client = watched(options, watcher, vec![address]).await?;
+    let once = patience.is_zero();
+    let connected = async {
+        tokio::select! {
+            biased;
+            up = up.wait_for(|up| *up) => up.is_ok(),
+            _ = failed.wait_for(|reason| !reason.is_empty()), if once => false,
+        }
+    };
+    let limit = if once { ATTEMPT_LIMIT } else { patience };
+    if tokio::time::timeout(limit, connected).await.unwrap_or(false) {
+        return Ok(client);
+    }
+    let reason = match failed.borrow().as_str() {
+        "" => "it does not answer".to_owned(),
+        reason => reason.to_owned(),
+    };
+    Err(NatsError::Unreachable {
+        seconds: patience.as_secs(),
+        reason,
+    })
 }
 
-fn with_limits(options: ConnectOptions) -> ConnectOptions {
+/// Starts to connect, with what all connections have in common. Returns at once.
+async fn watched(
+    options: ConnectOptions,
+    watcher: Arc<Watcher>,
+    addresses: Vec<ServerAddr>,
+) -> Result<Client, NatsError> {
+    let addresses = addresses.into_iter().map(without_user).collect::<Result<Vec<_>, _>>()?;
     let backoff = Mutex::new(Backoff::default());
+    let (on_event, on_attempt) = (watcher.clone(), watcher);
     options
-        .no_echo()
         .retry_on_initial_connect()
         .ping_interval(PING_INTERVAL)
-        .client_capacity(CLIENT_CAPACITY)
         .subscription_capacity(SUBSCRIPTION_CAPACITY)
+        .event_callback(move |event| {
+            let watcher = on_event.clone();
+            async move { watcher.note(&event) }
+        })
+        // Only looks at what has failed: which server is next is left to the client library.
+        .reconnect_to_server_callback(move |servers, _| {
+            on_attempt.attempt(&servers);
+            async { None }
+        })
         .reconnect_delay_callback(move |attempt| {
             let mut backoff = backoff.lock().unwrap_or_else(PoisonError::into_inner);
             Duration::from_millis(backoff.delay(attempt, time::mono()))
         })
+        .connect(addresses)
+        .await
+        .map_err(|error| NatsError::Client(explain(&error.to_string())))
 }
 
-/// Watches the connection, for the replicator and for the log.
+/// Watches a connection, for those who use it and for the log.
 struct Watcher {
-    sender: mpsc::UnboundedSender<ConnectionEvent>,
+    /// What the connection is for.
+    name: &'static str,
+    sender: Option<mpsc::UnboundedSender<ConnectionEvent>>,
     up: watch::Sender<bool>,
+    /// Why the last attempts have failed.
+    failed: watch::Sender<String>,
     told: Mutex<Told>,
 }
 
@@ -223,20 +245,37 @@ impl Lines {
 }
 
 impl Watcher {
+    fn new(
+        name: &'static str,
+        sender: Option<mpsc::UnboundedSender<ConnectionEvent>>,
+    ) -> (Arc<Self>, watch::Receiver<bool>, watch::Receiver<String>) {
+        let (up, is_up) = watch::channel(false);
+        let (failed, reason) = watch::channel(String::new());
+        let watcher = Watcher {
+            name,
+            sender,
+            up,
+            failed,
+            told: Mutex::default(),
+        };
+        (Arc::new(watcher), is_up, reason)
+    }
+
     fn note(&self, event: &Event) {
+        let name = self.name;
         let happened = match event {
             Event::Connected => ConnectionEvent::Up,
             Event::Disconnected => ConnectionEvent::Down,
             Event::SlowConsumer(_) => ConnectionEvent::MessagesLost,
             Event::ServerError(error) => {
                 if let Some(suppressed) = self.told(|told| told.server_errors.pass(time::mono())) {
-                    tracing::warn!(%error, suppressed, "the NATS server reports an error to the replication connection");
+                    tracing::warn!(%error, suppressed, "the NATS server reports an error to the {name} connection");
                 }
                 return;
             }
             // Other reasons are remembered with the servers, see `attempt`.
             Event::ClientError(ClientError::Other(error)) if error.starts_with("DNS") => {
-                self.warn(self.told(|told| told.reasons.tell(explain(&error.to_lowercase()), time::mono())));
+                self.failed(explain(error));
                 return;
             }
             // Closed is what this process asked for.
@@ -244,7 +283,7 @@ impl Watcher {
         };
         if let Some(suppressed) = self.told(|told| told.changes.pass(time::mono())) {
             match happened {
-                ConnectionEvent::Up => tracing::info!(suppressed, "replication connection is up"),
+                ConnectionEvent::Up => tracing::info!(suppressed, "{name} connection is up"),
                 ConnectionEvent::Down => {
                     tracing::warn!(
                         suppressed,
@@ -252,26 +291,34 @@ impl Watcher {
                     )
                 }
                 ConnectionEvent::MessagesLost => {
-                    tracing::warn!(suppressed, "messages of peers were dropped; reconciling")
+                    tracing::warn!(
+                        suppressed,
+                        "messages of the {name} connection were dropped, as they came too fast"
+                    )
                 }
             }
         }
         if happened != ConnectionEvent::MessagesLost {
             self.up.send_replace(happened == ConnectionEvent::Up);
         }
-        // The receiver is gone only when replication has stopped.
-        let _ = self.sender.send(happened);
+        if let Some(sender) = &self.sender {
+            // The receiver is gone only when replication has stopped.
+            let _ = sender.send(happened);
+        }
     }
 
     /// Before an attempt to connect.
     fn attempt(&self, servers: &[async_nats::Server]) {
-        self.warn(self.told(|told| told.reasons.of(servers, time::mono())));
+        if let Some(reason) = self.told(|told| told.reasons.of(servers)) {
+            self.failed(reason);
+        }
     }
 
-    fn warn(&self, reason: Option<String>) {
-        if let Some(reason) = reason {
-            tracing::warn!("the replication connection does not work, going on to try: {reason}");
+    fn failed(&self, reason: String) {
+        if self.told(|told| told.reasons.tell(&reason, time::mono())) {
+            tracing::warn!("the {} connection does not work, going on to try: {reason}", self.name);
         }
+        self.failed.send_replace(reason);
     }
 
     fn told<T>(&self, look: impl FnOnce(&mut Told) -> T) -> T {

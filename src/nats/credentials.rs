@@ -113,21 +113,25 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Whoever says whom to trust does not want to be spoken to without TLS. The files are read again for every attempt.
-    pub(super) fn apply(&self, mut options: ConnectOptions) -> Result<ConnectOptions, NatsError> {
+    /// Whether nothing is set.
+    pub fn is_empty(&self) -> bool {
+        *self == Tls::default()
+    }
+
+    /// The files are read again for every attempt. `insist`: without TLS there is no connection, also to an address that
+    /// does not ask for it.
+    pub(super) fn apply(&self, mut options: ConnectOptions, insist: bool) -> Result<ConnectOptions, NatsError> {
         // Which implementation there is must not depend on what else is built in. An error says that one is chosen.
         let _ = crypto::ring::default_provider().install_default();
         if let Some(file) = &self.authorities {
             check_authorities(file).map_err(|reason| NatsError::file(file, reason))?;
-            options = options.add_root_certificates(file.clone()).require_tls(true);
+            options = options.add_root_certificates(file.clone());
         }
         if let Some((certificate, key)) = &self.certificate {
             check_certificate(certificate, key).map_err(|reason| NatsError::file(certificate, reason))?;
-            options = options
-                .add_client_certificate(certificate.clone(), key.clone())
-                .require_tls(true);
+            options = options.add_client_certificate(certificate.clone(), key.clone());
         }
-        Ok(options)
+        Ok(options.require_tls(insist))
     }
 }
 

@@ -54,8 +54,9 @@ pub(super) struct Reasons {
 }
 
 impl Reasons {
-    /// Looks at what the client library remembers of its servers. Returns a text when there is something new to tell.
-    pub fn of(&mut self, servers: &[Server], now: Millis) -> Option<String> {
+    /// Looks at what the client library remembers of its servers. Returns why attempts have failed, if there were any
+    /// since the last time.
+    pub fn of(&mut self, servers: &[Server]) -> Option<String> {
         let failures = servers.iter().map(|server| server.failed_attempts).sum();
         if std::mem::replace(&mut self.failures, failures) >= failures {
             return None;
@@ -73,27 +74,27 @@ impl Reasons {
             })
             .collect();
         reasons.sort_unstable();
-        self.tell(reasons.join("; "), now)
+        Some(reasons.join("; "))
     }
 
-    /// Gives `reason` back if it is to be told now.
-    pub fn tell(&mut self, reason: String, now: Millis) -> Option<String> {
+    /// Whether a reason is to be told now.
+    pub fn tell(&mut self, reason: &str, now: Millis) -> bool {
         let interval = match reason == self.told {
             true => WARNING_INTERVAL_MS,
             false => CHANGE_INTERVAL_MS,
         };
         if self.told_at.is_some_and(|told_at| now < told_at + interval) {
-            return None;
+            return false;
         }
         self.told_at = Some(now);
-        self.told.clone_from(&reason);
-        Some(reason)
+        self.told = reason.into();
+        true
     }
 }
 
 /// What an error of the client library means to an operator. The library's own words follow in parentheses.
 pub fn explain(error: &str) -> String {
-    const KNOWN: [(&str, &str); 20] = [
+    const KNOWN: [(&str, &str); 21] = [
         (
             "unknownissuer",
             "its certificate is not trusted here: NATS_TLS_CA has to name the authority that signed it",
@@ -119,6 +120,10 @@ pub fn explain(error: &str) -> String {
         (
             "could not load platform certs",
             "the certificates that this system trusts cannot be read",
+        ),
+        (
+            "badsignature",
+            "its certificate is not trusted here: NATS_TLS_CA names another authority of the same name",
         ),
         ("invalid peer certificate", "its certificate cannot be used"),
         ("authorization violation", "it refuses the credentials"),
@@ -186,7 +191,7 @@ mod tests {
     #[test]
     fn a_reason_is_told_once_and_another_one_soon() {
         let mut reasons = Reasons::default();
-        let mut tell = |reason: &str, now| reasons.tell(reason.into(), now).is_some();
+        let mut tell = |reason: &str, now| reasons.tell(reason, now);
         assert!(tell("refused", 0));
         assert!(!tell("refused", WARNING_INTERVAL_MS - 1));
         assert!(tell("refused", WARNING_INTERVAL_MS));

@@ -62,7 +62,7 @@ impl Subjects {
         })
     }
 
-    /// Whether the subjects can be used together, and are not too long for a server.
+    /// Whether the subjects can be used together, and none is too long for a server.
     pub fn check(&self) -> Result<(), SubjectError> {
         let below = |name: &str| {
             let rest = self
@@ -75,8 +75,8 @@ impl Subjects {
             "it is the one of commands as well"
         } else if below("beat") || below("node") {
             "it is one of the subjects of beats or nodes as well"
-        } else if self.root.len() + MAX_SUFFIX_BYTES > MAX_SUBJECT_BYTES || self.replay.len() > MAX_SUBJECT_BYTES {
-            "it is longer than 980 bytes"
+        } else if self.root.len().max(self.replay.len()) + MAX_SUFFIX_BYTES > MAX_SUBJECT_BYTES {
+            "it is longer than 981 bytes"
         } else {
             return Ok(());
         };

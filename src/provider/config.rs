@@ -21,6 +21,7 @@ mod name {
     pub const NATS_TLS_CA: &str = "NATS_TLS_CA";
     pub const NATS_TLS_CERT: &str = "NATS_TLS_CERT";
     pub const NATS_TLS_KEY: &str = "NATS_TLS_KEY";
+    pub const LATTICE_CONNECT_SECS: &str = "LATTICE_CONNECT_SECS";
     pub const CLIENT_JWT: &str = "CLIENT_JWT";
     pub const CLIENT_SEED: &str = "CLIENT_SEED";
     pub const STATE_REPL_SUBJECT: &str = "STATE_REPL_SUBJECT";
@@ -43,7 +44,7 @@ mod name {
     pub const LINK: [&str; 3] = [NAMESPACE, ACK, ACK_TIMEOUT_MS];
 
     /// Settings of the process.
-    pub const PROCESS: [&str; 21] = [
+    pub const PROCESS: [&str; 22] = [
         REPLICATION,
         NATS_URL,
         NATS_CREDS,
@@ -51,6 +52,7 @@ mod name {
         NATS_TLS_CA,
         NATS_TLS_CERT,
         NATS_TLS_KEY,
+        LATTICE_CONNECT_SECS,
         CLIENT_JWT,
         CLIENT_SEED,
         STATE_REPL_SUBJECT,
@@ -83,6 +85,9 @@ const MAX_ANSWER_BYTES: usize = 64 << 20;
 
 /// Deletions are remembered for this many intervals of beats at least: a peer that missed a few is not away for long.
 const TTL_BEATS: u64 = 10;
+
+/// Host and server of a machine start at about the same time.
+const LATTICE_CONNECT_SECS: u64 = 60;
 
 /// Shorter than the two seconds in which a host gives up a call.
 const ACK_TIMEOUT_MS: u64 = 1_500;
@@ -381,8 +386,10 @@ pub struct Config {
     pub nats_url: Option<Vec<String>>,
     /// Credentials for replication; `None`: the lattice's own with the lattice's own servers, else none.
     pub credentials: Option<Credentials>,
-    /// Certificates for replication.
+    /// Certificates for the connections.
     pub tls: Tls,
+    /// How long the lattice is waited for at the start, in seconds.
+    pub lattice_connect_secs: u64,
     /// Subject of commands instead of the derived one.
     pub commands_subject: Option<String>,
     /// Subject of replay requests instead of the derived one.
@@ -434,6 +441,7 @@ impl Config {
             nats_url: servers(raw)?,
             credentials: credentials(raw)?,
             tls: tls(raw)?,
+            lattice_connect_secs: raw.number(name::LATTICE_CONNECT_SECS, LATTICE_CONNECT_SECS, 0, 86_400)?,
             commands_subject: raw.text(name::STATE_REPL_SUBJECT).map(str::to_owned),
             replay_subject: raw.text(name::REPLAY_REQ_SUBJECT).map(str::to_owned),
             beat_secs: raw.number(name::REPLAY_HEARTBEAT_SECS, 1, 1, 3_600)?,
@@ -455,6 +463,25 @@ impl Config {
         // Checked here, so that a bad subject is reported with its setting and before anything has started.
         config.subjects(raw, "lattice", "link")?;
         Ok(config)
+    }
+
+    /// Reads the files that the settings name. Apart from the rest: settings are also compared with those that strangers
+    /// name.
+    pub fn check_files(&self, raw: &RawSettings) -> Result<(), ConfigError> {
+        let refused =
+            |name, expected: &'static str| move |reason: String| raw.error(name, format!("{expected}; {reason}"));
+        if let Some(Credentials::File(file)) = &self.credentials {
+            let expected = "a credentials file with user JWT and seed, as nsc writes it";
+            nats::check_credentials_file(file).map_err(refused(name::NATS_CREDS, expected))?;
+        }
+        if let Some(file) = &self.tls.authorities {
+            nats::check_authorities(file).map_err(refused(name::NATS_TLS_CA, "a file of certificates in PEM"))?;
+        }
+        if let Some((certificate, key)) = &self.tls.certificate {
+            let expected = "a file with a certificate in PEM, to which NATS_TLS_KEY is the key";
+            nats::check_certificate(certificate, key).map_err(refused(name::NATS_TLS_CERT, expected))?;
+        }
+        Ok(())
     }
 
     /// The subjects of a lattice and link name under these settings.
@@ -560,16 +587,7 @@ fn credentials(raw: &RawSettings) -> Result<Option<Credentials>, ConfigError> {
             ))
         }
     };
-    let file = match raw.text(name::NATS_CREDS).map(PathBuf::from) {
-        None => None,
-        Some(file) => match nats::check_credentials_file(&file) {
-            Ok(()) => Some(Credentials::File(file)),
-            Err(reason) => {
-                let expected = format!("a credentials file with user JWT and seed, as nsc writes it; {reason}");
-                return Err(raw.error(name::NATS_CREDS, expected));
-            }
-        },
-    };
+    let file = raw.text(name::NATS_CREDS).map(|file| Credentials::File(file.into()));
     let token = raw.text(name::NATS_TOKEN).map(|token| Credentials::Token(token.into()));
     let mut ways = [user, file, token].into_iter().flatten();
     let credentials = ways.next();
@@ -585,19 +603,9 @@ fn credentials(raw: &RawSettings) -> Result<Option<Credentials>, ConfigError> {
 
 fn tls(raw: &RawSettings) -> Result<Tls, ConfigError> {
     let path = |name| raw.text(name).map(PathBuf::from);
-    let authorities = path(name::NATS_TLS_CA);
-    if let Some(Err(reason)) = authorities.as_deref().map(nats::check_authorities) {
-        return Err(raw.error(name::NATS_TLS_CA, format!("a file of certificates in PEM; {reason}")));
-    }
     let certificate = match (path(name::NATS_TLS_CERT), path(name::NATS_TLS_KEY)) {
         (None, None) => None,
-        (Some(certificate), Some(key)) => {
-            nats::check_certificate(&certificate, &key).map_err(|reason| {
-                let expected = format!("a file with a certificate in PEM, to which NATS_TLS_KEY is the key; {reason}");
-                raw.error(name::NATS_TLS_CERT, expected)
-            })?;
-            Some((certificate, key))
-        }
+        (Some(certificate), Some(key)) => Some((certificate, key)),
         (Some(_), None) => {
             return Err(ConfigError::Together(
                 "setting NATS_TLS_KEY: expected with NATS_TLS_CERT, found nothing",
@@ -610,7 +618,7 @@ fn tls(raw: &RawSettings) -> Result<Tls, ConfigError> {
         }
     };
     Ok(Tls {
-        authorities,
+        authorities: path(name::NATS_TLS_CA),
         certificate,
     })
 }

@@ -11,7 +11,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -47,7 +47,9 @@ struct Log {
     /// Nothing is queued or being written.
     idle: Condvar,
     dropped: AtomicU64,
-    colours: AtomicBool,
+    /// Of these, those that the log has been told of.
+    told: AtomicU64,
+    colours: bool,
     places: Mutex<HashMap<Identifier, Place>>,
 }
 
@@ -97,46 +99,22 @@ pub fn set_panic_hook() {
 
 fn log() -> &'static Log {
     LOG.get_or_init(|| {
-        let log = Log::default();
-        log.colours.store(io::stderr().is_terminal(), Ordering::Relaxed);
-        let spawned = std::thread::Builder::new()
-            .name("log".into())
-            .spawn(|| match own_stderr() {
-                Ok(target) => log_thread(target),
-                Err(_) => log_thread(io::sink()),
-            });
+        let thread = std::thread::Builder::new().name("log".into());
         // Without the thread lines are dropped, and counted.
-        drop(spawned);
-        log
+        let _ = thread.spawn(|| match own_stderr() {
+            Ok(target) => log().write_to(target),
+            Err(_) => log().write_to(io::sink()),
+        });
+        Log {
+            colours: io::stderr().is_terminal(),
+            ..Log::default()
+        }
     })
 }
 
 /// Not by way of the standard library's handle: whoever waits there holds its lock.
 fn own_stderr() -> io::Result<File> {
     Ok(File::from(io::stderr().as_fd().try_clone_to_owned()?))
-}
-
-fn log_thread(mut target: impl Write) {
-    let log = log();
-    let mut told = 0;
-    loop {
-        let (line, is_last) = log.next();
-        if let Some(line) = line {
-            // Where nobody is left to read there is nobody to tell.
-            let _ = target.write_all(line.as_bytes());
-        }
-        if is_last {
-            let dropped = log.dropped.load(Ordering::Relaxed);
-            if dropped > told {
-                tracing::warn!(
-                    lines = dropped - told,
-                    "lines of this log were dropped, as nobody took them"
-                );
-                told = dropped;
-            }
-        }
-        log.tell_suppressed();
-    }
 }
 
 impl Log {
@@ -147,7 +125,7 @@ impl Log {
     /// Hands over what is one line; cleans it.
     fn push(&self, text: &str) {
         let text = text.trim_end_matches(['\n', '\r']);
-        let mut line = escaped(&hidden(text), self.colours.load(Ordering::Relaxed)).into_owned();
+        let mut line = escaped(&hidden(text), self.colours).into_owned();
         if line.len() > MAX_LINE_BYTES {
             let end = (0..=MAX_LINE_BYTES).rev().find(|at| line.is_char_boundary(*at));
             line.truncate(end.unwrap_or_default());
@@ -163,6 +141,28 @@ impl Log {
         queue.lines.push_back(line);
         drop(queue);
         self.filled.notify_one();
+    }
+
+    /// Writes lines as they come.
+    fn write_to(&self, mut target: impl Write) {
+        loop {
+            let (line, is_last) = self.next();
+            if let Some(line) = line {
+                // Where nobody is left to read there is nobody to tell.
+                let _ = target.write_all(line.as_bytes());
+            }
+            if let Some(lines) = self.untold().filter(|_| is_last) {
+                tracing::warn!(lines, "lines of this log were dropped, as nobody took them");
+                self.told.fetch_add(lines, Ordering::Relaxed);
+            }
+            self.tell_suppressed();
+        }
+    }
+
+    /// Lines that were dropped, and nobody has been told.
+    fn untold(&self) -> Option<u64> {
+        let lines = self.dropped.load(Ordering::Relaxed) - self.told.load(Ordering::Relaxed);
+        (lines > 0).then_some(lines)
     }
 
     /// The next line, if there is one within an interval, and whether it is the last one for now.
@@ -264,5 +264,85 @@ impl Write for EventLine {
 impl Drop for EventLine {
     fn drop(&mut self) {
         line(&String::from_utf8_lossy(&self.0));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{channel, Receiver, Sender};
+
+    use super::*;
+
+    /// Takes a write once it is allowed to.
+    struct Gate(Receiver<()>, Sender<String>);
+
+    impl Write for Gate {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            // Without a test nobody waits for what is written.
+            let _ = self.0.recv();
+            let _ = self.1.send(String::from_utf8_lossy(bytes).into_owned());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_that_nobody_takes_are_dropped_and_counted_and_the_others_keep_their_order() {
+        let log: &'static Log = Box::leak(Box::default());
+        let ((open, gate), (sender, written)) = (channel(), channel());
+        std::thread::spawn(move || log.write_to(Gate(gate, sender)));
+        let text = "x".repeat(10_000);
+        for number in 0..1_000 {
+            log.push(&format!("{number} {text}"));
+        }
+        let dropped = log.untold().expect("more than the queue holds");
+        assert!((800..1_000).contains(&dropped), "{dropped}");
+        for _ in 0..1_000 - dropped {
+            open.send(()).unwrap();
+        }
+        for number in 0..1_000 - dropped {
+            let line = written.recv().unwrap();
+            assert!(
+                line.starts_with(&format!("{number} ")) && line.ends_with("x\n"),
+                "{number}"
+            );
+        }
+        log.push("there is room again");
+        open.send(()).unwrap();
+        assert_eq!(written.recv().unwrap(), "there is room again\n");
+    }
+
+    #[test]
+    fn a_line_is_one_line_without_secrets_and_of_bounded_length() {
+        let log = Log::default();
+        log.push("a\nSUAIO3FHUX5PNV2LQIIP7TZ3N4L7TX3W53MQGEIVYFIGA635OZCKEYHFLM\r\n");
+        log.push(&"\u{e4}".repeat(MAX_LINE_BYTES));
+        let queue = log.queue();
+        assert_eq!(queue.lines[0], "a\\n(hidden)\n");
+        assert!(queue.lines[1].len() <= MAX_LINE_BYTES + 4 && queue.lines[1].ends_with("...\n"));
+    }
+
+    #[test]
+    fn events_of_one_place_are_bounded_per_interval() {
+        let log = Log::default();
+        let place = || {
+            static SITE: tracing::callsite::DefaultCallsite = tracing::callsite::DefaultCallsite::new(&META);
+            static META: Metadata<'static> = tracing::metadata! {
+                name: "place",
+                target: "test",
+                level: Level::WARN,
+                fields: &[],
+                callsite: &SITE,
+                kind: tracing::metadata::Kind::EVENT,
+            };
+            &META
+        };
+        let passed = |now| (0..1_000).filter(|_| log.passes(place(), now)).count() as u64;
+        let start = time::mono();
+        assert_eq!(passed(start), LINES_PER_INTERVAL);
+        assert_eq!(passed(start + 1), 0);
     }
 }

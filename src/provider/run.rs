@@ -61,22 +61,34 @@ fn keep_memory_private() -> anyhow::Result<()> {
 }
 
 async fn serve(host_data: HostData) -> anyhow::Result<()> {
-    let provider = KvCacheProvider::start(&host_data).await?;
-    let lattice = LatticeData::new(&host_data);
-    let shown = crate::nats::without_credentials(&lattice.url).to_owned();
-    let client = crate::nats::connect(&lattice.url, &lattice.credentials).await;
-    let client =
-        client.with_context(|| format!("connection to the lattice at '{shown}' (lattice_rpc_url of the host data)"))?;
-    tokio::spawn(sweep(provider.clone()));
-    let rpc = Rpc::new(provider.clone(), client, &host_data);
-    // Not needed any more, and 10,000 links are megabytes.
-    drop(host_data);
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let provider = KvCacheProvider::start(&host_data).await?;
     tokio::select! {
-        ended = rpc.serve() => ended.with_context(|| format!("on the lattice at '{shown}'")),
+        ended = serve_lattice(provider.clone(), host_data) => ended,
         _ = terminate.recv() => stop(&provider, "SIGTERM").await,
         _ = tokio::signal::ctrl_c() => stop(&provider, "SIGINT").await,
     }
+}
+
+/// Waits for the lattice, then answers its calls. A host and its server may start at the same time.
+async fn serve_lattice(provider: KvCacheProvider, host_data: HostData) -> anyhow::Result<()> {
+    let lattice = LatticeData::new(&host_data);
+    let shown = crate::nats::without_credentials(&lattice.url).to_owned();
+    let config = provider.config();
+    let patience = Duration::from_secs(config.lattice_connect_secs);
+    // What is set for another server holds here as far as this one asks for it.
+    let insist_on_tls = config.nats_url.is_none() && !config.tls.is_empty();
+    let client = crate::nats::connect(&lattice.url, &lattice.credentials, &config.tls, insist_on_tls, patience).await;
+    let client = client.with_context(|| {
+        format!("connection to the lattice at '{shown}' (lattice_rpc_url of the host data, LATTICE_CONNECT_SECS)")
+    })?;
+    tokio::spawn(sweep(provider.clone()));
+    let rpc = Rpc::new(provider, client, &host_data);
+    // Not needed any more, and 10,000 links are megabytes.
+    drop(host_data);
+    rpc.serve()
+        .await
+        .with_context(|| format!("on the lattice at '{shown}'"))
 }
 
 async fn stop(provider: &KvCacheProvider, signal: &str) -> anyhow::Result<()> {
@@ -128,12 +140,12 @@ fn init_tracing(host_data: &HostData) {
     }
 }
 
-/// The directives for a wanted log level. What the client libraries say at level info, this provider says once and in
+/// The directives for a wanted log level. What the client library says at these levels, this provider says once and in
 /// its own words.
 fn directives(wanted: &str) -> String {
     match wanted.to_ascii_lowercase().as_str() {
-        "" => "info,async_nats=warn".into(),
-        level @ ("info" | "warn" | "error") => format!("{level},async_nats=warn"),
+        "" => "info,async_nats=off".into(),
+        level @ ("info" | "warn" | "error") => format!("{level},async_nats=off"),
         _ => wanted.into(),
     }
 }
@@ -145,9 +157,9 @@ mod tests {
     #[test]
     fn plain_levels_quieten_the_client_library_and_others_are_taken_as_they_are() {
         for (wanted, expected) in [
-            ("", "info,async_nats=warn"),
-            ("INFO", "info,async_nats=warn"),
-            ("warn", "warn,async_nats=warn"),
+            ("", "info,async_nats=off"),
+            ("INFO", "info,async_nats=off"),
+            ("warn", "warn,async_nats=off"),
             ("debug", "debug"),
             ("info,async_nats=trace", "info,async_nats=trace"),
         ] {

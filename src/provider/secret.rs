@@ -61,7 +61,7 @@ pub fn hidden(text: &str) -> Cow<'_, str> {
 fn secret_at(bytes: &[u8], at: usize) -> Option<Range<usize>> {
     match bytes[at] {
         b'S' | b's' => seed(bytes, at),
-        b'e' => jwt(bytes, at),
+        b'e' | b'E' => jwt(bytes, at),
         b':' => user(bytes, at),
         b'-' => private_key(bytes, at),
         _ => None,
@@ -84,8 +84,11 @@ fn seed(bytes: &[u8], at: usize) -> Option<Range<usize>> {
     is_seed.then_some(at..at + length)
 }
 
+/// Anywhere; in another case, as names of settings have it, at the beginning of a word: a public key can hold the letters.
 fn jwt(bytes: &[u8], at: usize) -> Option<Range<usize>> {
-    if !bytes[at..].starts_with(JWT_START) {
+    let begins_word = at == 0 || !bytes[at - 1].is_ascii_alphanumeric();
+    let start = bytes.get(at..at + JWT_START.len())?;
+    if start != JWT_START && !(begins_word && start.eq_ignore_ascii_case(JWT_START)) {
         return None;
     }
     let length = run(&bytes[at..], |byte| {
@@ -207,6 +210,7 @@ mod tests {
     fn jwts_private_keys_and_users_of_addresses_are_hidden() {
         for (text, clean) in [
             ("jwt eyJ0eXAiOiJKV1QifQ.e30.AA_-A!", "jwt (hidden)!"),
+            ("'EYJ0EXAIOIJKV1QIFQ.E30'", "'(hidden)'"),
             ("url nats://me:pa@ss@host:4222/", "url nats://(hidden)@host:4222/"),
             ("[tls://token@a,tls://b]", "[tls://(hidden)@a,tls://b]"),
             (

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::Arc;
+use std::process::{Child, ChildStderr, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, Context, Result};
@@ -203,7 +203,7 @@ impl Lattice {
         let data = self.host_data(&options)?;
         let host_id = data.host_id.clone();
         let log = CapturedLog::default();
-        let (mut child, mut stdin) = spawn(&options, &log)?;
+        let (mut child, mut stdin, unread) = spawn(&options, &log)?;
         // A provider that ends before it has read its host data closes the pipe; its log then says why.
         if let Err(error) = stdin
             .write_all(encode_host_data(&data)?.as_bytes())
@@ -221,6 +221,7 @@ impl Lattice {
             process: OwnedProcess::new(child, "the provider"),
             _stdin: stdin,
             log,
+            unread: Mutex::new(unread),
             host_id,
             options,
         })
@@ -252,6 +253,7 @@ pub struct ProviderOptions {
     config_json: Option<String>,
     log_level: String,
     environment: Vec<(String, String)>,
+    unread: bool,
     adjust: Option<fn(&mut HostData)>,
 }
 
@@ -267,6 +269,7 @@ impl ProviderOptions {
             config_json: None,
             log_level: "info".to_owned(),
             environment: Vec::new(),
+            unread: false,
             adjust: None,
         }
     }
@@ -324,6 +327,12 @@ impl ProviderOptions {
         self
     }
 
+    /// Nobody reads standard error until [`ProviderProcess::read_log`].
+    pub fn unread(mut self) -> Self {
+        self.unread = true;
+        self
+    }
+
     /// Changes the host data at last, for what no other method gives.
     pub fn adjust(mut self, change: fn(&mut HostData)) -> Self {
         self.adjust = Some(change);
@@ -351,6 +360,7 @@ pub struct ProviderProcess {
     /// A host keeps the pipe open for as long as the provider runs.
     _stdin: ChildStdin,
     log: CapturedLog,
+    unread: Mutex<Option<ChildStderr>>,
 }
 
 impl ProviderProcess {
@@ -378,6 +388,18 @@ impl ProviderProcess {
     /// Standard output and error so far.
     pub fn log(&self) -> &CapturedLog {
         &self.log
+    }
+
+    /// Begins to read standard error, see [`ProviderOptions::unread`].
+    pub fn read_log(&self) {
+        let unread = self
+            .unread
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .take();
+        if let Some(stderr) = unread {
+            self.log.follow(stderr);
+        }
     }
 
     pub async fn wait_for_log(&self, pattern: &str, limit: Duration) -> Result<String> {
@@ -579,7 +601,7 @@ pub fn encode_host_data(data: &HostData) -> Result<String> {
 /// Runs `binary` with `stdin` as its whole input and returns its end and everything it wrote.
 pub async fn run_to_end(binary: &Path, stdin: &[u8], limit: Duration) -> Result<(ExitStatus, String)> {
     let log = CapturedLog::default();
-    let (child, mut pipe) = spawn(&ProviderOptions::new(binary), &log)?;
+    let (child, mut pipe, _) = spawn(&ProviderOptions::new(binary), &log)?;
     let mut process = OwnedProcess::new(child, "the provider");
     // It may well end before it has read everything: what counts is how.
     let _ = pipe.write_all(stdin);
@@ -592,7 +614,7 @@ pub async fn run_to_end(binary: &Path, stdin: &[u8], limit: Duration) -> Result<
     Ok((status, log.text()))
 }
 
-fn spawn(options: &ProviderOptions, log: &CapturedLog) -> Result<(Child, ChildStdin)> {
+fn spawn(options: &ProviderOptions, log: &CapturedLog) -> Result<(Child, ChildStdin, Option<ChildStderr>)> {
     let mut command = Command::new(&options.binary);
     command.env_clear();
     command.envs(std::env::var_os("RUST_LOG").map(|level| ("RUST_LOG", level)));
@@ -605,9 +627,15 @@ fn spawn(options: &ProviderOptions, log: &CapturedLog) -> Result<(Child, ChildSt
         .spawn()
         .with_context(|| format!("starting {}", options.binary.display()))?;
     log.follow(child.stdout.take().context("no standard output")?);
-    log.follow(child.stderr.take().context("no standard error")?);
+    let stderr = child.stderr.take().context("no standard error")?;
     let stdin = child.stdin.take().context("no standard input")?;
-    Ok((child, stdin))
+    if options.unread {
+        // The smallest there is, so that little fills it.
+        rustix::pipe::fcntl_setpipe_size(&stderr, 4 << 10).context("a small pipe")?;
+        return Ok((child, stdin, Some(stderr)));
+    }
+    log.follow(stderr);
+    Ok((child, stdin, None))
 }
 
 fn to_map(values: &[(&str, &str)]) -> HashMap<String, String> {
