@@ -14,6 +14,10 @@ use crate::time;
 /// Above so many bytes arguments and answers are moved in chunks. Whoever sends decides, and sender and receiver are of
 /// one SDK.
 pub(super) const THRESHOLD: usize = 900 << 10;
+/// Why a large answer cannot be sent.
+pub(super) const NO_STORE: &str =
+    "more than 900 KiB reach their caller through JetStream only, which this lattice does not \
+                                   offer; ask for less at a time";
 /// Longest name of an object: ids of calls have 32 bytes.
 const MAX_ID_BYTES: usize = 256;
 /// As long as a host waits for a call whose arguments are moved in chunks.
@@ -28,17 +32,21 @@ pub(super) struct Chunks {
     max_argument: usize,
     /// Arguments that are being fetched, in KiB.
     fetching: Semaphore,
+    /// Answers that are being stored, in KiB.
+    storing: Semaphore,
     missing_until: AtomicU64,
 }
 
 impl Chunks {
-    /// That of `lattice`. Arguments of more than `max_argument` bytes are refused; twice as much may be under way.
-    pub fn new(client: async_nats::Client, lattice: &str, max_argument: usize) -> Self {
+    /// That of `lattice`. Arguments of more than `max_argument` bytes are refused. Twice as much may be under way, and
+    /// twice `max_answer` of answers.
+    pub fn new(client: async_nats::Client, lattice: &str, max_argument: usize, max_answer: usize) -> Self {
         Chunks {
             context: jetstream::new(client),
             lattice: lattice.into(),
             max_argument,
             fetching: Semaphore::new(2 * kib(max_argument)),
+            storing: Semaphore::new(2 * kib(max_answer)),
             missing_until: AtomicU64::new(0),
         }
     }
@@ -88,24 +96,29 @@ impl Chunks {
         Ok(bytes)
     }
 
-    /// Stores the answer to the call `id`.
+    /// Stores the answer to the call `id`. The error says why it has no way to the caller.
     pub async fn store_answer(&self, id: &str, answer: &[u8]) -> Result<(), String> {
         if self.are_missing() {
-            return Err("JetStream does not answer".into());
+            return Err(NO_STORE.into());
         }
+        let Ok(_permit) = self.storing.try_acquire_many(kib(answer.len()) as u32) else {
+            return Err(
+                "too many large answers are on their way to their callers; ask for less at a time, or less often"
+                    .into(),
+            );
+        };
         let stored = tokio::time::timeout(LIMIT, async {
             let store = self.store(id).await?;
             let put = store.put(format!("{id}-r").as_str(), &mut &answer[..]).await;
             put.map(drop).map_err(|error| error.to_string())
         });
-        let stored = stored
-            .await
-            .unwrap_or_else(|_| Err(format!("not within {} s", LIMIT.as_secs())));
-        if stored.is_err() {
-            self.missing_until
-                .store(time::mono() + MISSING_FOR_MS, Ordering::Relaxed);
-        }
-        stored
+        let stored = stored.await;
+        let stored = stored.unwrap_or_else(|_| Err(format!("not within {} s", LIMIT.as_secs())));
+        stored.map_err(|error| {
+            let until = time::mono() + MISSING_FOR_MS;
+            self.missing_until.store(until, Ordering::Relaxed);
+            format!("{NO_STORE} ({error})")
+        })
     }
 
     async fn store(&self, id: &str) -> Result<ObjectStore, String> {

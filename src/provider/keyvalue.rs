@@ -8,6 +8,7 @@ use wasmbus_rpc::common::{deserialize, serialize};
 use wasmbus_rpc::error::{RpcError, RpcResult};
 use wasmcloud_interface_keyvalue::GetResponse;
 
+use super::chunks::{NO_STORE, THRESHOLD};
 use super::config::LinkConfig;
 use super::handler::KvCacheProvider;
 use crate::cache::{Blob, Cache, CacheError, Key};
@@ -67,6 +68,8 @@ mod request {
 pub(super) struct Caller {
     pub actor: String,
     pub link: Arc<LinkConfig>,
+    /// Whether there seems to be a way for answers beyond [`THRESHOLD`].
+    pub gets_large_answers: bool,
 }
 
 /// Whether an operation leaves everything as it is.
@@ -189,11 +192,11 @@ impl KvCacheProvider {
         let value = self.cache().get(&key, time::wall()).map_err(refused)?;
         match &value {
             Some(large) if large.len() > SMALL_ANSWER_BYTES => {
-                let limit = self.config().max_answer_bytes;
+                let limit = self.answer_limit(caller);
                 if large.len() > limit {
-                    return Err(refused(CacheError::AnswerTooLarge { limit }));
+                    return Err(self.too_large(caller, CacheError::AnswerTooLarge { limit }));
                 }
-                self.large_reads().make(&caller.actor, move || got(value)).await
+                self.large_reads().make(&caller.actor, move || got(value)).await?
             }
             _ => got(value),
         }
@@ -285,15 +288,37 @@ impl KvCacheProvider {
         read: impl Fn(&Cache, usize) -> Result<Vec<Bytes>, CacheError> + Send + 'static,
     ) -> RpcResult<Vec<u8>> {
         self.catch_up(caller.link.acks).await?;
-        let limit = self.config().max_answer_bytes;
+        let limit = self.answer_limit(caller);
         if may_be_small {
             match read(self.cache(), SMALL_ANSWER_BYTES.min(limit)) {
                 Err(CacheError::AnswerTooLarge { .. }) if limit > SMALL_ANSWER_BYTES => {}
-                small => return listed(&small.map_err(refused)?),
+                small => return listed(&small.map_err(|error| self.too_large(caller, error))?),
             }
         }
         let cache = self.cache().clone();
-        let make = move || listed(&read(&cache, limit).map_err(refused)?);
-        self.large_reads().make(&caller.actor, make).await
+        let make = move || read(&cache, limit).map(|all| listed(&all));
+        let made = self.large_reads().make(&caller.actor, make).await?;
+        made.map_err(|error| self.too_large(caller, error))?
+    }
+
+    /// Bytes of the largest answer that reaches this caller.
+    fn answer_limit(&self, caller: &Caller) -> usize {
+        let limit = self.config().max_answer_bytes;
+        match caller.gets_large_answers {
+            true => limit,
+            false => limit.min(THRESHOLD),
+        }
+    }
+
+    /// Says which limit an answer was too large for.
+    fn too_large(&self, caller: &Caller, error: CacheError) -> RpcError {
+        match error {
+            CacheError::AnswerTooLarge { limit }
+                if limit < self.config().max_answer_bytes && !caller.gets_large_answers =>
+            {
+                RpcError::Other(format!("the answer would have more than {limit} bytes: {NO_STORE}"))
+            }
+            error => refused(error),
+        }
     }
 }

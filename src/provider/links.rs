@@ -10,7 +10,7 @@ use wasmbus_rpc::core::LinkDefinition;
 
 use super::config::LinkConfig;
 
-/// Links at a time beyond those of the host data.
+/// So many links at a time; more are only those of the host data.
 const MAX_LINKS: usize = 1 << 16;
 /// Longest id of an actor that is taken from a message. A public key has 56 bytes.
 const MAX_ACTOR_BYTES: usize = 256;

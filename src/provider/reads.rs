@@ -101,7 +101,7 @@ impl LargeReads {
     pub async fn make<T: Send + 'static>(
         &self,
         actor: &str,
-        read: impl FnOnce() -> RpcResult<T> + Send + 'static,
+        read: impl FnOnce() -> T + Send + 'static,
     ) -> RpcResult<T> {
         let (sender, answer) = oneshot::channel();
         let given_up_at = time::mono() + self.patience_ms;
@@ -115,7 +115,7 @@ impl LargeReads {
                 )));
                 return;
             }
-            let _ = sender.send(read());
+            let _ = sender.send(Ok(read()));
         });
         let pushed = {
             let mut waiting = self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -206,8 +206,8 @@ mod tests {
     #[tokio::test]
     async fn a_read_that_panics_is_an_error_and_the_next_one_is_made() {
         let reads = LargeReads::start(None).unwrap();
-        let panicked = reads.make("a", || -> RpcResult<()> { panic!("on purpose") }).await;
+        let panicked = reads.make("a", || -> () { panic!("on purpose") }).await;
         assert!(panicked.is_err());
-        assert_eq!(reads.make("a", || Ok(7)).await.unwrap(), 7);
+        assert_eq!(reads.make("a", || 7).await.unwrap(), 7);
     }
 }

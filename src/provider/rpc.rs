@@ -11,6 +11,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use async_nats::{Client, Message, Subject, Subscriber};
 use futures::{FutureExt, StreamExt};
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::Semaphore;
 use wasmbus_rpc::common::{deserialize, serialize};
 use wasmbus_rpc::core::{HostData, Invocation, InvocationResponse, LinkDefinition};
@@ -27,6 +28,10 @@ const QUEUE_GROUP: &str = "rpc";
 const MAX_UNDER_WAY: usize = 64 << 10;
 /// Hashing more than this takes milliseconds: other tasks of the worker go on elsewhere meanwhile.
 const LARGE_ARGUMENT: usize = 256 << 10;
+/// A message about a link may have so many bytes, and so many of them may wait: strangers can send them as fast as the
+/// server takes them.
+const MAX_LINK_BYTES: usize = 16 << 10;
+const MAX_LINKS_WAITING: usize = 1 << 10;
 /// What an answer has around its content.
 const ANSWER_FRAME: usize = 1 << 10;
 
@@ -72,7 +77,12 @@ impl Rpc {
             host_id: host_data.host_id.clone(),
             json: host_data.is_test(),
             verifier: Verifier::new(&host_data.provider_key, &host_data.cluster_issuers),
-            chunks: Chunks::new(client.clone(), lattice, max_argument),
+            chunks: Chunks::new(
+                client.clone(),
+                lattice,
+                max_argument,
+                provider.config().max_answer_bytes,
+            ),
             under_way: Arc::new(Semaphore::new(MAX_UNDER_WAY)),
             provider,
             client,
@@ -82,8 +92,8 @@ impl Rpc {
     /// Answers until the host says shutdown. Calls are taken once the first replay is done, so that other providers of the
     /// queue group answer until then.
     pub async fn serve(self: Arc<Self>) -> anyhow::Result<()> {
-        let mut puts = self.subscribe("linkdefs.put").await?;
-        let mut deletions = self.subscribe("linkdefs.del").await?;
+        let mut puts = bounded(self.subscribe("linkdefs.put").await?);
+        let mut deletions = bounded(self.subscribe("linkdefs.del").await?);
         let mut shutdowns = self.subscribe("shutdown").await?;
         let mut health = self.subscribe("health").await?;
         let mut calls = None;
@@ -91,15 +101,14 @@ impl Rpc {
         loop {
             let ended = anyhow::anyhow!("the connection to the lattice was closed");
             tokio::select! {
-                biased;
                 () = &mut first_sync, if calls.is_none() => calls = Some(self.subscribe_calls().await?),
                 message = shutdowns.next() => {
                     if self.shutdown(message.ok_or(ended)?).await {
                         break;
                     }
                 }
-                message = puts.next() => self.put_link(&message.ok_or(ended)?),
-                message = deletions.next() => self.delete_link(&message.ok_or(ended)?),
+                message = puts.recv() => self.put_link(&message.ok_or(ended)?),
+                message = deletions.recv() => self.delete_link(&message.ok_or(ended)?),
                 message = health.next() => {
                     let answer = self.provider.health();
                     // Who reads that the first replay is done may call at once.
@@ -132,11 +141,12 @@ impl Rpc {
 
     // --- messages of the host, which nobody signs
 
-    fn decoded<T: serde::de::DeserializeOwned>(&self, message: &Message, what: &str) -> Option<T> {
+    fn link_in(&self, message: &Message, what: &str) -> Option<LinkDefinition> {
+        let payload = &message.payload;
         let decoded = if self.json {
-            serde_json::from_slice(&message.payload).map_err(|error| error.to_string())
+            serde_json::from_slice(payload).map_err(|error| error.to_string())
         } else {
-            deserialize(&message.payload).map_err(|error| error.to_string())
+            deserialize(payload).map_err(|error| error.to_string())
         };
         decoded
             .inspect_err(|error| tracing::warn!(error, "{what} cannot be read"))
@@ -144,19 +154,19 @@ impl Rpc {
     }
 
     fn put_link(&self, message: &Message) {
-        let Some(link) = self.decoded::<LinkDefinition>(message, "a link that was put") else {
+        let Some(link) = self.link_in(message, "a link that was put") else {
             return;
         };
         match self.provider.put_link(&link) {
-            Ok(()) => tracing::info!(actor = ?link.actor_id, "linked"),
-            Err(error) => tracing::error!(actor = ?link.actor_id, "link refused: {error}"),
+            Ok(()) => tracing::info!(actor = ?shown(&link.actor_id), "linked"),
+            Err(error) => tracing::error!(actor = ?shown(&link.actor_id), "link refused: {error}"),
         }
     }
 
     fn delete_link(&self, message: &Message) {
-        if let Some(link) = self.decoded::<LinkDefinition>(message, "a link that was deleted") {
+        if let Some(link) = self.link_in(message, "a link that was deleted") {
             self.provider.delete_link(&link.actor_id);
-            tracing::info!(actor = ?link.actor_id, "unlinked");
+            tracing::info!(actor = ?shown(&link.actor_id), "unlinked");
         }
     }
 
@@ -235,7 +245,7 @@ impl Rpc {
 
     async fn call(&self, invocation: Invocation) -> Result<Vec<u8>, CallError> {
         let result = self.call_if_admitted(&invocation).await;
-        let (actor, operation) = (&invocation.origin.public_key, &invocation.operation);
+        let (actor, operation) = (shown(&invocation.origin.public_key), shown(&invocation.operation));
         match &result {
             Ok(_) => {}
             Err(CallError::Failed(error)) => tracing::debug!(?actor, ?operation, "a call fails: {error}"),
@@ -250,7 +260,7 @@ impl Rpc {
             link = self.provider.link(actor);
             match link {
                 Some(_) => Ok(()),
-                None => Err(CallError::Unlinked(actor.into())),
+                None => Err(CallError::Unlinked(shown(actor).into())),
             }
         })?;
         // Fetched only now that it is known who asks.
@@ -271,6 +281,7 @@ impl Rpc {
         let caller = Caller {
             actor: invocation.origin.public_key.clone(),
             link: link.unwrap_or_default(),
+            gets_large_answers: !self.chunks.are_missing(),
         };
         Ok(self.provider.call(&caller, operation, argument).await?)
     }
@@ -283,13 +294,7 @@ impl Rpc {
         answer.content_length = Some(length as u64);
         if length > THRESHOLD {
             if let Err(error) = self.chunks.store_answer(&id, &content).await {
-                return failure(
-                    id,
-                    format!(
-                        "the answer has {length} bytes, and one of more than {THRESHOLD} reaches its caller through JetStream \
-                         only, which this lattice does not offer ({error}); ask for less at a time"
-                    ),
-                );
+                return failure(id, format!("the answer has {length} bytes: {error}"));
             }
         } else if length > max_payload {
             return failure(
@@ -316,11 +321,38 @@ impl Rpc {
     }
 }
 
+/// Messages about links, as long as they are small and not too many wait. Their subscription is drained at once, so that
+/// none waits there, where only their number has a bound.
+fn bounded(mut subscription: Subscriber) -> mpsc::Receiver<Message> {
+    let (sender, messages) = mpsc::channel(MAX_LINKS_WAITING);
+    tokio::spawn(async move {
+        while let Some(message) = subscription.next().await {
+            let length = message.payload.len();
+            if length > MAX_LINK_BYTES {
+                tracing::warn!("a message about a link is dropped: {length} bytes are more than {MAX_LINK_BYTES}");
+                continue;
+            }
+            match sender.try_send(message) {
+                Ok(()) => {}
+                Err(TrySendError::Full(_)) => tracing::warn!("a message about a link is dropped: too many wait"),
+                Err(TrySendError::Closed(_)) => break,
+            }
+        }
+    });
+    messages
+}
+
 async fn next_call(calls: &mut Option<Subscriber>) -> Option<Message> {
     match calls {
         Some(calls) => calls.next().await,
         None => std::future::pending().await,
     }
+}
+
+/// The beginning of a name that others choose, as long as those that are in order have.
+fn shown(name: &str) -> &str {
+    const SHOWN: usize = 64;
+    name.char_indices().nth(SHOWN).map_or(name, |(end, _)| &name[..end])
 }
 
 fn failure(id: String, error: String) -> InvocationResponse {
