@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use nats_kvcache::cache::{
     Blob, Cache, Change, Command, Component, Digest, Key, KeyHash, Limits, NodeId, Partition, Position, Slot, Span,
-    Time,
+    Time, Value,
 };
 use proptest::prelude::*;
 use proptest::sample::{Index, Selector};
@@ -347,23 +347,10 @@ fn a_counter_on_a_base_that_the_peers_replaced_is_forgotten_with_its_old_sum() {
     let (_, before) = stale.increment(&key, 100, START).unwrap();
     apply_all(&peer, [&before], START);
     // The peers fold or set the counter; the stale node adds after the floor to what it still holds.
-    let put = peer.set(&key, "100", 0, START + 10).unwrap();
+    // Whoever folds has nothing left to name as seen.
+    let folded = cache(3).set(&key, "100", 0, START + 10).unwrap();
+    apply_all(&peer, [&folded], START + 10);
     let (_, after) = stale.increment(&key, 1, START + 1_000).unwrap();
-    let Change::Put {
-        at, value, expires_at, ..
-    } = put.change
-    else {
-        panic!()
-    };
-    let folded = Command {
-        key: put.key,
-        change: Change::Put {
-            at,
-            value,
-            expires_at,
-            seen: vec![],
-        },
-    };
     apply_all(&stale, [&folded, &after], START + 1_000);
     assert_eq!(
         seen(&stale, &key, START + 1_000),
@@ -582,7 +569,7 @@ proptest! {
         let counter = run(&[first, second, third], folds_arrive, true, forgetful, selector);
         let reset = counter.writes.iter().filter(|c| c.slot() == Slot::Reset).max_by_key(|c| c.newest());
         let (start, since) = match reset.map(|command| &command.change) {
-            Some(Change::Put { at, value: Some(value), .. }) => (std::str::from_utf8(value).unwrap().parse().unwrap(), at.time),
+            Some(Change::Put { at, value: Value::Held(value), .. }) => (std::str::from_utf8(value).unwrap().parse().unwrap(), at.time),
             Some(Change::Delete { at, .. }) => (0, at.time),
             _ => (0, Time::default()),
         };
@@ -755,7 +742,7 @@ fn a_counter_that_outlived_its_deadline_is_folded_from_there() {
     let [Command {
         change:
             Change::Put {
-                value: Some(value),
+                value: Value::Held(value),
                 expires_at: None,
                 seen: none,
                 ..

@@ -293,6 +293,20 @@ fn braces(all: Vec<Bytes>) -> String {
     format!("{:?}", show(all).into_iter().collect::<BTreeSet<_>>())
 }
 
+/// The rules of the merge were judged by this model before they were written in Rust.
+#[test]
+fn the_executable_model_converges() {
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/model/merge_model.py");
+    let run = std::process::Command::new("python3").args([model, "3000"]).output();
+    match run {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            testkit::skip_test("the_executable_model_converges", "python3 is not installed")
+        }
+        Err(error) => panic!("python3: {error}"),
+        Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout)),
+    }
+}
+
 #[test]
 fn set_answers_are_sorted() {
     let node = cache(1);

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use nats_kvcache::cache::{
     Base, Blob, Cache, Change, Command, Component, Digest, KeyHash, Limits, NodeId, Partition, Position, SeenAdd, Span,
-    Stamp, Time,
+    Stamp, Time, Value,
 };
 use nats_kvcache::replica::wire::{
     Ack, Beat, BeatState, Compare, Exchange, Fetch, Fragment, Frame, FramesGone, FramesRequest, Header, Hello, Holding,
@@ -70,13 +70,20 @@ fn changes() -> Vec<(&'static str, Change)> {
         seen,
     };
     vec![
-        ("put", put(Some(value.clone()), None, Vec::new())),
+        ("put", put(Value::Held(value.clone()), None, Vec::new())),
         (
             "put_expiring",
-            put(Some(value.clone()), Some(1_700_000_060_123), Vec::new()),
+            put(Value::Held(value.clone()), Some(1_700_000_060_123), Vec::new()),
         ),
-        ("put_expired", put(None, Some(1_700_000_000_124), Vec::new())),
-        ("put_counter", put(Some(Blob::from("0")), None, seen())),
+        (
+            "put_expired",
+            put(
+                Value::Held(value.clone()).given_back(),
+                Some(1_700_000_000_124),
+                Vec::new(),
+            ),
+        ),
+        ("put_counter", put(Value::Held(Blob::from("0")), None, seen())),
         ("delete", Change::Delete { at, seen: Vec::new() }),
         ("delete_counter", Change::Delete { at, seen: seen() }),
         (

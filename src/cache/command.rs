@@ -1,6 +1,7 @@
 //! Idempotent commands: fragments of a key's state. Applying one is a merge, in any order and any number of times.
 
 use super::blob::Blob;
+use super::hash;
 use super::stamp::{Millis, NodeId, Stamp, Time};
 
 /// What a node saw as the horizon of a key while it added to a counter there.
@@ -46,27 +47,74 @@ pub struct SeenAdd {
     pub sum: i64,
 }
 
+/// The value of a Put.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Value<B = Blob> {
+    /// The bytes of the scalar.
+    Held(B),
+    /// Its deadline has passed, and the sender has given it back. What is left is its content hash.
+    GivenBack(u64),
+}
+
+impl<B: AsRef<[u8]>> Value<B> {
+    /// The bytes, if they are still there.
+    pub fn bytes(&self) -> Option<&[u8]> {
+        match self {
+            Value::Held(bytes) => Some(bytes.as_ref()),
+            Value::GivenBack(_) => None,
+        }
+    }
+
+    /// The same value, its bytes left where they are.
+    pub(super) fn borrowed(&self) -> Value<&[u8]> {
+        match self {
+            Value::Held(bytes) => Value::Held(bytes.as_ref()),
+            Value::GivenBack(hash) => Value::GivenBack(*hash),
+        }
+    }
+
+    /// The same value with bytes of its own.
+    pub(super) fn owned(&self) -> Value {
+        match self {
+            Value::Held(bytes) => Value::Held(Blob::new(bytes.as_ref())),
+            Value::GivenBack(hash) => Value::GivenBack(*hash),
+        }
+    }
+
+    /// The same value once it is given back.
+    pub fn given_back(&self) -> Value<B> {
+        Value::GivenBack(self.hash())
+    }
+
+    /// The content hash of the value.
+    pub(super) fn hash(&self) -> u64 {
+        match self {
+            Value::Held(bytes) => hash::of_value(bytes.as_ref()),
+            Value::GivenBack(hash) => *hash,
+        }
+    }
+}
+
 /// What a command does to its key. `B` is how its bytes are held: [`Blob`], or `&[u8]` where they lie in a received
 /// message or in the cache.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Change<B = Blob> {
-    /// A scalar replaces whatever the key held. `value` is `None` when the deadline has passed and the value was
-    /// given back already.
+    /// A scalar replaces whatever the key held.
     Put {
         /// When and by whom.
         at: Stamp,
-        /// The bytes of the scalar.
-        value: Option<B>,
+        /// The scalar.
+        value: Value<B>,
         /// Deadline, if any.
         expires_at: Option<Millis>,
-        /// Counter entries the author had seen.
+        /// Counter entries the author had seen, each once, in the order of nodes and their bases.
         seen: Vec<SeenAdd>,
     },
     /// The key is deleted, whatever it held.
     Delete {
         /// When and by whom.
         at: Stamp,
-        /// Counter entries the author had seen.
+        /// Counter entries the author had seen, in the same order.
         seen: Vec<SeenAdd>,
     },
     /// The counter entry `(node, base)` has reached `sum`.
@@ -185,7 +233,8 @@ impl<B: AsRef<[u8]>> Command<B> {
         newer && self.key.as_ref() == older.key.as_ref() && self.slot() == older.slot()
     }
 
-    /// Checks what merging relies on: stamps not after `latest`, and causes before their effects.
+    /// Checks what merging relies on: stamps not after `latest`, causes before their effects, values that are given back
+    /// after their deadline only, and what was seen in order.
     pub fn check(&self, latest: Time) -> Result<(), CommandError> {
         let newest = self.newest();
         if newest.time > latest {
@@ -196,7 +245,19 @@ impl<B: AsRef<[u8]>> Command<B> {
         if newest == Stamp::default() {
             return Err(CommandError::Impossible("zero stamp"));
         }
+        if let Change::Put { seen, .. } | Change::Delete { seen, .. } = &self.change {
+            if !seen.is_sorted_by(|a, b| (a.node, a.base) < (b.node, b.base)) {
+                return Err(CommandError::Impossible("seen entries out of order"));
+            }
+        }
         match &self.change {
+            Change::Put {
+                value: Value::GivenBack(hash),
+                expires_at,
+                ..
+            } if *hash == 0 || expires_at.is_none_or(|deadline| deadline > latest.millis()) => {
+                Err(CommandError::Impossible("value given back before its deadline"))
+            }
             Change::Add { base, at, .. } if base.stamp >= *at => Err(CommandError::Impossible("base after addition")),
             Change::ListRemove { id, at } if id >= at => Err(CommandError::Impossible("item removed before it was")),
             _ => Ok(()),
@@ -221,7 +282,7 @@ impl Command<&[u8]> {
                 seen,
             } => Change::Put {
                 at: *at,
-                value: value.as_ref().map(own),
+                value: value.owned(),
                 expires_at: *expires_at,
                 seen: seen.clone(),
             },

@@ -6,10 +6,10 @@
 
 use std::ops::RangeInclusive;
 
+use super::adds::AddEntry;
 use super::command::Change;
 use super::hash::{self, KeyHash, Partition};
 use super::list::Item;
-use super::scalar::AddEntry;
 use super::set::Membership;
 use super::stamp::Stamp;
 use super::state::Reset;
@@ -31,7 +31,7 @@ pub struct Position {
 pub struct Component {
     /// Where it stands.
     pub position: Position,
-    /// Its hash over identity and stamp.
+    /// Its hash over identity, stamp and content.
     pub hash: u64,
 }
 
@@ -115,11 +115,22 @@ impl<'a> Part<'a> {
     /// The component hash.
     pub fn hash(&self, key: KeyHash) -> u64 {
         match self {
-            Part::Reset(reset) => hash::of_reset(key, reset.horizon),
-            Part::Add(entry) => hash::of_add(key, entry.node, entry.base, entry.last),
-            Part::Item(item) => hash::of_item(key, item.id, Stamp::default()),
-            Part::Removed { id, at } => hash::of_item(key, *id, *at),
+            Part::Reset(reset) => reset.hash(key),
+            Part::Add(entry) => hash::of_add(key, entry),
+            Part::Item(item) => item.hash(key),
+            Part::Removed { id, at } => hash::of_removed(key, *id, *at),
             Part::Member { member, membership } => hash::of_member(key, member, membership.at, membership.present),
+        }
+    }
+
+    /// The newest stamp in it.
+    pub fn newest(&self) -> Stamp {
+        match self {
+            Part::Reset(reset) => reset.horizon.stamp,
+            Part::Add(entry) => entry.last,
+            Part::Item(item) => item.id,
+            Part::Removed { id, at } => (*id).max(*at),
+            Part::Member { membership, .. } => membership.at,
         }
     }
 

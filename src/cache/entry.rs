@@ -16,7 +16,7 @@
 //! | | 3 | with [`SECONDS`]: the deadline in seconds after the stamp |
 //! | | 1 or 2 | length of the key; 2 bytes with [`LONG_KEY`] |
 //! | | 1 or 4 | length of the value; 4 bytes with [`LONG_VALUE`] |
-//! | | | the key, then the value |
+//! | | | the key, then the value; without [`VALUE`] 8 bytes of its content hash if it was given back |
 //!
 //! The allocator's size classes are 16 bytes apart: a key and a value of 16 bytes each fit into 48, with a deadline too.
 
@@ -27,8 +27,8 @@ use std::ptr::{self, NonNull};
 use std::slice;
 
 use super::blob::Blob;
-use super::command::Change;
-use super::hash::{self, KeyHash};
+use super::command::{Change, Value};
+use super::hash::KeyHash;
 use super::nodes::Nodes;
 use super::prefetch::prefetch;
 use super::stamp::{Millis, NodeId, Stamp, Time};
@@ -84,7 +84,7 @@ impl Entry {
         change: &Change<B>,
     ) -> Option<(Entry, u64)> {
         if let Some(reset) = Reset::of(change).filter(|reset| reset.seen.is_empty()) {
-            let delta = hash::of_reset(hash, reset.horizon);
+            let delta = reset.hash(hash);
             return (delta != 0).then(|| (Entry::small(nodes, key, &reset), delta));
         }
         let mut state = KeyState::new();
@@ -96,12 +96,13 @@ impl Entry {
     pub fn apply<B: AsRef<[u8]>>(&mut self, nodes: &Nodes, hash: KeyHash, change: &Change<B>) -> u64 {
         // One reset replaces another whole: no need to take the old one apart.
         if let (None, Some(reset)) = (self.as_large(), Reset::of(change).filter(|reset| reset.seen.is_empty())) {
-            let old = self.packed(nodes).reset.horizon;
-            if reset.horizon <= old {
+            let old = self.packed(nodes).reset;
+            if reset.horizon < old.horizon || reset.horizon == old.horizon && reset.content() <= old.content() {
                 return 0;
             }
+            let delta = reset.hash(hash).wrapping_sub(old.hash(hash));
             self.replace(nodes, &reset);
-            return hash::of_reset(hash, reset.horizon).wrapping_sub(hash::of_reset(hash, old));
+            return delta;
         }
         self.change(nodes, |_, state| state.apply(hash, change))
     }
@@ -259,13 +260,22 @@ impl Entry {
             let value = slice::from_raw_parts(head.add(key_at(flags) + key_length), value_length);
             let stamp = Stamp { time, node };
             let void = flags & VOID != 0;
+            let content = match <[u8; 8]>::try_from(value) {
+                _ if flags & VALUE != 0 => Content::Bytes(value),
+                Ok(hash) => Content::Hash(hash),
+                Err(_) => Content::Bytes(&[]),
+            };
             Packed {
                 flags,
                 name,
                 key,
+                content,
                 reset: Reset {
                     horizon: Horizon { stamp, void },
-                    value: (flags & VALUE != 0).then_some(value),
+                    value: match content {
+                        Content::Hash(hash) => Some(Value::GivenBack(u64::from_le_bytes(hash))),
+                        Content::Bytes(value) => (flags & VALUE != 0).then_some(Value::Held(value)),
+                    },
                     expires_at,
                     seen: &[],
                 },
@@ -324,13 +334,38 @@ struct Packed<'a> {
     flags: u8,
     name: u16,
     key: &'a [u8],
+    /// What lies in the place of the value.
+    content: Content<'a>,
     reset: Reset<'a>,
+}
+
+/// What is left of a value.
+#[derive(Clone, Copy)]
+enum Content<'a> {
+    /// All of it; nothing of a deletion.
+    Bytes(&'a [u8]),
+    /// The content hash of one that was given back.
+    Hash([u8; 8]),
+}
+
+impl Content<'_> {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Content::Bytes(bytes) => bytes,
+            Content::Hash(hash) => hash,
+        }
+    }
 }
 
 impl<'a> Packed<'a> {
     /// `None` if it does not fit the small form.
     fn new(nodes: &Nodes, key: &'a [u8], reset: &Reset<'a>) -> Option<Self> {
-        let value = reset.value.unwrap_or_default();
+        let content = match reset.value {
+            Some(Value::Held(bytes)) => Content::Bytes(bytes),
+            Some(Value::GivenBack(hash)) => Content::Hash(hash.to_le_bytes()),
+            None => Content::Bytes(&[]),
+        };
+        let value = content.as_slice();
         let fits = u16::try_from(key.len()).is_ok() && u32::try_from(value.len()).is_ok() && reset.seen.is_empty();
         if !fits {
             return None;
@@ -343,7 +378,7 @@ impl<'a> Packed<'a> {
             None => 0,
         };
         let flags = flag(VOID, reset.horizon.void)
-            | flag(VALUE, reset.value.is_some())
+            | flag(VALUE, reset.bytes().is_some())
             | deadline
             | flag(IN_FULL, name.is_none())
             | flag(LONG_NAME, name.is_some_and(|name| name > u16::from(u8::MAX)))
@@ -353,12 +388,13 @@ impl<'a> Packed<'a> {
             flags,
             name: name.unwrap_or(0),
             key,
+            content,
             reset: *reset,
         })
     }
 
-    fn value(&self) -> &'a [u8] {
-        self.reset.value.unwrap_or_default()
+    fn value(&self) -> &[u8] {
+        self.content.as_slice()
     }
 
     fn size(&self) -> usize {
@@ -487,10 +523,18 @@ mod tests {
                 time: Time(at),
                 node: NodeId(node),
             },
-            value: Some(Blob::new(value)),
+            value: Value::Held(Blob::new(value)),
             expires_at,
             seen: Vec::new(),
         }
+    }
+
+    fn given_back(put: &Change) -> Change {
+        let mut put = put.clone();
+        if let Change::Put { value, .. } = &mut put {
+            *value = value.given_back();
+        }
+        put
     }
 
     fn add(at: u64) -> Change {
@@ -559,6 +603,8 @@ mod tests {
                         let first = put(10, 7, &first, None);
                         let second = put(20, node, &second, deadline);
                         check(&nodes, &key, &[first.clone(), second.clone()]);
+                        check(&nodes, &key, &[given_back(&second), first.clone(), second.clone()]);
+                        check(&nodes, &key, &[put(20, node, b"twin", deadline), second.clone()]);
                         check(
                             &nodes,
                             &key,

@@ -10,9 +10,12 @@
 //! total is that much larger, as it was before. An entry on a base that is newer than the reset ([`Base::fresh`]) goes
 //! on counting in full, and is no part of the total.
 
+use std::collections::BTreeMap;
+
+use super::adds::AddEntry;
 use super::blob::Blob;
-use super::command::{Base, Change, SeenAdd};
-use super::scalar::{parse_integer, AddEntry, Moment, Reading, Scalar};
+use super::command::{Base, Change, SeenAdd, Value};
+use super::scalar::{parse_integer, Moment, Reading, Scalar};
 use super::stamp::{Millis, NodeId, Stamp, Time};
 use super::state::Horizon;
 
@@ -62,7 +65,7 @@ impl Fold<'_> {
         if at <= horizon.stamp {
             return None;
         }
-        let start = match scalar.value.as_deref().filter(|_| !reading.expired) {
+        let start = match scalar.bytes().filter(|_| !reading.expired) {
             Some(text) => parse_integer(text)?,
             None => 0,
         };
@@ -75,7 +78,7 @@ impl Fold<'_> {
         let total = i64::try_from(total).ok()?;
         Some(Change::Put {
             at,
-            value: Some(Blob::from(&*total.to_string())),
+            value: Value::Held(Blob::from(&*total.to_string())),
             // What is added after the deadline has none.
             expires_at: scalar.expires_at.filter(|_| !reading.expired),
             seen: self.seen(scalar, horizon, at),
@@ -87,14 +90,16 @@ impl Fold<'_> {
         scalar.reading(horizon, Moment { now, floor })
     }
 
-    /// What the total holds of entries of which some node may have, or come to have, a version stamped after `at`.
+    /// What the total holds of entries of which some node may have, or come to have, a version stamped after `at`. In the
+    /// order of nodes and bases.
     fn seen(&self, scalar: &Scalar, horizon: Horizon, at: Stamp) -> Vec<SeenAdd> {
         let reading = self.reading(scalar, horizon);
+        let left = self.left(scalar);
+        let left = |node: NodeId, base: Base| left.get(&node).is_some_and(|later| base < *later);
         let below = scalar.adds.iter().filter(|entry| entry.base.stamp < at);
         let held = below.filter_map(|entry| {
             let (node, base) = (entry.node, entry.base);
-            let outlived =
-                entry.last <= at && (!self.adds(node) && self.is_gone(entry) || self.left(scalar, node, base));
+            let outlived = entry.last <= at && (!self.adds(node) && self.is_gone(entry) || left(node, base));
             let sum = match scalar.counted(entry, reading) {
                 Some(_) => entry.sum,
                 None => scalar.seen_sum(node, base),
@@ -104,19 +109,19 @@ impl Fold<'_> {
         // Entries that were dropped here because an earlier reset covers them, but whose node may have gone on before
         // that reset reached it.
         let dropped = scalar.seen.iter().filter(|seen| {
-            let held = scalar.find(seen.node, seen.base).is_ok();
-            !held && self.adds(seen.node) && !self.left(scalar, seen.node, seen.base)
+            let held = scalar.adds.contains(seen.node, seen.base);
+            !held && self.adds(seen.node) && !left(seen.node, seen.base)
         });
-        held.chain(dropped.copied()).collect()
+        let mut seen: Vec<SeenAdd> = held.chain(dropped.copied()).collect();
+        seen.sort_unstable_by_key(|seen| (seen.node, seen.base));
+        seen
     }
 
-    /// Whether `node` is known to have stopped adding on `base`: it has added on a later one since, before the floor.
-    /// Then all it ever added on `base` is stamped before the floor, and every node holds that.
-    fn left(&self, scalar: &Scalar, node: NodeId, base: Base) -> bool {
-        let mut later = scalar
-            .adds
-            .iter()
-            .filter(|entry| entry.node == node && entry.base > base);
-        later.any(|entry| entry.last.time < self.floor)
+    /// Per node the newest base on which it has added before the floor: it is known to have stopped adding on earlier
+    /// ones. All it ever added there is stamped before the floor, and every node holds that.
+    fn left(&self, scalar: &Scalar) -> BTreeMap<NodeId, Base> {
+        let before_floor = scalar.adds.iter().filter(|entry| entry.last.time < self.floor);
+        // Sorted by base within a node: the last one stays.
+        before_floor.map(|entry| (entry.node, entry.base)).collect()
     }
 }

@@ -7,8 +7,9 @@ use std::hash::{BuildHasher, Hasher};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::command::Base;
-use super::stamp::{NodeId, Stamp};
+use super::adds::AddEntry;
+use super::command::{Base, SeenAdd};
+use super::stamp::{Millis, NodeId, Stamp};
 use super::state::Horizon;
 
 /// Number of partitions; also the number of shards of the map, so that one partition is one shard.
@@ -68,46 +69,58 @@ impl Home {
     }
 }
 
-/// Hash of one component of a key's state over identity and stamp (not over the value).
-fn component(key: KeyHash, kind: u64, identity: [u64; 3], stamp: Stamp) -> u64 {
-    let words = [
-        key.0,
-        kind,
-        identity[0],
-        identity[1],
-        identity[2],
-        stamp.time.0,
-        stamp.node.0,
-    ];
-    let mut bytes = [0u8; 56];
-    for (chunk, word) in bytes.chunks_exact_mut(8).zip(words) {
-        chunk.copy_from_slice(&word.to_le_bytes());
-    }
-    xxh3_64(&bytes)
+/// Hash of one component of a key's state over identity, stamp and content.
+///
+/// The stamp alone would name the content, were it not for a peer that uses one twice: then the larger content is taken
+/// everywhere, and until it is, digests differ.
+fn component(key: KeyHash, kind: u64, identity: [u64; 3], stamp: Stamp, content: u64) -> u64 {
+    let [first, second, third] = identity;
+    let Stamp { time, node } = stamp;
+    words([key.0, kind, first, second, third, time.0, node.0, content])
+}
+
+/// Hash of words in little endian.
+fn words<const N: usize>(words: [u64; N]) -> u64 {
+    let words = words.map(u64::to_le_bytes);
+    xxh3_64(words.as_flattened())
 }
 
 /// Hash of what a component is about, within its key: its kind and identity, never its newest stamp. Not 0, which is
 /// the reset.
 fn element(kind: u64, identity: [u64; 3]) -> u64 {
-    let words = [kind, identity[0], identity[1], identity[2]];
-    let mut bytes = [0u8; 32];
-    for (chunk, word) in bytes.chunks_exact_mut(8).zip(words) {
-        chunk.copy_from_slice(&word.to_le_bytes());
+    words([kind, identity[0], identity[1], identity[2]]).max(1)
+}
+
+/// Content hash of a value or list item. Not 0, which stands for none.
+pub(super) fn of_value(value: &[u8]) -> u64 {
+    xxh3_64(value).max(1)
+}
+
+/// Content hash of a reset, given that of its value (0 where there is none).
+pub(super) fn of_content(value: u64, expires_at: Option<Millis>, seen: &[SeenAdd]) -> u64 {
+    if expires_at.is_none() && seen.is_empty() {
+        return value;
     }
-    xxh3_64(&bytes).max(1)
+    let of_seen = |entry: &SeenAdd| {
+        let [time, node, adding] = identity_of_add(entry.node, entry.base);
+        words([kind_of_add(entry.base), time, node, adding, entry.sum as u64])
+    };
+    let seen = seen.iter().fold(0, |sum: u64, entry| sum.wrapping_add(of_seen(entry)));
+    words([value, expires_at.is_some().into(), expires_at.unwrap_or(0), seen]).max(1)
 }
 
 /// The newest reset of a key; 0 where there was none.
-pub(super) fn of_reset(key: KeyHash, horizon: Horizon) -> u64 {
+pub(super) fn of_reset(key: KeyHash, horizon: Horizon, content: u64) -> u64 {
     if horizon == Horizon::START {
         return 0;
     }
-    component(key, 1 | u64::from(horizon.void) << 8, [0; 3], horizon.stamp)
+    component(key, 1 | u64::from(horizon.void) << 8, [0; 3], horizon.stamp, content)
 }
 
 /// One counter entry.
-pub(super) fn of_add(key: KeyHash, node: NodeId, base: Base, last: Stamp) -> u64 {
-    component(key, kind_of_add(base), identity_of_add(node, base), last)
+pub(super) fn of_add(key: KeyHash, entry: &AddEntry) -> u64 {
+    let AddEntry { node, base, last, sum } = *entry;
+    component(key, kind_of_add(base), identity_of_add(node, base), last, sum as u64)
 }
 
 /// Place of a counter entry within its key.
@@ -123,9 +136,15 @@ fn identity_of_add(node: NodeId, base: Base) -> [u64; 3] {
     [base.stamp.time.0, base.stamp.node.0, node.0]
 }
 
-/// One list item; `removed` is the zero stamp while the item is there.
-pub(super) fn of_item(key: KeyHash, id: Stamp, removed: Stamp) -> u64 {
-    component(key, 3, [id.time.0, id.node.0, 0], removed)
+/// One list item that is there.
+pub(super) fn of_item(key: KeyHash, id: Stamp, value: &[u8]) -> u64 {
+    let content = of_value(value);
+    component(key, 3, [id.time.0, id.node.0, 0], Stamp::default(), content)
+}
+
+/// One list item that was removed.
+pub(super) fn of_removed(key: KeyHash, id: Stamp, at: Stamp) -> u64 {
+    component(key, 3, [id.time.0, id.node.0, 0], at, 0)
 }
 
 /// Place of a list item, there or removed, within its key.
@@ -135,7 +154,7 @@ pub(super) fn element_of_item(id: Stamp) -> u64 {
 
 /// One set member.
 pub(super) fn of_member(key: KeyHash, member: &[u8], at: Stamp, present: bool) -> u64 {
-    component(key, 4 | u64::from(present) << 8, [xxh3_64(member), 0, 0], at)
+    component(key, 4, [xxh3_64(member), 0, 0], at, present.into())
 }
 
 /// Place of a set member, there or not, within its key.

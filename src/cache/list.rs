@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::blob::Blob;
+use super::component::Part;
 use super::hash::{self, KeyHash};
 use super::stamp::{Stamp, Time};
 
@@ -10,6 +11,23 @@ use super::stamp::{Stamp, Time};
 pub(super) struct Item {
     pub id: Stamp,
     pub value: Blob,
+}
+
+impl Item {
+    /// The component hash.
+    pub fn hash(&self, key: KeyHash) -> u64 {
+        hash::of_item(key, self.id, &self.value)
+    }
+
+    /// Takes the value of another item with the same id, if that is the larger one. Returns the change of the digest.
+    fn settle(&mut self, key: KeyHash, value: &[u8]) -> u64 {
+        if hash::of_value(value) <= hash::of_value(&self.value) {
+            return 0;
+        }
+        let old = self.hash(key);
+        self.value = Blob::new(value);
+        self.hash(key).wrapping_sub(old)
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -23,46 +41,44 @@ pub(super) struct List {
 }
 
 impl List {
-    /// Puts an item in its place, unless it is there or was removed. Returns the change of the digest.
+    /// Puts an item in its place, unless it is there or was removed; of two with one id the larger content stays. Returns
+    /// the change of the digest.
     pub fn push(&mut self, key: KeyHash, id: Stamp, value: &[u8]) -> u64 {
         if self.removed.contains_key(&id) {
             return 0;
         }
         let place = match self.items.back() {
             Some(last) if last.id >= id => match self.items.binary_search_by_key(&id, |item| item.id) {
-                Ok(_) => return 0,
+                Ok(place) => return self.items[place].settle(key, value),
                 Err(place) => place,
             },
             _ => self.items.len(),
         };
-        self.items.insert(
-            place,
-            Item {
-                id,
-                value: Blob::new(value),
-            },
-        );
+        let value = Blob::new(value);
+        let item = Item { id, value };
+        let delta = item.hash(key);
+        self.items.insert(place, item);
         self.newest = self.newest.max(id);
-        hash::of_item(key, id, Stamp::default())
+        delta
     }
 
     /// Marks an item as removed. Returns the change of the digest.
     pub fn remove(&mut self, key: KeyHash, id: Stamp, at: Stamp) -> u64 {
-        let marker = hash::of_item(key, id, at);
+        let marker = hash::of_removed(key, id, at);
         self.newest = self.newest.max(at);
         if let Some(known) = self.removed.get_mut(&id) {
             if *known >= at {
                 return 0;
             }
-            let old = hash::of_item(key, id, *known);
+            let old = hash::of_removed(key, id, *known);
             *known = at;
             return marker.wrapping_sub(old);
         }
         self.removed.insert(id, at);
         match self.items.binary_search_by_key(&id, |item| item.id) {
             Ok(place) => {
-                self.items.remove(place);
-                marker.wrapping_sub(hash::of_item(key, id, Stamp::default()))
+                let gone = self.items.remove(place).map_or(0, |item| item.hash(key));
+                marker.wrapping_sub(gone)
             }
             Err(_) => marker,
         }
@@ -73,8 +89,8 @@ impl List {
         let Ok(place) = self.items.binary_search_by_key(&id, |item| item.id) else {
             return 0;
         };
-        self.items.remove(place);
-        hash::of_item(key, id, Stamp::default()).wrapping_neg()
+        let gone = self.items.remove(place).map_or(0, |item| item.hash(key));
+        gone.wrapping_neg()
     }
 
     /// Drops what a reset at `horizon` covers. Returns the change of the digest.
@@ -82,12 +98,12 @@ impl List {
         let mut delta = 0u64;
         let covered = self.items.partition_point(|item| item.id <= horizon);
         for item in self.items.drain(..covered) {
-            delta = delta.wrapping_sub(hash::of_item(key, item.id, Stamp::default()));
+            delta = delta.wrapping_sub(item.hash(key));
         }
         self.removed.retain(|id, at| {
             let keep = (*at).max(*id) > horizon;
             if !keep {
-                delta = delta.wrapping_sub(hash::of_item(key, *id, *at));
+                delta = delta.wrapping_sub(hash::of_removed(key, *id, *at));
             }
             keep
         });
@@ -100,7 +116,7 @@ impl List {
         self.removed.retain(|id, at| {
             let keep = at.time >= floor;
             if !keep {
-                delta = delta.wrapping_sub(hash::of_item(key, *id, *at));
+                delta = delta.wrapping_sub(hash::of_removed(key, *id, *at));
             }
             keep
         });
@@ -109,19 +125,18 @@ impl List {
         delta
     }
 
-    /// Drops items and removals without a trace, as though they had never arrived; `doomed` gets the id and the stamp
-    /// of the removal (zero while the item is there). Returns the change of the digest.
-    pub fn forget(&mut self, key: KeyHash, mut doomed: impl FnMut(Stamp, Stamp) -> bool) -> u64 {
+    /// Drops items and removals without a trace, as though they had never arrived. Returns the change of the digest.
+    pub fn forget(&mut self, key: KeyHash, mut doomed: impl FnMut(Part<'_>) -> bool) -> u64 {
         let mut delta = 0u64;
-        let mut drop = |id, at| {
-            let drop = doomed(id, at);
+        let mut drop = |part: Part<'_>| {
+            let drop = doomed(part);
             if drop {
-                delta = delta.wrapping_sub(hash::of_item(key, id, at));
+                delta = delta.wrapping_sub(part.hash(key));
             }
             drop
         };
-        self.items.retain(|item| !drop(item.id, Stamp::default()));
-        self.removed.retain(|&id, &mut at| !drop(id, at));
+        self.items.retain(|item| !drop(Part::Item(item)));
+        self.removed.retain(|&id, &mut at| !drop(Part::Removed { id, at }));
         self.renew_newest();
         delta
     }

@@ -6,6 +6,7 @@
 //! The rule everything follows: **the converged state is what one server would hold had it executed all operations one
 //! after another in stamp order.** The exceptions are listed in docs/ARCHITECTURE.md and nowhere else.
 
+mod adds;
 mod blob;
 mod command;
 mod component;
@@ -18,13 +19,14 @@ mod list;
 mod nodes;
 mod partition;
 mod prefetch;
+mod removed;
 mod scalar;
 mod set;
 mod stamp;
 mod state;
 
 pub use blob::Blob;
-pub use command::{Base, Change, Command, CommandError, SeenAdd, Slot};
+pub use command::{Base, Change, Command, CommandError, SeenAdd, Slot, Value};
 pub use component::{Component, Position, Span};
 pub use error::CacheError;
 pub use hash::{KeyHash, Partition, PARTITIONS};

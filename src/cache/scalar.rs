@@ -1,38 +1,22 @@
 //! Scalars and counters: the value of the newest reset, its deadline, and what nodes added to it.
 
-use super::blob::Blob;
-use super::command::{Base, SeenAdd};
-use super::hash::{self, KeyHash};
+use super::adds::{AddEntry, Adds};
+use super::command::{Base, SeenAdd, Value};
+use super::hash::KeyHash;
 use super::stamp::{Millis, NodeId, Stamp, Time};
 use super::state::Horizon;
 
-/// Cumulative sum of what one node added while it saw one horizon; merged by newest stamp.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct AddEntry {
-    pub node: NodeId,
-    pub base: Base,
-    pub last: Stamp,
-    pub sum: i64,
-}
-
-impl AddEntry {
-    /// Whether this entry still means something above `horizon`.
-    pub fn survives(&self, horizon: Horizon) -> bool {
-        self.base.horizon() >= horizon || self.last > horizon.stamp
-    }
-}
-
 /// A scalar with anything beyond its bare value: a deadline, counter entries, or what its reset had seen of them.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Scalar {
-    /// The value of the reset; `None` after a delete, or when it expired and was given back.
-    pub value: Option<Blob>,
+    /// The value of the reset; `None` after a delete.
+    pub value: Option<Value>,
     /// Deadline of the value. A view of the state, never a change of it: what the key shows depends on the clock,
     /// what is merged and hashed does not. So nodes that sweep at different times stay equal.
     pub expires_at: Option<Millis>,
+    /// Sorted by node and base.
     pub seen: Vec<SeenAdd>,
-    /// Sorted by `(node, base)`.
-    pub adds: Vec<AddEntry>,
+    pub adds: Adds,
 }
 
 /// When a key is looked at.
@@ -83,6 +67,11 @@ pub(super) enum View<'a> {
 }
 
 impl Scalar {
+    /// The value, unless it was given back.
+    pub fn bytes(&self) -> Option<&[u8]> {
+        self.value.as_ref().and_then(Value::bytes)
+    }
+
     pub fn expired(&self, now: Millis) -> bool {
         self.expires_at.is_some_and(|deadline| now >= deadline)
     }
@@ -108,7 +97,7 @@ impl Scalar {
     /// The value under `horizon`, which is the reset that wrote `self.value`.
     pub fn view(&self, horizon: Horizon, moment: Moment) -> View<'_> {
         let reading = self.reading(horizon, moment);
-        let value = if reading.expired { None } else { self.value.as_deref() };
+        let value = if reading.expired { None } else { self.bytes() };
         let Some(added) = self.added(reading) else {
             return value.map_or(View::Nothing, View::Text);
         };
@@ -145,13 +134,9 @@ impl Scalar {
 
     /// What the reset had seen of an entry.
     pub fn seen_sum(&self, node: NodeId, base: Base) -> i64 {
-        let same = |seen: &&SeenAdd| seen.node == node && seen.base == base;
-        self.seen.iter().find(same).map_or(0, |seen| seen.sum)
-    }
-
-    pub fn find(&self, node: NodeId, base: Base) -> Result<usize, usize> {
-        self.adds
-            .binary_search_by(|entry| (entry.node, entry.base).cmp(&(node, base)))
+        let place = |seen: &SeenAdd| (seen.node, seen.base);
+        let found = self.seen.binary_search_by_key(&(node, base), place);
+        found.map_or(0, |found| self.seen[found].sum)
     }
 
     /// The newest of the entries of `node` that count in full.
@@ -161,45 +146,12 @@ impl Scalar {
         own.into_iter().find(|entry| reading.in_full(entry.base))
     }
 
-    /// Merges an entry by newest stamp. Returns the change of the digest.
-    pub fn merge(&mut self, key: KeyHash, entry: AddEntry) -> u64 {
-        let new_hash = hash::of_add(key, entry.node, entry.base, entry.last);
-        match self.find(entry.node, entry.base) {
-            Err(place) => {
-                self.adds.insert(place, entry);
-                new_hash
-            }
-            Ok(place) if self.adds[place].last < entry.last => {
-                let old = std::mem::replace(&mut self.adds[place], entry);
-                new_hash.wrapping_sub(hash::of_add(key, old.node, old.base, old.last))
-            }
-            Ok(_) => 0,
-        }
-    }
-
     /// Drops the entries that `horizon` covers. Returns the change of the digest.
     pub fn drop_covered(&mut self, key: KeyHash, horizon: Horizon) -> u64 {
-        self.drop_where(key, |entry| !entry.survives(horizon))
+        self.adds.drop_where(key, |entry| !entry.survives(horizon))
     }
 
-    /// Drops entries. Returns the change of the digest.
-    pub fn drop_where(&mut self, key: KeyHash, mut gone: impl FnMut(&AddEntry) -> bool) -> u64 {
-        let mut delta = 0u64;
-        self.adds.retain(|entry| {
-            let drop = gone(entry);
-            if drop {
-                delta = delta.wrapping_sub(hash::of_add(key, entry.node, entry.base, entry.last));
-            }
-            !drop
-        });
-        delta
-    }
-
-    /// Stamp of the newest addition, or the zero stamp.
-    pub fn newest_add(&self) -> Stamp {
-        self.adds.iter().map(|entry| entry.last).max().unwrap_or_default()
-    }
-
+    /// What a reset made now has seen.
     pub fn seen_now(&self) -> Vec<SeenAdd> {
         self.adds
             .iter()

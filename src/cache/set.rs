@@ -1,70 +1,100 @@
-//! Sets: per member the newest stamp and whether it is present.
+//! Sets: the members that are there, and apart from them those that were removed, each with its newest stamp.
 
 use std::collections::BTreeMap;
 
 use super::blob::Blob;
+use super::component::Part;
 use super::hash::{self, KeyHash};
+use super::removed::Removed;
 use super::stamp::{Stamp, Time};
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// What is known of one member. Of two, the newer one counts; of equal stamps the one that is present.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Membership {
     pub at: Stamp,
     pub present: bool,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Set {
     /// Sorted, so that queries answer in order.
-    pub members: BTreeMap<Blob, Membership>,
-    /// How many are present.
-    pub present: usize,
+    present: BTreeMap<Blob, Stamp>,
+    /// Queries do not see these.
+    removed: Removed,
     /// Newest stamp among the members.
     pub newest: Stamp,
 }
 
 impl Set {
-    /// Merges the state of one member by newest stamp. Returns the change of the digest.
+    /// Merges the state of one member. Returns the change of the digest.
     pub fn merge(&mut self, key: KeyHash, member: &[u8], new: Membership) -> u64 {
-        let new_hash = hash::of_member(key, member, new.at, new.present);
-        let delta = match self.members.get_mut(member) {
-            None => {
-                self.members.insert(Blob::new(member), new);
-                new_hash
-            }
-            Some(known) if known.at < new.at => {
-                let old = std::mem::replace(known, new);
-                self.present -= usize::from(old.present);
-                new_hash.wrapping_sub(hash::of_member(key, member, old.at, old.present))
-            }
-            Some(_) => return 0,
-        };
-        self.present += usize::from(new.present);
+        let known = self.known(member);
+        if known.is_some_and(|known| known >= new) {
+            return 0;
+        }
+        let of_member = |state: Membership| hash::of_member(key, member, state.at, state.present);
+        match (known, new.present) {
+            (Some(Membership { present: false, .. }), true) => self.removed.remove(member),
+            (Some(Membership { present: true, .. }), false) => drop(self.present.remove(member)),
+            _ => {}
+        }
+        if !new.present {
+            self.removed.insert(member, new.at);
+        } else if let Some(at) = self.present.get_mut(member) {
+            *at = new.at;
+        } else {
+            self.present.insert(Blob::new(member), new.at);
+        }
         self.newest = self.newest.max(new.at);
-        delta
+        of_member(new).wrapping_sub(known.map_or(0, of_member))
+    }
+
+    fn known(&self, member: &[u8]) -> Option<Membership> {
+        if let Some(&at) = self.present.get(member) {
+            return Some(Membership { at, present: true });
+        }
+        let at = self.removed.get(member)?;
+        Some(Membership { at, present: false })
     }
 
     /// Drops a member that was added before `at`, without a mark that it was there. Returns the change of the digest.
     pub fn drop_member(&mut self, key: KeyHash, member: &[u8], at: Stamp) -> u64 {
-        match self.members.get(member).copied() {
-            Some(known) if known.present && known.at < at => {
-                self.members.remove(member);
-                self.present -= 1;
-                hash::of_member(key, member, known.at, true).wrapping_neg()
+        match self.present.get(member).copied() {
+            Some(known) if known < at => {
+                self.present.remove(member);
+                hash::of_member(key, member, known, true).wrapping_neg()
             }
             _ => 0,
         }
     }
 
     pub fn contains(&self, member: &[u8]) -> bool {
-        self.members.get(member).is_some_and(|membership| membership.present)
+        self.present.contains_key(member)
     }
 
-    /// The members that are present, sorted.
+    /// How many members there are.
+    pub fn len(&self) -> usize {
+        self.present.len()
+    }
+
+    /// Whether nothing is known of any member.
+    pub fn is_blank(&self) -> bool {
+        self.present.is_empty() && self.removed.is_empty()
+    }
+
+    /// The members, sorted.
     pub fn iter(&self) -> impl Iterator<Item = &Blob> {
-        self.members
-            .iter()
-            .filter(|(_, membership)| membership.present)
-            .map(|(member, _)| member)
+        self.present.keys()
+    }
+
+    /// Shows what is known of every member, there or removed.
+    pub fn parts<'a>(&'a self, mut show: impl FnMut(Part<'a>)) {
+        for (member, &at) in &self.present {
+            show(part(member, at, true));
+        }
+        for (member, at) in self.removed.iter() {
+            show(part(member, at, false));
+        }
     }
 
     /// Drops what a reset at `horizon` covers. Returns the change of the digest.
@@ -74,7 +104,14 @@ impl Set {
 
     /// Forgets removals before `floor`. Returns the change of the digest.
     pub fn collect(&mut self, key: KeyHash, floor: Time) -> u64 {
-        let delta = self.drop_where(key, |_, membership| !membership.present && membership.at.time < floor);
+        let mut delta = 0u64;
+        self.removed.retain(|member, at| {
+            let keep = at.time >= floor;
+            if !keep {
+                delta = delta.wrapping_sub(hash::of_member(key, member, at, false));
+            }
+            keep
+        });
         // What is forgotten decides nothing any more, on no node.
         if delta != 0 {
             self.renew_newest();
@@ -83,29 +120,34 @@ impl Set {
     }
 
     /// Drops members without a trace, as though they had never arrived. Returns the change of the digest.
-    pub fn forget(&mut self, key: KeyHash, doomed: impl FnMut(&Blob, &Membership) -> bool) -> u64 {
-        let delta = self.drop_where(key, doomed);
+    pub fn forget(&mut self, key: KeyHash, mut doomed: impl FnMut(Part<'_>) -> bool) -> u64 {
+        let delta = self.drop_where(key, |member, known| doomed(part(member, known.at, known.present)));
         self.renew_newest();
         delta
     }
 
     fn renew_newest(&mut self) {
-        let stamps = self.members.values().map(|membership| membership.at);
+        let present = self.present.values().copied();
+        let stamps = present.chain(self.removed.iter().map(|(_, at)| at));
         self.newest = stamps.max().unwrap_or_default();
     }
 
-    fn drop_where(&mut self, key: KeyHash, mut gone: impl FnMut(&Blob, &Membership) -> bool) -> u64 {
+    fn drop_where(&mut self, key: KeyHash, mut gone: impl FnMut(&[u8], Membership) -> bool) -> u64 {
         let mut delta = 0u64;
-        let mut present = self.present;
-        self.members.retain(|member, membership| {
-            let drop = gone(member, membership);
+        let mut keep = |member: &[u8], at: Stamp, present: bool| {
+            let drop = gone(member, Membership { at, present });
             if drop {
-                delta = delta.wrapping_sub(hash::of_member(key, member, membership.at, membership.present));
-                present -= usize::from(membership.present);
+                delta = delta.wrapping_sub(hash::of_member(key, member, at, present));
             }
             !drop
-        });
-        self.present = present;
+        };
+        self.present.retain(|member, at| keep(member, *at, true));
+        self.removed.retain(|member, at| keep(member, at, false));
         delta
     }
+}
+
+fn part(member: &[u8], at: Stamp, present: bool) -> Part<'_> {
+    let membership = Membership { at, present };
+    Part::Member { member, membership }
 }

@@ -8,13 +8,14 @@
 
 use std::ops::RangeInclusive;
 
+use super::adds::{AddEntry, Adds};
 use super::blob::Blob;
-use super::command::{Base, Change, SeenAdd};
+use super::command::{Base, Change, SeenAdd, Value};
 use super::component::Part;
 use super::fold::Fold;
 use super::hash::{self, KeyHash};
 use super::list::List;
-use super::scalar::{AddEntry, Moment, Scalar, View};
+use super::scalar::{Moment, Scalar, View};
 use super::set::{Membership, Set};
 use super::stamp::{Millis, NodeId, Stamp, Time};
 
@@ -58,8 +59,8 @@ impl Base {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Reset<'a> {
     pub horizon: Horizon,
-    /// The scalar it wrote; `None` after a delete, or when it expired and was given back.
-    pub value: Option<&'a [u8]>,
+    /// The scalar it wrote; `None` after a delete.
+    pub value: Option<Value<&'a [u8]>>,
     /// Deadline of the value, see [`Scalar::expires_at`].
     pub expires_at: Option<Millis>,
     /// Counter entries its author had seen.
@@ -90,7 +91,7 @@ impl<'a> Reset<'a> {
                     stamp: *at,
                     void: false,
                 },
-                value: value.as_ref().map(AsRef::as_ref),
+                value: Some(value.borrowed()),
                 expires_at: *expires_at,
                 seen,
             }),
@@ -102,14 +103,35 @@ impl<'a> Reset<'a> {
     /// The change that brings this reset to a state that lacks it.
     pub fn change(&self) -> Change<&'a [u8]> {
         let (at, seen) = (self.horizon.stamp, self.seen.to_vec());
-        if self.horizon.void {
+        let Some(value) = self.value.filter(|_| !self.horizon.void) else {
             return Change::Delete { at, seen };
-        }
+        };
+        let expires_at = self.expires_at;
         Change::Put {
             at,
-            value: self.value,
-            expires_at: self.expires_at,
+            value,
+            expires_at,
             seen,
+        }
+    }
+
+    /// The content hash: the same whether the value was given back or not. Of two resets with one horizon, the one with
+    /// the larger counts.
+    pub fn content(&self) -> u64 {
+        let value = self.value.as_ref().map_or(0, Value::hash);
+        hash::of_content(value, self.expires_at, self.seen)
+    }
+
+    /// The component hash.
+    pub fn hash(&self, key: KeyHash) -> u64 {
+        hash::of_reset(key, self.horizon, self.content())
+    }
+
+    /// The bytes of the value, unless it was given back.
+    pub fn bytes(&self) -> Option<&'a [u8]> {
+        match self.value {
+            Some(Value::Held(bytes)) => Some(bytes),
+            _ => None,
         }
     }
 
@@ -119,7 +141,7 @@ impl<'a> Reset<'a> {
 
     /// The value, as long as it shows.
     fn shown(&self, now: Millis) -> Option<&'a [u8]> {
-        self.value.filter(|_| !self.expired(now))
+        self.bytes().filter(|_| !self.expired(now))
     }
 }
 
@@ -211,7 +233,7 @@ impl<'a> State<'a> {
     /// Whether a sweep would find something to do.
     pub fn is_due(&self, moment: Moment) -> bool {
         match self {
-            State::Reset(reset) => self.is_forgotten(moment) || reset.value.is_some() && reset.expired(moment.now),
+            State::Reset(reset) => self.is_forgotten(moment) || reset.bytes().is_some() && reset.expired(moment.now),
             State::Large(_) => true,
         }
     }
@@ -229,7 +251,7 @@ impl<'a> State<'a> {
 }
 
 /// What the key holds beside its horizon. The two smallest forms need no allocation of their own.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 enum Live {
     Nothing,
     Value(Blob),
@@ -240,13 +262,13 @@ enum Live {
 
 impl Live {
     /// The scalar that a reset leaves, with the counter entries that survive it.
-    fn of_reset(reset: &Reset<'_>, adds: Vec<AddEntry>) -> Live {
+    fn of_reset(reset: &Reset<'_>, adds: Adds) -> Live {
         let bare = reset.expires_at.is_none() && adds.is_empty() && reset.seen.is_empty();
-        match reset.value.map(Blob::new) {
-            Some(value) if bare => Live::Value(value),
+        match &reset.value {
+            Some(Value::Held(bytes)) if bare => Live::Value(Blob::new(bytes)),
             None if bare => Live::Nothing,
             value => Live::Scalar(Box::new(Scalar {
-                value,
+                value: value.as_ref().map(Value::owned),
                 expires_at: reset.expires_at,
                 seen: reset.seen.to_vec(),
                 adds,
@@ -264,7 +286,7 @@ pub(super) enum Kind {
 }
 
 /// State of one key.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct KeyState {
     horizon: Horizon,
     live: Live,
@@ -283,15 +305,18 @@ impl KeyState {
     pub fn of_reset(reset: &Reset<'_>) -> Self {
         KeyState {
             horizon: reset.horizon,
-            live: Live::of_reset(reset, Vec::new()),
+            live: Live::of_reset(reset, Adds::default()),
         }
     }
 
     /// The newest reset with what is left of it.
     pub fn newest_reset(&self) -> Reset<'_> {
         let (value, expires_at, seen): (_, _, &[SeenAdd]) = match &self.live {
-            Live::Value(value) => (Some(&**value), None, &[]),
-            Live::Scalar(scalar) => (scalar.value.as_deref(), scalar.expires_at, &scalar.seen),
+            Live::Value(value) => (Some(Value::Held(&**value)), None, &[]),
+            Live::Scalar(scalar) => {
+                let value = scalar.value.as_ref().map(Value::borrowed);
+                (value, scalar.expires_at, &scalar.seen)
+            }
             _ => (None, None, &[]),
         };
         Reset {
@@ -350,7 +375,7 @@ impl KeyState {
             }
             (Change::SetRemove { member, at }, Live::Set(set)) => {
                 let delta = set.drop_member(key, member.as_ref(), *at);
-                if set.members.is_empty() {
+                if set.is_blank() {
                     self.live = Live::Nothing;
                 }
                 delta
@@ -360,15 +385,25 @@ impl KeyState {
         }
     }
 
-    /// Raises the horizon to `to` if that is newer, and puts the scalar of that reset in place.
+    /// Raises the horizon to that of `reset` if that is newer, and puts its scalar in place. Of two resets with one
+    /// horizon the larger content stays.
     fn reset(&mut self, key: KeyHash, reset: &Reset<'_>) -> u64 {
         let to = reset.horizon;
-        if to <= self.horizon {
+        if to < self.horizon {
             return 0;
         }
-        let mut delta = hash::of_reset(key, to).wrapping_sub(hash::of_reset(key, self.horizon));
+        let old = self.newest_reset();
+        if to == self.horizon {
+            // Beside the elements of a list or set nothing of a reset is kept but its horizon.
+            let beside = matches!(self.live, Live::List(_) | Live::Set(_));
+            if beside || to == Horizon::START || reset.content() <= old.content() {
+                return 0;
+            }
+        }
+        let old = old.hash(key);
         self.horizon = to;
-        let mut adds = Vec::new();
+        let mut delta = 0u64;
+        let mut adds = Adds::default();
         match &mut self.live {
             Live::Nothing | Live::Value(_) => {}
             Live::Scalar(scalar) => {
@@ -378,29 +413,25 @@ impl KeyState {
             Live::List(list) => {
                 delta = delta.wrapping_add(list.drop_covered(key, to.stamp));
                 if !list.is_blank() {
-                    return delta.wrapping_add(self.void_scalar(key));
+                    return delta.wrapping_add(self.void_scalar(key)).wrapping_sub(old);
                 }
             }
             Live::Set(set) => {
                 delta = delta.wrapping_add(set.drop_covered(key, to.stamp));
-                if !set.members.is_empty() {
-                    return delta.wrapping_add(self.void_scalar(key));
+                if !set.is_blank() {
+                    return delta.wrapping_add(self.void_scalar(key)).wrapping_sub(old);
                 }
             }
         }
         self.live = Live::of_reset(reset, adds);
-        delta
+        delta.wrapping_add(reset.hash(key)).wrapping_sub(old)
     }
 
-    /// A reset below the elements of a list or set loses its own value to them (invariant 2).
+    /// A reset below the elements of a list or set loses its own value to them (invariant 2). Returns the component hash
+    /// of what is left of it.
     fn void_scalar(&mut self, key: KeyHash) -> u64 {
-        let void = Horizon {
-            void: true,
-            ..self.horizon
-        };
-        let delta = hash::of_reset(key, void).wrapping_sub(hash::of_reset(key, self.horizon));
-        self.horizon = void;
-        delta
+        self.horizon.void = true;
+        self.newest_reset().hash(key)
     }
 
     /// Newest stamp of what the key holds of another type than `kind`, if it holds any.
@@ -409,7 +440,7 @@ impl KeyState {
             Live::List(list) if kind != Kind::List => Some(list.newest),
             Live::Set(set) if kind != Kind::Set => Some(set.newest),
             _ if kind == Kind::Scalar => None,
-            Live::Scalar(scalar) if !scalar.adds.is_empty() => Some(scalar.newest_add().max(self.scalar_stamp())),
+            Live::Scalar(scalar) if !scalar.adds.is_empty() => Some(scalar.adds.newest().max(self.scalar_stamp())),
             Live::Nothing | Live::Value(_) | Live::Scalar(_) if !self.horizon.void => Some(self.horizon.stamp),
             _ => None,
         }
@@ -441,7 +472,7 @@ impl KeyState {
         if !entry.survives(self.horizon) {
             return delta;
         }
-        delta = delta.wrapping_add(self.scalar_mut().merge(key, entry));
+        delta = delta.wrapping_add(self.scalar_mut().adds.merge(key, entry));
         delta
     }
 
@@ -449,7 +480,7 @@ impl KeyState {
     fn scalar_mut(&mut self) -> &mut Scalar {
         if !matches!(self.live, Live::Scalar(_)) {
             let value = match std::mem::replace(&mut self.live, Live::Nothing) {
-                Live::Value(value) => Some(value),
+                Live::Value(value) => Some(Value::Held(value)),
                 _ => None,
             };
             self.live = Live::Scalar(Box::new(Scalar {
@@ -468,12 +499,12 @@ impl KeyState {
         if newest <= self.horizon.stamp {
             return 0;
         }
-        let delta = self.settle_types(key, Kind::List, newest);
+        let mut delta = self.settle_types(key, Kind::List, newest);
         if newest <= self.horizon.stamp {
             return delta;
         }
         if !matches!(self.live, Live::List(_)) {
-            self.live = Live::List(Box::default());
+            delta = delta.wrapping_add(self.replace_scalar(key, Live::List(Box::default())));
         }
         match &mut self.live {
             Live::List(list) => delta.wrapping_add(merge(list)),
@@ -481,16 +512,24 @@ impl KeyState {
         }
     }
 
+    /// Puts elements in place of what is left of a deletion: what that has seen is not kept beside them. Returns the
+    /// change of the digest.
+    fn replace_scalar(&mut self, key: KeyHash, by: Live) -> u64 {
+        let old = self.newest_reset().hash(key);
+        self.live = by;
+        self.newest_reset().hash(key).wrapping_sub(old)
+    }
+
     fn merge_member(&mut self, key: KeyHash, member: &[u8], at: Stamp, present: bool) -> u64 {
         if at <= self.horizon.stamp {
             return 0;
         }
-        let delta = self.settle_types(key, Kind::Set, at);
+        let mut delta = self.settle_types(key, Kind::Set, at);
         if at <= self.horizon.stamp {
             return delta;
         }
         if !matches!(self.live, Live::Set(_)) {
-            self.live = Live::Set(Box::default());
+            delta = delta.wrapping_add(self.replace_scalar(key, Live::Set(Box::default())));
         }
         match &mut self.live {
             Live::Set(set) => delta.wrapping_add(set.merge(key, member, Membership { at, present })),
@@ -505,7 +544,7 @@ impl KeyState {
             Live::Value(_) => Some(Kind::Scalar),
             Live::Scalar(scalar) => (scalar.view(self.horizon, moment) != View::Nothing).then_some(Kind::Scalar),
             Live::List(list) => (!list.items.is_empty()).then_some(Kind::List),
-            Live::Set(set) => (set.present > 0).then_some(Kind::Set),
+            Live::Set(set) => (set.len() > 0).then_some(Kind::Set),
         }
     }
 
@@ -514,9 +553,9 @@ impl KeyState {
         match &self.live {
             Live::Nothing => false,
             Live::Value(_) => true,
-            Live::Scalar(scalar) => scalar.value.is_some() || !scalar.adds.is_empty(),
+            Live::Scalar(scalar) => scalar.bytes().is_some() || !scalar.adds.is_empty(),
             Live::List(list) => !list.items.is_empty(),
-            Live::Set(set) => set.present > 0,
+            Live::Set(set) => set.len() > 0,
         }
     }
 
@@ -586,11 +625,7 @@ impl KeyState {
                     show(Part::Removed { id, at });
                 }
             }
-            Live::Set(set) => {
-                for (member, &membership) in &set.members {
-                    show(Part::Member { member, membership });
-                }
-            }
+            Live::Set(set) => set.parts(show),
         }
     }
 
@@ -599,7 +634,9 @@ impl KeyState {
     pub fn sweep(&mut self, key: KeyHash, moment: Moment) -> Swept {
         let mut delta = 0u64;
         match &mut self.live {
-            Live::Scalar(scalar) if scalar.expired(moment.now) => scalar.value = None,
+            Live::Scalar(scalar) if scalar.expired(moment.now) => {
+                scalar.value = scalar.value.as_ref().map(Value::given_back);
+            }
             Live::List(list) => delta = list.collect(key, moment.floor),
             Live::Set(set) => delta = set.collect(key, moment.floor),
             _ => {}
@@ -633,7 +670,7 @@ impl KeyState {
     ) -> Forgotten {
         let mut forgotten = Forgotten::default();
         let mut delta = 0u64;
-        let reset = hash::of_reset(key, self.horizon);
+        let reset = self.newest_reset().hash(key);
         if reset != 0 && elements.contains(&0) && self.horizon.stamp.time < floor && doomed(reset) {
             delta = self.forget_reset(key, &mut forgotten.dropped);
         }
@@ -645,19 +682,17 @@ impl KeyState {
         let horizon = self.horizon;
         let change = match &mut self.live {
             Live::Nothing | Live::Value(_) => 0,
-            Live::Scalar(scalar) => scalar.drop_where(key, |entry| {
+            Live::Scalar(scalar) => scalar.adds.drop_where(key, |entry| {
                 let fresh = entry.base.is_fresh() && entry.base.horizon() > horizon;
                 let left_behind = !fresh && entry.base.horizon() != horizon && entry.base.stamp.time < floor;
                 doom(Part::Add(entry), entry.last.time < floor || left_behind)
             }),
-            Live::List(list) => list.forget(key, |id, at| doom(Part::Removed { id, at }, id.max(at).time < floor)),
-            Live::Set(set) => set.forget(key, |member, &membership| {
-                doom(Part::Member { member, membership }, membership.at.time < floor)
-            }),
+            Live::List(list) => list.forget(key, |part| doom(part, part.newest().time < floor)),
+            Live::Set(set) => set.forget(key, |part| doom(part, part.newest().time < floor)),
         };
         self.shrink();
         forgotten.delta = delta.wrapping_add(change);
-        forgotten.blank = self.horizon == Horizon::START && self.live == Live::Nothing;
+        forgotten.blank = self.horizon == Horizon::START && matches!(self.live, Live::Nothing);
         forgotten
     }
 
@@ -665,14 +700,14 @@ impl KeyState {
     /// the reset nobody can say which: they go with it. Those on the reset itself go on counting ([`Scalar::counted`]):
     /// it lies before the floor. Returns the change of the digest.
     fn forget_reset(&mut self, key: KeyHash, dropped: &mut usize) -> u64 {
+        let mut delta = self.newest_reset().hash(key).wrapping_neg();
         let old = std::mem::replace(&mut self.horizon, Horizon::START);
         *dropped += 1;
-        let mut delta = 0u64.wrapping_sub(hash::of_reset(key, old));
         match &mut self.live {
             Live::Value(_) => self.live = Live::Nothing,
             Live::Scalar(scalar) => {
                 let before = scalar.adds.len();
-                delta = delta.wrapping_add(scalar.drop_where(key, |entry| entry.base.horizon() < old));
+                delta = delta.wrapping_add(scalar.adds.drop_where(key, |entry| entry.base.horizon() < old));
                 *dropped += before - scalar.adds.len();
                 (scalar.value, scalar.expires_at, scalar.seen) = (None, None, Vec::new());
             }
@@ -685,10 +720,17 @@ impl KeyState {
     fn shrink(&mut self) {
         match &mut self.live {
             Live::Scalar(scalar) if scalar.adds.is_empty() && scalar.seen.is_empty() && scalar.expires_at.is_none() => {
-                self.live = scalar.value.take().map_or(Live::Nothing, Live::Value);
+                self.live = match scalar.value.take() {
+                    Some(Value::Held(value)) => Live::Value(value),
+                    None => Live::Nothing,
+                    value => {
+                        scalar.value = value;
+                        return;
+                    }
+                };
             }
             Live::List(list) if list.is_blank() => self.live = Live::Nothing,
-            Live::Set(set) if set.members.is_empty() => self.live = Live::Nothing,
+            Live::Set(set) if set.is_blank() => self.live = Live::Nothing,
             _ => {}
         }
     }
@@ -699,7 +741,7 @@ impl KeyState {
             Live::Nothing | Live::Value(_) => Time(0),
             Live::Scalar(scalar) => {
                 let deadline = scalar.expires_at.map_or(Time(0), Time::from_millis);
-                deadline.max(scalar.newest_add().time)
+                deadline.max(scalar.adds.newest().time)
             }
             Live::List(list) => list.newest.time,
             Live::Set(set) => set.newest.time,

@@ -9,7 +9,7 @@ use dashmap::{DashMap, SharedValue};
 use hashbrown_of_dashmap::raw::RawTable;
 
 use super::blob::Blob;
-use super::command::{Change, Command, CommandError};
+use super::command::{Change, Command, CommandError, Value};
 use super::component::{Component, Part, Position, Span};
 use super::entry::Entry;
 use super::error::CacheError;
@@ -199,7 +199,7 @@ impl Cache {
             return Err(CacheError::NoKeys);
         }
         let distinct: BTreeSet<&Key> = keys.iter().collect();
-        let sized = |key| self.look_at_set(key, now, |set| (set.map_or(0, |set| set.present), key));
+        let sized = |key| self.look_at_set(key, now, |set| (set.map_or(0, Set::len), key));
         let mut sets = distinct.into_iter().map(sized).collect::<Result<Vec<_>, _>>()?;
         sets.sort_unstable();
         Ok(sets)
@@ -236,7 +236,7 @@ impl Cache {
                 (),
                 Some(Change::Put {
                     at,
-                    value: Some(value),
+                    value: Value::Held(value),
                     expires_at,
                     seen: state.seen(),
                 }),

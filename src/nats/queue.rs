@@ -287,7 +287,7 @@ fn about_the_same(a: &Command, b: &Command) -> bool {
 
 fn size(command: &Command) -> usize {
     let value = match &command.change {
-        Change::Put { value, seen, .. } => value.as_ref().map_or(0, |value| value.len()) + seen.len() * 64,
+        Change::Put { value, seen, .. } => value.bytes().map_or(0, <[u8]>::len) + seen.len() * 64,
         Change::Delete { seen, .. } => seen.len() * 64,
         Change::ListPush { value, .. } => value.len(),
         Change::SetAdd { member, .. } | Change::SetRemove { member, .. } => member.len(),

@@ -412,7 +412,6 @@ impl Pull {
             first,
             asked,
             bytes,
-            expected,
             late,
             ..
         }) = self.lanes.remove(&request)
@@ -420,7 +419,7 @@ impl Pull {
             return Progress::Running;
         };
         if !late {
-            pace.answered(asked, (bytes, expected), now);
+            pace.answered(asked, bytes, now);
         }
         // Those that ask for the same are not needed any more.
         self.lanes.retain(|_, lane| lane.first != first);
@@ -591,8 +590,7 @@ pub(super) struct FollowUp {
     tasks: Vec<Task>,
 }
 
-/// Spans of one request together ask and answer about this many bytes at least and at most.
-const MIN_TASK_WEIGHT: usize = 32 << 10;
+/// Spans of one request together ask and answer about this many bytes at most.
 const TASK_WEIGHT: usize = 128 << 10;
 
 /// What one span costs in a request or answer, about.
@@ -605,10 +603,10 @@ const COMMAND_WEIGHT: usize = 96;
 const MAX_NAMED: u64 = 192;
 
 impl FollowUp {
-    /// Tasks of about `budget` bytes each, unless that is little or much.
+    /// Tasks of about `budget` bytes each, unless that is much.
     pub fn of(budget: usize) -> Self {
         FollowUp {
-            most: budget.clamp(MIN_TASK_WEIGHT, TASK_WEIGHT),
+            most: budget.min(TASK_WEIGHT),
             compare: Vec::new(),
             fetch: Vec::new(),
             weight: 0,

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use nats_kvcache::cache::{Base, Blob, Change, Command, Key, NodeId, Stamp};
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use crate::support::Seen;
 
 type Horizon = (Stamp, bool);
@@ -17,7 +19,7 @@ pub struct State {
     value: Option<Blob>,
     seen: BTreeMap<Entry, i64>,
     adds: BTreeMap<Entry, (Stamp, i64)>,
-    items: BTreeMap<Stamp, (Blob, Option<Stamp>)>,
+    items: BTreeMap<Stamp, (Option<Blob>, Option<Stamp>)>,
     members: BTreeMap<Blob, (Stamp, bool)>,
 }
 
@@ -33,7 +35,7 @@ fn fragment(change: &Change) -> State {
     match change {
         Change::Put { at, value, seen, .. } => {
             state.horizon = (*at, false);
-            state.value = value.clone();
+            state.value = value.bytes().map(Blob::new);
             state.seen = seen.iter().map(|s| ((s.node, s.base), s.sum)).collect();
         }
         Change::Delete { at, seen } => {
@@ -41,8 +43,8 @@ fn fragment(change: &Change) -> State {
             state.seen = seen.iter().map(|s| ((s.node, s.base), s.sum)).collect();
         }
         Change::Add { node, base, sum, at } => drop(state.adds.insert((*node, *base), (*at, *sum))),
-        Change::ListPush { id, value } => drop(state.items.insert(*id, (value.clone(), None))),
-        Change::ListRemove { id, at } => drop(state.items.insert(*id, (Blob::default(), Some(*at)))),
+        Change::ListPush { id, value } => drop(state.items.insert(*id, (Some(value.clone()), None))),
+        Change::ListRemove { id, at } => drop(state.items.insert(*id, (None, Some(*at)))),
         Change::SetAdd { member, at } => drop(state.members.insert(member.clone(), (*at, true))),
         Change::SetRemove { member, at } => drop(state.members.insert(member.clone(), (*at, false))),
     }
@@ -86,12 +88,28 @@ fn normalise(mut s: State) -> State {
     }
 }
 
+/// What decides between two resets with one stamp (docs/PROTOCOL.md, "Content").
+fn content(s: &State) -> u64 {
+    let words = |words: &[u64]| xxh3_64(&words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<_>>());
+    let value = s.value.as_ref().map_or(0, |value| xxh3_64(value));
+    if s.seen.is_empty() {
+        return value;
+    }
+    let seen = s.seen.iter().fold(0u64, |sum, ((node, base), seen)| {
+        let kind = 2 + 256 * u64::from(base.void) + 512 * u64::from(base.expired);
+        let entry = [kind, base.stamp.time.0, base.stamp.node.0, node.0, *seen as u64];
+        sum.wrapping_add(words(&entry))
+    });
+    words(&[value, 0, 0, seen])
+}
+
 fn join(a: State, b: State) -> State {
-    let (top, other) = if a.horizon >= b.horizon { (a, b) } else { (b, a) };
+    let order = |s: &State| (s.horizon, content(s));
+    let (top, other) = if order(&a) >= order(&b) { (a, b) } else { (b, a) };
     let mut s = top;
     for (entry, add) in other.adds {
         let known = s.adds.entry(entry).or_insert(add);
-        if add.0 > known.0 {
+        if (add.0, add.1 as u64) > (known.0, known.1 as u64) {
             *known = add;
         }
     }
@@ -99,15 +117,14 @@ fn join(a: State, b: State) -> State {
         let known = s.items.entry(id).or_insert((value.clone(), None));
         known.1 = known.1.max(removed);
         // A removal carries no value.
-        if known.0.is_empty() {
+        let content = |value: &Option<Blob>| value.as_ref().map(|value| xxh3_64(value));
+        if content(&value) > content(&known.0) {
             known.0 = value;
         }
     }
     for (member, state) in other.members {
         let known = s.members.entry(member).or_insert(state);
-        if state.0 > known.0 {
-            *known = state;
-        }
+        *known = state.max(*known);
     }
     normalise(s)
 }
@@ -150,7 +167,7 @@ pub fn seen(s: &State) -> Seen {
         .items
         .iter()
         .filter(|(id, (_, removed))| **id > stamp && removed.is_none())
-        .map(|(_, (v, _))| Bytes::copy_from_slice(v))
+        .flat_map(|(_, (v, _))| v.as_ref().map(|v| Bytes::copy_from_slice(v)))
         .collect();
     let members: Vec<Bytes> = s
         .members

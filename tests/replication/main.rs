@@ -13,5 +13,4 @@ mod flood;
 mod isolation;
 mod joining;
 mod live;
-mod slow;
 mod trust;

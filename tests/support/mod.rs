@@ -1,7 +1,7 @@
 //! Random operations on caches, shared by the tests of the merge rules.
 #![allow(dead_code)]
 
-use nats_kvcache::cache::{Cache, Command, Key, Limits, Millis, NodeId, Time};
+use nats_kvcache::cache::{Blob, Cache, Change, Command, Key, Limits, Millis, NodeId, Time, Value};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -44,6 +44,48 @@ pub fn apply_all<'a>(cache: &Cache, commands: impl IntoIterator<Item = &'a Comma
         cache.apply(command, now).expect("an honest command");
     }
 }
+
+/// Another content under the stamp of a command, as of a peer that uses one twice. Removals of items have no content.
+pub fn twin(command: &Command, choice: u8) -> Command {
+    let mut twin = command.clone();
+    let other = Blob::from(format!("{choice}").as_str());
+    let (at, member) = match &mut twin.change {
+        Change::Put {
+            value,
+            expires_at,
+            seen,
+            ..
+        } => {
+            match choice % 4 {
+                0 => *value = Value::Held(other),
+                1 => *expires_at = Some(START + u64::from(choice) * 100),
+                2 => seen.iter_mut().for_each(|entry| entry.sum += i64::from(choice)),
+                _ => seen.clear(),
+            }
+            return twin;
+        }
+        Change::Delete { seen, .. } => {
+            seen.truncate(usize::from(choice % 2));
+            return twin;
+        }
+        Change::Add { sum, .. } => {
+            *sum += i64::from(choice);
+            return twin;
+        }
+        Change::ListPush { value, .. } => {
+            *value = other;
+            return twin;
+        }
+        Change::ListRemove { .. } => return twin,
+        Change::SetAdd { member, at } | Change::SetRemove { member, at } => (*at, member.clone()),
+    };
+    twin.change = match command.change {
+        Change::SetAdd { .. } => Change::SetRemove { member, at },
+        _ => Change::SetAdd { member, at },
+    };
+    twin
+}
+
 /// A step of a history: a client writes at a node, or an old command arrives there, perhaps again.
 #[derive(Clone, Debug)]
 pub enum Step {

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use dashmap::DashMap;
-use nats_kvcache::cache::{Cache, Change, Command, Limits, NodeId};
+use nats_kvcache::cache::{Cache, Change, Command, Limits, NodeId, Value};
 use nats_kvcache::time;
 
 use crate::node;
@@ -31,7 +31,10 @@ pub fn merge(cache: &Cache, commands: &[Command]) {
 pub fn pairs(commands: &[Command]) -> Vec<(String, String)> {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("the benchmark writes text");
     let pair = |command: &Command| match &command.change {
-        Change::Put { value: Some(value), .. } => (text(&command.key), text(value)),
+        Change::Put {
+            value: Value::Held(value),
+            ..
+        } => (text(&command.key), text(value)),
         other => unreachable!("the benchmark only puts, not {other:?}"),
     };
     commands.iter().map(pair).collect()

@@ -253,7 +253,7 @@ impl World {
         for command in &mut state {
             if let Change::Put { value, expires_at, .. } = &mut command.change {
                 if expires_at.is_some_and(|deadline| deadline <= later) {
-                    *value = None;
+                    *value = value.given_back();
                 }
             }
         }
@@ -300,7 +300,7 @@ impl World {
 /// About how many bytes a command has on its way.
 pub(crate) fn size(command: &Command) -> u64 {
     let value = match &command.change {
-        Change::Put { value, seen, .. } => value.as_ref().map_or(0, |value| value.len()) + 40 * seen.len(),
+        Change::Put { value, seen, .. } => value.bytes().map_or(8, <[u8]>::len) + 40 * seen.len(),
         Change::Delete { seen, .. } => 40 * seen.len(),
         Change::ListPush { value, .. } => value.len(),
         Change::SetAdd { member, .. } | Change::SetRemove { member, .. } => member.len(),

@@ -9,7 +9,7 @@ use super::{
     Survey, Symbol, Unknown, Want, Welcome, WireError, HEADER_BYTES, MAX_SYMBOLS, SYMBOL_BYTES,
 };
 use crate::cache::{
-    Base, Blob, Change, Command, Digest, NodeId, Partition, Position, SeenAdd, Span, Stamp, Time, PARTITIONS,
+    Base, Blob, Change, Command, Digest, NodeId, Partition, Position, SeenAdd, Span, Stamp, Time, Value, PARTITIONS,
 };
 
 /// Bytes of a message as its commands hold them.
@@ -228,7 +228,7 @@ impl<'a> Decoder<'a> {
         let change = match code {
             0 => {
                 let at = self.stamp()?;
-                let value = if self.is_nil() { None } else { Some(self.bin("value")?) };
+                let value = self.value()?;
                 let expires_at = if self.is_nil() {
                     None
                 } else {
@@ -269,6 +269,14 @@ impl<'a> Decoder<'a> {
             },
         };
         Ok(Command { key, change })
+    }
+
+    /// The bytes of a value, or a number: the content hash of one that was given back.
+    fn value<B: Held<'a>>(&mut self) -> Result<Value<B>, WireError> {
+        match self.rest.first().map(|marker| rmp::Marker::from_u8(*marker)) {
+            Some(rmp::Marker::Bin8 | rmp::Marker::Bin16 | rmp::Marker::Bin32) => Ok(Value::Held(self.bin("value")?)),
+            _ => Ok(Value::GivenBack(self.uint("value")?)),
+        }
     }
 
     fn commands<B: Held<'a>>(&mut self) -> Result<Vec<Command<B>>, WireError> {

@@ -3,7 +3,7 @@
 use rmp::encode;
 
 use super::{Beat, BeatState, Message, Offer, Part, Split, Want, ENVELOPE_BYTES, SYMBOL_BYTES};
-use crate::cache::{Base, Change, Command, NodeId, Partition, Position, SeenAdd, Span, Stamp, Time};
+use crate::cache::{Base, Change, Command, NodeId, Partition, Position, SeenAdd, Span, Stamp, Time, Value};
 use crate::replica::seal::MAX_SEAL_BYTES;
 
 /// Encoder of one message. Writes into memory cannot fail, hence the `expect`s.
@@ -151,8 +151,8 @@ impl Encoder {
                 head(self, 7, 0);
                 self.stamp(*at);
                 match value {
-                    Some(value) => self.bin(value.as_ref()),
-                    None => self.nil(),
+                    Value::Held(value) => self.bin(value.as_ref()),
+                    Value::GivenBack(hash) => self.uint(*hash),
                 }
                 match expires_at {
                     Some(deadline) => self.uint(*deadline),
