@@ -281,6 +281,7 @@ fn messages() -> Vec<(String, Message)> {
         (
             "frames_request".into(),
             Message::FramesRequest(FramesRequest {
+                request: 9,
                 missing: vec![(3, 3), (7, 70_000)],
             }),
         ),

@@ -12,6 +12,9 @@ use futures::StreamExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::cache::Millis;
+use crate::time;
+
 /// What a message costs beside its bytes.
 const MESSAGE_BYTES: usize = 512;
 
@@ -23,9 +26,11 @@ struct Shared {
 
 /// The end of the replication task.
 pub(super) struct Inbox {
-    messages: mpsc::UnboundedReceiver<Message>,
-    sender: mpsc::UnboundedSender<Message>,
+    messages: mpsc::UnboundedReceiver<(Message, Millis)>,
+    sender: mpsc::UnboundedSender<(Message, Millis)>,
     shared: Arc<Shared>,
+    /// When the message arrived that was taken last.
+    taken: Millis,
 }
 
 /// Drains one subscription until it is dropped.
@@ -54,6 +59,7 @@ impl Inbox {
             messages,
             sender,
             shared,
+            taken: 0,
         }
     }
 
@@ -67,11 +73,17 @@ impl Inbox {
         }))
     }
 
-    /// The next message. What it took up is free again.
-    pub async fn next(&mut self) -> Option<Message> {
-        let message = self.messages.recv().await?;
+    /// The next message, and when it arrived. What it took up is free again.
+    pub async fn next(&mut self) -> Option<(Message, Millis)> {
+        let (message, arrived) = self.messages.recv().await?;
         self.shared.bytes.fetch_sub(cost(&message), Ordering::Relaxed);
-        Some(message)
+        self.taken = arrived;
+        Some((message, arrived))
+    }
+
+    /// Until when all that arrived has been taken, if there is more.
+    pub fn behind_since(&self) -> Option<Millis> {
+        (!self.messages.is_empty()).then_some(self.taken)
     }
 
     /// Whether messages were dropped since the last call.
@@ -81,7 +93,7 @@ impl Inbox {
 }
 
 impl Shared {
-    fn put(&self, sender: &mpsc::UnboundedSender<Message>, message: Message) {
+    fn put(&self, sender: &mpsc::UnboundedSender<(Message, Millis)>, message: Message) {
         let cost = cost(&message);
         if self.bytes.fetch_add(cost, Ordering::Relaxed) + cost > self.capacity {
             self.bytes.fetch_sub(cost, Ordering::Relaxed);
@@ -89,7 +101,7 @@ impl Shared {
             return;
         }
         // The receiver is gone only when replication has stopped.
-        let _ = sender.send(message);
+        let _ = sender.send((message, time::mono()));
     }
 }
 
@@ -122,7 +134,7 @@ mod tests {
             inbox.next().await.unwrap();
             taken += 1;
         }
-        assert_eq!(taken, 2);
+        assert_eq!((taken, inbox.behind_since()), (2, None));
         inbox.shared.put(&inbox.sender, message(3_000));
         assert!(!inbox.has_dropped());
     }

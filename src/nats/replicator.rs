@@ -16,7 +16,7 @@ use super::queue::{Queue, Taken, Waiting};
 use super::subjects::{replay_group, Subjects};
 use crate::cache::{Cache, Command, Millis, NodeId};
 use crate::replica::{
-    Ack, AckRequest, Config, Input, Keyring, Numbers, Output, Replica, Status, SyncState, Target, Unconfirmed,
+    Ack, AckRequest, Answered, Config, Input, Keyring, Numbers, Output, Replica, Status, SyncState, Target, Unconfirmed,
 };
 use crate::time;
 
@@ -117,10 +117,12 @@ impl Replicator {
         let (stop, stopped) = oneshot::channel();
         let driver = Driver {
             node,
-            replica: Replica::new(cache, config, numbers),
+            replica: Replica::new(cache.clone(), config, numbers),
             subjects: settings.subjects,
             group,
             client: connection.client.clone(),
+            cache: cache.clone(),
+            answering: None,
             connected: false,
             up: connection.up.clone(),
             inbox,
@@ -243,6 +245,9 @@ struct Driver {
     subjects: Subjects,
     group: String,
     client: Client,
+    cache: Arc<Cache>,
+    /// An answer to a peer that is being made. It may take long, and nothing waits for it but the next one.
+    answering: Option<JoinHandle<Answered>>,
     /// What the replica was told last.
     connected: bool,
     /// What the client says, perhaps earlier.
@@ -271,6 +276,20 @@ async fn gathered(queue: &Queue, until: Millis) {
     }
 }
 
+/// What came of an answer; for ever, if none is being made. One that failed is as if it had been empty: whoever asked will
+/// ask again.
+async fn made(answering: &mut Option<JoinHandle<Answered>>) -> Answered {
+    let Some(task) = answering else {
+        return std::future::pending().await;
+    };
+    let answered = task.await;
+    *answering = None;
+    answered.unwrap_or_else(|error| {
+        tracing::error!(%error, "an answer to a peer could not be made");
+        Answered::default()
+    })
+}
+
 /// Lets other tasks go on after a message of so many bytes, if that is many. The task that a send wakes, such as that of
 /// the connection, waits for this very worker of the runtime, though others have nothing to do.
 async fn give_way(bytes: usize) {
@@ -289,7 +308,8 @@ impl Driver {
             let gather_until = self.gather_until();
             tokio::select! {
                 Some(event) = connection.events.recv() => self.connection_event(event).await,
-                Some(message) = self.inbox.next() => self.message(message).await,
+                Some((message, arrived)) = self.inbox.next() => self.message(message, arrived).await,
+                answered = made(&mut self.answering) => self.input(Input::Answered(answered)).await,
                 () = gathered(&queue, gather_until), if self.connected => { self.local(BATCH).await; }
                 // While NATS is away, commands wait for it: newer ones take the place of older ones. When that is not
                 // enough they are given up; peers will see that frames are missing, and compare.
@@ -347,17 +367,19 @@ impl Driver {
         self.input(input).await;
     }
 
-    async fn message(&mut self, message: async_nats::Message) {
-        // The server answers a request for which nobody listens with a status on the reply subject.
-        let request = match message.status {
-            Some(StatusCode::NO_RESPONDERS) => self.subjects.request_of(self.node, &message.subject),
-            _ => None,
-        };
+    async fn message(&mut self, message: async_nats::Message, arrived: Millis) {
+        // The server answers a request for which nobody listens with a status on the reply subject. Nodes send nothing
+        // there. What else comes is not of this protocol, such as a stream's confirmation that it has stored the request.
+        let request = self.subjects.request_of(self.node, &message.subject);
         let length = message.payload.len();
-        match request {
-            Some(request) => self.input(Input::NoResponders { request }).await,
-            None => self.input(Input::Message(message.payload)).await,
-        }
+        let input = match (request, message.status) {
+            (Some(request), Some(StatusCode::NO_RESPONDERS)) => Input::NoResponders { request },
+            (Some(_), _) => return,
+            (None, _) => Input::Message(message.payload),
+        };
+        self.replica.behind_since(Some(arrived));
+        self.replica.handle(time::now(), input);
+        self.perform().await;
         give_way(length).await;
         if self.inbox.has_dropped() {
             tracing::warn!("messages of peers came faster than they could be taken in, and were dropped; reconciling");
@@ -392,11 +414,13 @@ impl Driver {
     }
 
     async fn tick(&mut self) {
+        self.replica.behind_since(self.inbox.behind_since());
         self.replica.tick(time::now());
         self.perform().await;
     }
 
     async fn input(&mut self, input: Input) {
+        self.replica.behind_since(self.inbox.behind_since());
         self.replica.handle(time::now(), input);
         self.perform().await;
     }
@@ -407,6 +431,10 @@ impl Driver {
                 Output::Publish { to, payload } => self.publish(to, payload).await,
                 Output::AnswerReplays => self.answer_replays().await,
                 Output::LeaveReplays => self.replays = None,
+                Output::Answer(job) => {
+                    let cache = self.cache.clone();
+                    self.answering = Some(tokio::task::spawn_blocking(move || job.run(&cache)));
+                }
                 Output::Acked { id, result } => {
                     if let Some(answer) = self.waiting.remove(&id) {
                         // Whoever waited may have given up.

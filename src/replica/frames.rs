@@ -97,7 +97,8 @@ impl Replica {
         let Some(peer) = self.peers.proven(node) else { return };
         if !peer.frames.takes(frame.seq) {
             self.counters.repeated += 1;
-            if frame.wants_ack && peer.frames.covers(frame.seq, frame.seq) {
+            let again = frame.wants_ack && peer.frames.covers(frame.seq, frame.seq);
+            if again && self.peers.change(node, |peer| peer.repeats.take(now.mono)) == Some(true) {
                 self.confirm(node, frame.seq);
             }
             return;
@@ -110,9 +111,10 @@ impl Replica {
         frame.commands.retain(|command| command.newest().time >= floor);
         let whole = frame.commands.len() == sent;
         let accepted = self.apply(now, &frame.commands, frame.clock);
+        let heard = self.taken_in(now);
         self.peers.change(node, |peer| {
             if whole && accepted {
-                peer.arrived(frame.seq, now.mono);
+                peer.arrived(frame.seq, now.mono, heard);
             } else {
                 peer.announced(frame.seq, now.mono);
             }
@@ -222,11 +224,16 @@ impl Replica {
                 peer.asked.at = now.mono;
             });
             self.counters.frames_asked += 1;
-            self.send(Target::Node(node), &Message::FramesRequest(FramesRequest { missing }));
+            let request = self.fresh_id();
+            let message = Message::FramesRequest(FramesRequest { request, missing });
+            self.send(Target::Node(node), &message);
         }
     }
 
-    pub(super) fn serve_frames(&mut self, node: NodeId, request: &FramesRequest) {
+    pub(super) fn serve_frames(&mut self, now: Now, node: NodeId, request: &FramesRequest) {
+        if self.peers.change(node, |peer| peer.resends.take(now.mono)) != Some(true) {
+            return;
+        }
         let oldest = self.ring.oldest().unwrap_or(self.seq + 1);
         let mut bytes = 0;
         let mut gone = false;

@@ -3,15 +3,26 @@
 //! They are asked for each message, so that with a look at each peer every write would cost the lattice the square of its
 //! nodes.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::cache::{Millis, NodeId};
+use crate::cache::{Millis, NodeId, Time};
+
+/// In which order nodes are challenged that have yet to prove that they are alive: by the number of challenges they have
+/// not answered, then the one first whose clock was the latest when it spoke.
+pub(super) type Rank = (u32, Reverse<Time>);
 
 /// What of one peer matters for such questions; of a node that is not known, nothing does.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct Marks {
     /// It still has to be challenged.
     pub strange: bool,
+    /// It has proven to be alive, but does not count this node as a peer.
+    pub unaware: bool,
+    /// Its place among those that were not challenged yet.
+    pub rank: Option<Rank>,
+    /// When it may be challenged next, if it has to be.
+    pub challenge_at: Option<Millis>,
     /// Frames of it are missing.
     pub gap: bool,
     /// Its digest differs although no frame is missing.
@@ -29,6 +40,10 @@ pub(super) struct Marks {
 #[derive(PartialEq, Eq, Default, Debug)]
 pub(super) struct Index {
     strange: BTreeSet<NodeId>,
+    /// Those that are unaware, and the others that have to be challenged, by when that may be.
+    unaware: BTreeSet<(Millis, NodeId)>,
+    unproven: BTreeSet<(Millis, NodeId)>,
+    ranks: BTreeSet<(Rank, NodeId)>,
     gaps: BTreeSet<NodeId>,
     differing: BTreeSet<NodeId>,
     other_issuers: BTreeSet<NodeId>,
@@ -44,6 +59,22 @@ impl Index {
             return;
         }
         mark(&mut self.strange, node, before.strange, after.strange);
+        if (before.challenge_at, before.unaware) != (after.challenge_at, after.unaware) {
+            if let Some(at) = before.challenge_at {
+                self.challenges(before.unaware).remove(&(at, node));
+            }
+            if let Some(at) = after.challenge_at {
+                self.challenges(after.unaware).insert((at, node));
+            }
+        }
+        if before.rank != after.rank {
+            if let Some(rank) = before.rank {
+                self.ranks.remove(&(rank, node));
+            }
+            if let Some(rank) = after.rank {
+                self.ranks.insert((rank, node));
+            }
+        }
         mark(&mut self.gaps, node, before.gap, after.gap);
         mark(&mut self.differing, node, before.differs, after.differs);
         mark(&mut self.other_issuers, node, before.other_issuer, after.other_issuer);
@@ -67,6 +98,41 @@ impl Index {
                 self.present.insert((until, node));
             }
         }
+    }
+
+    fn challenges(&mut self, unaware: bool) -> &mut BTreeSet<(Millis, NodeId)> {
+        match unaware {
+            true => &mut self.unaware,
+            false => &mut self.unproven,
+        }
+    }
+
+    pub fn any_unaware(&self) -> bool {
+        !self.unaware.is_empty()
+    }
+
+    pub fn due_unaware(&self, now: Millis) -> Vec<NodeId> {
+        due(&self.unaware, now).collect()
+    }
+
+    pub fn due_unproven(&self, now: Millis) -> impl Iterator<Item = NodeId> + '_ {
+        due(&self.unproven, now)
+    }
+
+    /// When the next challenge may follow: of the unaware, and of the others.
+    pub fn next_challenges(&self) -> (Option<Millis>, Option<Millis>) {
+        let first = |set: &BTreeSet<(Millis, NodeId)>| set.first().map(|(at, _)| *at);
+        (first(&self.unaware), first(&self.unproven))
+    }
+
+    /// How many were not challenged yet.
+    pub fn unchallenged(&self) -> usize {
+        self.ranks.len()
+    }
+
+    /// The last in rank of those that were not challenged yet.
+    pub fn last_unchallenged(&self) -> Option<(Rank, NodeId)> {
+        self.ranks.last().copied()
     }
 
     pub fn strange(&self) -> &BTreeSet<NodeId> {
@@ -94,6 +160,10 @@ impl Index {
     pub fn present_until(&self) -> Option<Millis> {
         self.present.first().map(|(until, _)| *until)
     }
+}
+
+fn due(set: &BTreeSet<(Millis, NodeId)>, now: Millis) -> impl Iterator<Item = NodeId> + '_ {
+    set.range(..=(now, NodeId(u64::MAX))).map(|(_, node)| *node)
 }
 
 fn mark(set: &mut BTreeSet<NodeId>, node: NodeId, before: bool, after: bool) {

@@ -9,13 +9,14 @@ use super::acks::{AckRequest, Acks, Unconfirmed};
 use super::fragments::Assembler;
 use super::membership::{Strangers, EARLY_BEAT_MS};
 use super::pace::Pace;
-use super::peers::{Peers, PRESENT_BEATS};
+use super::peers::{Peer, Peers, Sent, PRESENT_BEATS};
 use super::pull::{Pull, Purpose};
 use super::ring::Ring;
-use super::seal::{Keyring, Proof};
+use super::seal::{Keyring, Proof, Refusal, Unsealed};
+use super::serve::{Answered, Job, Jobs};
 use super::status::{Counters, Status, SyncState};
-use super::throttle::Throttle;
-use super::wire::{BeatState, Header, Message, WireError};
+use super::throttle::{Budget, Throttle};
+use super::wire::{BeatState, Header, Message, ReplayCommands, Request, Sketch, Splits, Unknown, WireError};
 use super::Now;
 use crate::cache::{Cache, Command, Millis, NodeId, Time};
 
@@ -82,6 +83,8 @@ pub enum Input {
         /// Who wants to know when all of them are confirmed.
         acks: Vec<AckRequest>,
     },
+    /// What came of an [`Output::Answer`].
+    Answered(Answered),
     /// This process ends; nothing follows.
     Leaving,
 }
@@ -116,6 +119,9 @@ pub enum Output {
     AnswerReplays,
     /// Leave that group.
     LeaveReplays,
+    /// Make an answer to a peer ([`Job::run`]), and give it back as [`Input::Answered`]. It may take a tenth of a second,
+    /// and nothing need wait for it. There is one at a time.
+    Answer(Job),
     /// Answer to an [`AckRequest`].
     Acked {
         /// Its number.
@@ -138,12 +144,51 @@ pub(super) enum Phase {
 }
 
 /// Limits the log lines that strangers can cause as often as they like.
-#[derive(Default)]
 pub(super) struct Logs {
     pub malformed: Throttle,
     pub refused: Throttle,
     pub unauthenticated: Throttle,
+    pub full: Throttle,
+    /// Strangers that are named.
+    pub strangers: Budget,
 }
+
+impl Default for Logs {
+    fn default() -> Self {
+        Logs {
+            malformed: Throttle::default(),
+            refused: Throttle::default(),
+            unauthenticated: Throttle::default(),
+            full: Throttle::default(),
+            strangers: Budget::new(6, 8),
+        }
+    }
+}
+
+/// Limits the work that nodes can cause which have not proven to be alive, and may be recordings.
+pub(super) struct Budgets {
+    /// Challenges.
+    pub challenges: Budget,
+    /// Answers to theirs.
+    pub welcomes: Budget,
+    /// Signatures checked of messages that claim to be of this moment, and of others.
+    pub signatures: Budget,
+    pub old_signatures: Budget,
+}
+
+impl Default for Budgets {
+    fn default() -> Self {
+        Budgets {
+            challenges: Budget::per_second(200, 400),
+            welcomes: Budget::per_second(200, 400),
+            signatures: Budget::per_second(200, 400),
+            old_signatures: Budget::per_second(20, 40),
+        }
+    }
+}
+
+/// A message of this age, by its sender's clock, may be of this moment.
+const FRESH_MS: Millis = 5_000;
 
 /// Replication of one node.
 ///
@@ -204,6 +249,11 @@ pub struct Replica {
     pub(super) assembler: Assembler,
     pub(super) counters: Counters,
     pub(super) logs: Logs,
+    pub(super) budgets: Budgets,
+    /// What peers have asked for and is not answered yet.
+    pub(super) jobs: Jobs,
+    /// When the oldest message arrived that the shell has not handed over yet, if one waits.
+    behind_since: Option<Millis>,
 }
 
 impl Replica {
@@ -254,6 +304,9 @@ impl Replica {
             assembler: Assembler::default(),
             counters: Counters::default(),
             logs: Logs::default(),
+            budgets: Budgets::default(),
+            jobs: Jobs::default(),
+            behind_since: None,
         }
     }
 
@@ -276,9 +329,21 @@ impl Replica {
             Input::Message(bytes) => self.message(now, bytes),
             Input::NoResponders { request } => self.no_responders(now, request),
             Input::Local { commands, acks } => self.publish_commands(now, &commands, acks),
+            Input::Answered(answered) => self.answered(now, answered),
             Input::Leaving => self.beat(now, BeatState::Leaving),
         }
         self.request_tasks(now);
+    }
+
+    /// Tells, before a call of [`Replica::handle`] or [`Replica::tick`], when the oldest message arrived that waits to be
+    /// handed over, the one of this call included; `None` if none waits. A peer whose messages may wait is not silent.
+    pub fn behind_since(&mut self, arrived: Option<Millis>) {
+        self.behind_since = arrived;
+    }
+
+    /// All that arrived until then has been taken in.
+    pub(super) fn taken_in(&self, now: Now) -> Millis {
+        self.behind_since.map_or(now.mono, |arrived| arrived.min(now.mono))
     }
 
     /// Does what is due at `now`.
@@ -318,6 +383,7 @@ impl Replica {
             self.passes_over_at(),
             pulls,
             self.ask_again,
+            self.swallowed_at(),
             self.next_challenge(),
             self.next_frames_request(),
         ]
@@ -341,8 +407,7 @@ impl Replica {
     /// Until when this node, if it is not called again, still counts as present with its peers and has everything they
     /// have told it to have: in milliseconds of the monotonic clock, 0 for now not at all.
     pub fn current_until(&self) -> Millis {
-        let unaware = self.peers.strange().any(|(_, peer)| peer.proven);
-        let whole = self.peers.with_gaps().next().is_none() && !unaware;
+        let whole = self.peers.with_gaps().next().is_none() && !self.peers.any_unaware();
         let settled = self.phase == Phase::Synced && self.settling.is_none();
         if !settled || !self.connected || !whole || self.wants_beats {
             return 0;
@@ -361,7 +426,7 @@ impl Replica {
         Status {
             sync: self.sync_state(now),
             peers: self.peers.status(),
-            foreign: self.strangers.foreign().to_vec(),
+            foreign: self.strangers.foreign(now.mono),
             counters: self.counters,
         }
     }
@@ -417,6 +482,7 @@ impl Replica {
             pull.interrupted();
         }
         self.reverse = None;
+        self.jobs.clear();
         self.outputs.retain(|output| !matches!(output, Output::Publish { .. }));
         self.peers.pardon_silence(now.mono);
     }
@@ -453,11 +519,24 @@ impl Replica {
             return;
         }
         if !(self.config.versions.0..=self.config.versions.1).contains(&header.version) {
-            return self.unknown_version(header);
+            return match header.is_plausible() {
+                true => self.unknown_version(now, header),
+                false => self.malformed(now, &WireError::Malformed("no version of this protocol")),
+            };
         }
         let length = sealed.len() as u64;
-        let (bytes, proof) = match self.config.keyring.unseal(&sealed) {
-            Ok(message) => message,
+        let keyring = self.config.keyring.clone();
+        let (bytes, proof) = match keyring.unseal(&sealed) {
+            Ok(Unsealed::Accepted(bytes, proof)) => (bytes, proof),
+            Ok(Unsealed::Signed(bytes, signature)) => {
+                if !self.may_check_signature(now, header.node, &bytes) {
+                    return;
+                }
+                if !signature.fits(&bytes) {
+                    return self.refused_message(now, header, &Refusal::Forged);
+                }
+                (bytes, Proof::OtherIssuer)
+            }
             Err(refusal) => return self.refused_message(now, header, &refusal),
         };
         match Message::borrow(&bytes) {
@@ -482,34 +561,139 @@ impl Replica {
         }
     }
 
-    fn understood(&mut self, now: Now, node: NodeId, proof: Proof, message: Message<&[u8]>, length: u64) {
-        let Some(proven) = self.peers.heard(node, proof == Proof::OtherIssuer, now.mono) else {
-            return;
+    /// Whether the signature of a message is worth being checked: the message may count, and not too many have been
+    /// checked of late. Anybody can send signatures that do not fit.
+    fn may_check_signature(&mut self, now: Now, node: NodeId, bytes: &Bytes) -> bool {
+        let message = match Message::borrow(bytes) {
+            Ok(message) => message,
+            Err(error) => {
+                self.malformed(now, &error);
+                return false;
+            }
+        };
+        let sent = self.sent(now, &message);
+        if self.is_repeated(node, sent, &message) {
+            self.counters.repeated += 1;
+            return false;
+        }
+        let of_peer = |peer: &mut Peer| peer.proven.then(|| peer.signatures.take(now.mono));
+        let checked = self.peers.change(node, of_peer).flatten().unwrap_or_else(|| {
+            let oldest = now.wall.saturating_sub(FRESH_MS);
+            match sent.clock.millis() >= oldest {
+                true => self.budgets.signatures.take(now.mono),
+                false => self.budgets.old_signatures.take(now.mono),
+            }
+        });
+        self.counters.unauthenticated += u64::from(!checked);
+        checked
+    }
+
+    /// Whether a message would change nothing if it were what it says it is.
+    fn is_repeated(&self, node: NodeId, sent: Sent, message: &Message<&[u8]>) -> bool {
+        let Some(peer) = self.peers.get(node) else {
+            return self.peers.is_old(node, sent);
         };
         match message {
-            Message::Hello(hello) => self.hello(now, node, &hello),
-            Message::Welcome(welcome) => self.welcome(now, node, welcome),
+            Message::Beat(beat) => peer.beat.as_ref().is_some_and(|last| beat.number <= last.number),
+            Message::Frame(frame) => peer.proven && !peer.frames.takes(frame.seq) && !frame.wants_ack,
+            Message::Hello(hello) => hello.to != self.cache.node() || !peer.challenges_anew(hello.number),
+            Message::Welcome(welcome) => !peer.expects(welcome.number),
+            Message::ReplayRequest(_)
+            | Message::Compare(_)
+            | Message::Fetch(_)
+            | Message::Survey(_)
+            | Message::SketchRequest(_)
+            | Message::Exchange(_)
+            | Message::FramesRequest(_) => sent.number.is_some_and(|number| !peer.requests.takes(number)),
+            _ => false,
+        }
+    }
+
+    /// What a message tells about when it was sent.
+    fn sent(&self, now: Now, message: &Message<&[u8]>) -> Sent {
+        let present = self.hybrid_now(now);
+        // A clock that is too far ahead says nothing.
+        let newest = now.wall.saturating_add(self.cache.limits().max_clock_skew_ms);
+        let possible = |clock: Time| match clock.millis() <= newest {
+            true => clock.min(present),
+            false => Time::default(),
+        };
+        let of = |number, clock| Sent {
+            number: Some(number),
+            clock,
+            asked: false,
+        };
+        // It names a request that is under way, which is as good as an answer to a challenge.
+        let asked = Sent {
+            number: None,
+            clock: present,
+            asked: true,
+        };
+        match message {
+            Message::Beat(beat) => of(beat.number, possible(beat.clock)),
+            Message::Welcome(welcome) => of(welcome.beat.number, possible(welcome.beat.clock)),
+            // It names this process, which only those can who have heard of it.
+            Message::Hello(hello) if hello.to == self.cache.node() => of(hello.number, present),
+            Message::Frame(frame) => Sent {
+                clock: possible(frame.clock),
+                ..Sent::default()
+            },
+            Message::ReplayRequest(request) => of(request.request, Time::default()),
+            Message::Compare(request) => of(request.request, Time::default()),
+            Message::Fetch(request) => of(request.request, Time::default()),
+            Message::Survey(request) => of(request.request, Time::default()),
+            Message::SketchRequest(request) => of(request.request, Time::default()),
+            Message::Exchange(request) => of(request.request, Time::default()),
+            Message::FramesRequest(request) => of(request.request, Time::default()),
+            Message::ReplayCommands(ReplayCommands { part, .. })
+            | Message::Splits(Splits { part, .. })
+            | Message::Sketch(Sketch { part, .. })
+            | Message::Unknown(Unknown { part, .. })
+                if self.has_asked(part.request) =>
+            {
+                asked
+            }
+            Message::ReplayEnd(end) if self.has_asked(end.request) => asked,
+            _ => Sent::default(),
+        }
+    }
+
+    fn has_asked(&self, request: u64) -> bool {
+        let mut pulls = [&self.pull, &self.reverse].into_iter().flatten();
+        pulls.any(|pull| pull.has_request(request))
+    }
+
+    fn understood(&mut self, now: Now, node: NodeId, proof: Proof, message: Message<&[u8]>, length: u64) {
+        let sent = self.sent(now, &message);
+        let heard = self.taken_in(now);
+        let known = self.peers.heard(node, proof == Proof::OtherIssuer, sent, heard);
+        if known.is_none() {
+            self.counters.repeated += 1;
+        }
+        match message {
             // What was asked for here names the request, which is as good as a challenge.
             Message::ReplayCommands(commands) => self.replay_commands(now, node, commands, length),
             Message::Splits(splits) => self.splits(now, node, splits, length),
             Message::Sketch(sketch) => self.sketch(now, node, sketch, length),
             Message::Unknown(unknown) => self.unknown(now, node, &unknown, length),
             Message::ReplayEnd(end) => self.replay_end(now, node, end),
-            // Answering a recorded request changes nothing.
-            Message::ReplayRequest(request) => self.serve_replay(now, node, &request),
-            Message::Compare(compare) => self.serve_compare(node, &compare),
-            Message::Fetch(fetch) => self.serve_fetch(now, node, &fetch),
-            Message::Survey(survey) => self.serve_survey(now, node, &survey),
-            Message::SketchRequest(request) => self.serve_symbols(node, &request),
-            Message::Exchange(exchange) => self.serve_exchange(now, node, &exchange),
-            Message::FramesRequest(request) => self.serve_frames(node, &request),
+            _ if known.is_none() => return,
+            Message::ReplayRequest(request) => self.take_request(now, node, Request::Replay(request), length),
+            Message::Compare(request) => self.take_request(now, node, Request::Compare(request), length),
+            Message::Fetch(request) => self.take_request(now, node, Request::Fetch(request), length),
+            Message::Survey(request) => self.take_request(now, node, Request::Survey(request), length),
+            Message::SketchRequest(request) => self.take_request(now, node, Request::Symbols(request), length),
+            Message::Exchange(request) => self.take_request(now, node, Request::Exchange(request), length),
+            Message::FramesRequest(request) => self.take_request(now, node, Request::Frames(request), length),
+            Message::Hello(hello) => self.hello(now, node, &hello),
+            Message::Welcome(welcome) => self.welcome(now, node, welcome),
             // All else counts only from those who are known to be alive.
-            _ if !proven => {}
+            _ if known == Some(false) => {}
             Message::Frame(frame) => self.frame_of_peer(now, node, frame),
             Message::Beat(beat) => self.beat_of_peer(now, node, beat),
             Message::FramesGone(gone) => self.frames_gone(node, gone),
             Message::Ack(ack) => self.ack_of_peer(node, ack),
-            Message::Fragment(_) => {}
+            _ => {}
         }
         self.challenge(now, node);
     }

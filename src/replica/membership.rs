@@ -6,7 +6,7 @@
 use super::machine::{Output, Phase, Replica, Target};
 use super::peers::Peer;
 use super::seal::Refusal;
-use super::wire::{Beat, BeatState, Header, Hello, Message, Welcome};
+use super::wire::{self, Beat, BeatState, Header, Hello, Message, Welcome};
 use super::Now;
 use crate::cache::{Millis, NodeId, Time};
 
@@ -23,24 +23,93 @@ const NEWCOMER_BEATS: u64 = 3;
 /// A contact is renewed after this part of the time for which deletions are remembered.
 const CONTACT_STEPS: u64 = 24;
 
-/// Foreign issuers that are named.
-const MAX_FOREIGN: usize = 4;
+/// Foreign issuers that are remembered.
+const MAX_FOREIGN: usize = 16;
 
-/// Nodes of unknown versions that are named.
+/// Nodes of unknown versions that are remembered.
 const MAX_UNKNOWN: usize = 64;
 
-/// Nodes that cannot be peers, each named once.
-#[derive(Default)]
+/// A stranger that was silent for so long is forgotten.
+const STRANGER_MS: Millis = 60_000;
+
+/// A stranger takes the place of another this often at most, where there is no room for more.
+const TURN_MS: Millis = 1_000;
+
+/// Strangers heard of late. Anybody can invent them: those that came first keep their places for as long as they are
+/// heard, and the last place changes hands, so that each is named now and then.
+struct Recent<T> {
+    /// With the time at which each was heard last, in the order in which they came.
+    names: Vec<(T, Millis)>,
+    most: usize,
+    next_turn: Millis,
+}
+
+impl<T: PartialEq + Clone> Recent<T> {
+    fn of(most: usize) -> Self {
+        Recent {
+            names: Vec::new(),
+            most,
+            next_turn: 0,
+        }
+    }
+
+    /// Takes note of one. Returns whether it is named from now on and was not before; `None` if there is no room.
+    fn heard(&mut self, name: &T, now: Millis) -> Option<bool> {
+        if let Some((_, heard)) = self.names.iter_mut().find(|(known, _)| known == name) {
+            *heard = now;
+            return Some(false);
+        }
+        self.names.retain(|(_, heard)| now.saturating_sub(*heard) < STRANGER_MS);
+        if self.names.len() >= self.most {
+            if now < self.next_turn {
+                return None;
+            }
+            self.names.pop();
+        }
+        self.next_turn = now + TURN_MS;
+        self.names.push((name.clone(), now));
+        Some(true)
+    }
+
+    fn names(&self, now: Millis) -> impl Iterator<Item = &T> {
+        let recent = move |(_, heard): &&(T, Millis)| now.saturating_sub(*heard) < STRANGER_MS;
+        self.names.iter().filter(recent).map(|(name, _)| name)
+    }
+}
+
+/// Nodes that cannot be peers.
 pub(super) struct Strangers {
-    foreign: Vec<String>,
+    foreign: Recent<String>,
     /// Version and node.
-    unknown: Vec<(u8, NodeId)>,
+    unknown: Recent<(u8, NodeId)>,
+}
+
+impl Default for Strangers {
+    fn default() -> Self {
+        Strangers {
+            foreign: Recent::of(MAX_FOREIGN),
+            unknown: Recent::of(MAX_UNKNOWN),
+        }
+    }
 }
 
 impl Strangers {
-    /// Public keys of issuers that are not accepted here.
-    pub fn foreign(&self) -> &[String] {
-        &self.foreign
+    /// Public keys of issuers that are not accepted here, as their messages say. Whether these hold their seeds is not
+    /// looked at.
+    pub fn foreign(&self, now: Millis) -> Vec<String> {
+        self.foreign.names(now).cloned().collect()
+    }
+
+    /// As many of them as a beat may name, others with each beat.
+    fn foreign_for_beat(&self, number: u64, now: Millis) -> Vec<String> {
+        let all = self.foreign(now);
+        let first = number as usize % all.len().max(1);
+        all.iter()
+            .cycle()
+            .skip(first)
+            .take(all.len().min(wire::MAX_FOREIGN))
+            .cloned()
+            .collect()
     }
 }
 
@@ -94,24 +163,26 @@ impl Past {
 impl Replica {
     /// When the next challenge is due, if one is.
     pub(super) fn next_challenge(&self) -> Option<Millis> {
-        self.peers.strange().map(|(_, peer)| peer.next_challenge()).min()
+        let (unaware, unproven) = self.peers.next_challenges();
+        let unproven = unproven.map(|at| at.max(self.budgets.challenges.next()));
+        unaware.into_iter().chain(unproven).min()
     }
 
     pub(super) fn tick_membership(&mut self, now: Now) {
-        debug_assert!(self.peers.index_is_right());
+        debug_assert!(self.peers.len() > 64 || self.peers.index_is_right());
         if !self.connected {
             return;
         }
-        for node in self.peers.silent(now.mono) {
+        for node in self.peers.silent(self.taken_in(now)) {
             if self.peers.get(node).is_some_and(|peer| peer.proven) {
                 tracing::info!(peer = %node, "peer is silent and counts as gone");
             }
             self.remove(now, node);
         }
-        let strange: Vec<NodeId> = self.peers.strange().map(|(node, _)| node).collect();
-        for node in strange {
-            self.challenge(now, node);
+        for node in self.peers.due_unaware(now.mono) {
+            self.ask_for_answer(now, node);
         }
+        self.challenge_unproven(now);
         self.peers
             .forget_gone(2 * self.cache.limits().tombstone_ttl_ms, now.mono);
     }
@@ -125,12 +196,34 @@ impl Replica {
         self.check_acks(u64::MAX);
     }
 
+    /// Takes the requests of a node that were waiting for the proof that it is alive.
+    fn take_parked(&mut self, now: Now, node: NodeId) {
+        let parked = self.peers.change(node, Peer::take_parked).unwrap_or_default();
+        for request in parked {
+            self.serve(now, node, request);
+        }
+    }
+
     /// Asks a node that was heard to prove that it is alive, and whether it counts this one as a peer.
     pub(super) fn challenge(&mut self, now: Now, node: NodeId) {
         if !self.connected {
             return;
         }
-        if self.peers.get(node).is_some_and(Peer::is_strange) {
+        match self.peers.get(node) {
+            Some(peer) if peer.proven && peer.is_strange() => self.ask_for_answer(now, node),
+            Some(peer) if !peer.proven => self.challenge_unproven(now),
+            _ => {}
+        }
+    }
+
+    /// Challenges nodes that have yet to prove that they are alive, those first that most likely are: few at a time, since
+    /// most may be recordings.
+    fn challenge_unproven(&mut self, now: Now) {
+        while self.budgets.challenges.is_left(now.mono) {
+            let Some(node) = self.peers.due_unproven(now.mono, self.next_id) else {
+                return;
+            };
+            self.budgets.challenges.take(now.mono);
             self.ask_for_answer(now, node);
         }
     }
@@ -155,9 +248,20 @@ impl Replica {
         if hello.to != self.cache.node() {
             return;
         }
-        if !hello.knows_you {
-            // It does not count this node as a peer, or no longer.
-            self.peers.change(node, |peer| peer.knows_us = false);
+        // Each counts once: a recording neither tells what its author thinks of this node, nor is answered.
+        let proven = self.peers.change(node, |peer| {
+            let anew = peer.challenges_anew(hello.number);
+            anew.then(|| {
+                peer.asked_for_answer(hello.number, hello.knows_you);
+                peer.proven
+            })
+        });
+        let Some(proven) = proven.flatten() else {
+            self.counters.repeated += 1;
+            return;
+        };
+        if !proven && !self.budgets.welcomes.take(now.mono) {
+            return;
         }
         let beat = self.fresh_beat(now, self.beat_state());
         let welcome = Welcome {
@@ -185,10 +289,17 @@ impl Replica {
             self.counters.repeated += 1;
             return;
         }
-        if self.peers.prove(node) {
+        let Some(news) = self.peers.prove(node) else {
+            if let Some(suppressed) = self.logs.full.pass(now.mono) {
+                tracing::warn!(%node, suppressed, "a node cannot become a peer: there are too many");
+            }
+            return;
+        };
+        if news {
             tracing::info!(peer = %node, host = %welcome.host, release = %welcome.release, "peer joins");
         }
         self.told_by_peer(now, node, welcome.beat, true);
+        self.take_parked(now, node);
     }
 
     pub(super) fn beat_interval(&self) -> Millis {
@@ -211,8 +322,9 @@ impl Replica {
     }
 
     fn fresh_beat(&mut self, now: Now, state: BeatState) -> Beat {
+        let number = self.fresh_id();
         Beat {
-            number: self.fresh_id(),
+            number,
             seq: self.seq,
             digest: self.cache.root_digest(),
             keys: self.cache.keys(),
@@ -226,7 +338,7 @@ impl Replica {
             interval_ms: self.beat_interval(),
             wants_beats: self.wants_beats,
             versions: self.config.versions,
-            foreign: self.strangers.foreign.clone(),
+            foreign: self.strangers.foreign_for_beat(number, now.mono),
         }
     }
 
@@ -247,7 +359,8 @@ impl Replica {
         }
         let own = self.cache.root_digest();
         let had_gap = self.peers.get(node).is_some_and(|peer| peer.frames.has_gap());
-        if !self.peers.beat(node, beat, own, self.cache.floor(), now.mono) {
+        let (floor, heard) = (self.cache.floor(), self.taken_in(now));
+        if !self.peers.beat(node, beat, (own, floor), now.mono, heard) {
             self.counters.repeated += 1;
             return;
         }
@@ -419,11 +532,10 @@ impl Replica {
 
     // --- those who are no peers
 
-    pub(super) fn unknown_version(&mut self, header: Header) {
+    pub(super) fn unknown_version(&mut self, now: Now, header: Header) {
         self.counters.unknown_versions += 1;
-        let stranger = (header.version, header.node);
-        if self.strangers.unknown.len() < MAX_UNKNOWN && !self.strangers.unknown.contains(&stranger) {
-            self.strangers.unknown.push(stranger);
+        let named = self.strangers.unknown.heard(&(header.version, header.node), now.mono);
+        if named == Some(true) && self.logs.strangers.take(now.mono) {
             let (oldest, newest) = self.config.versions;
             tracing::warn!(
                 "node {} speaks version {} of the protocol, this one {oldest} to {newest}: its messages are ignored, and \
@@ -437,7 +549,7 @@ impl Replica {
     pub(super) fn refused_message(&mut self, now: Now, header: Header, refusal: &Refusal) {
         self.counters.unauthenticated += 1;
         if let Refusal::Foreign(issuer) = refusal {
-            return self.foreign_issuer(header.node, issuer);
+            return self.foreign_issuer(now, header.node, issuer);
         }
         if let Some(suppressed) = self.logs.unauthenticated.pass(now.mono) {
             let remedy = match refusal {
@@ -448,16 +560,14 @@ impl Replica {
         }
     }
 
-    fn foreign_issuer(&mut self, node: NodeId, issuer: &str) {
-        let foreign = &mut self.strangers.foreign;
-        if foreign.len() >= MAX_FOREIGN || foreign.iter().any(|known| known == issuer) {
-            return;
+    fn foreign_issuer(&mut self, now: Now, node: NodeId, issuer: &String) {
+        let named = self.strangers.foreign.heard(issuer, now.mono);
+        if named == Some(true) && self.logs.strangers.take(now.mono) {
+            tracing::warn!(
+                "node {node} is of issuer {issuer}, which is not accepted here: nothing is replicated between the two; \
+                 start its host with the same cluster seed, or list the issuers of both in cluster_issuers of both"
+            );
         }
-        foreign.push(issuer.to_owned());
-        tracing::warn!(
-            "node {node} is of issuer {issuer}, which is not accepted here: nothing is replicated between the two; start \
-             its host with the same cluster seed, or list the issuers of both in cluster_issuers of both"
-        );
     }
 
     /// A peer names issuers it does not accept.

@@ -26,7 +26,8 @@ pub mod wire;
 
 pub use acks::{Ack, AckRequest, Unconfirmed};
 pub use machine::{Config, Input, Numbers, Output, Replica, Target};
-pub use seal::{Keyring, KeyringError, Proof, Refusal};
+pub use seal::{Keyring, KeyringError, Proof, Refusal, Signature, Unsealed};
+pub use serve::{Answered, Job};
 pub use status::{Counters, PeerStatus, Status, SyncState};
 
 use crate::cache::Millis;

@@ -3,13 +3,33 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::index::{Index, Marks};
+use std::cmp::Reverse;
+
+use super::index::{Index, Marks, Rank};
 use super::status::PeerStatus;
-use super::wire::{Beat, BeatState};
+use super::throttle::Budget;
+use super::wire::{Beat, BeatState, Request};
 use crate::cache::{Digest, Millis, NodeId, Time};
 
 /// Most peers kept at a time. More than that come from a broken or hostile client.
 const MAX_PEERS: usize = 4_096;
+
+/// Most nodes kept at a time that were not challenged yet. They may all be recordings, and keep no peer out. How many
+/// wait for an answer is bounded by the number of challenges in a second.
+const MAX_UNPROVEN: usize = 512;
+
+/// Nodes that did not prove to be alive and are still remembered, so that their recordings are known as such.
+const MAX_UNANSWERED: usize = 16_384;
+
+/// Requests of a node that has yet to prove that it is alive wait for that, so many and so many bytes of each node.
+const MAX_PARKED: usize = 8;
+const MAX_PARKED_BYTES: usize = 16 << 10;
+
+/// Requests may overtake each other by so many.
+const MAX_REORDERED: usize = 64;
+
+/// A request is older than what a beat of so long ago says: it is a recording.
+const REQUEST_AGE_MS: Millis = 30_000;
 
 /// Frames received beyond a gap that are remembered one by one.
 const MAX_AHEAD: usize = 4_096;
@@ -130,6 +150,100 @@ impl SeqTracker {
     }
 }
 
+/// Which requests of a node were taken. Each counts once, and none that it made long ago.
+#[derive(Default, Debug)]
+pub(super) struct Taken {
+    /// All up to this one count no more.
+    old: u64,
+    numbers: BTreeSet<u64>,
+    /// A number that the node had reached at a time: those up to it are old when that is long ago.
+    reached: (u64, Millis),
+}
+
+impl Taken {
+    pub fn takes(&self, number: u64) -> bool {
+        number > self.old && !self.numbers.contains(&number)
+    }
+
+    fn take(&mut self, number: u64) -> bool {
+        let takes = self.takes(number);
+        if takes {
+            self.numbers.insert(number);
+            if self.numbers.len() > MAX_REORDERED {
+                self.old = self.numbers.pop_first().unwrap_or(self.old);
+            }
+        }
+        takes
+    }
+
+    /// The node has used all numbers up to this one by now.
+    fn reached(&mut self, number: u64, now: Millis) {
+        if now.saturating_sub(self.reached.1) >= REQUEST_AGE_MS {
+            self.old = self.old.max(self.reached.0);
+            self.numbers = self.numbers.split_off(&(self.old + 1));
+            self.reached = (number, now);
+        }
+    }
+}
+
+/// What a message tells about the time at which it was sent, which a recording cannot change.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct Sent {
+    /// A number that its sender never used before.
+    pub number: Option<u64>,
+    /// Its sender's clock, as far as it can be right; 0 if it does not say.
+    pub clock: Time,
+    /// It answers what was asked of late.
+    pub asked: bool,
+}
+
+/// Nodes that are gone: when they went, and the newest number they had used.
+#[derive(Debug)]
+struct Memory {
+    nodes: BTreeMap<NodeId, (Millis, u64)>,
+    /// The one that went first, first.
+    by_time: BTreeSet<(Millis, NodeId)>,
+    most: usize,
+}
+
+impl Memory {
+    fn of(most: usize) -> Self {
+        Memory {
+            nodes: BTreeMap::new(),
+            by_time: BTreeSet::new(),
+            most,
+        }
+    }
+
+    fn get(&self, node: NodeId) -> Option<(Millis, u64)> {
+        self.nodes.get(&node).copied()
+    }
+
+    fn remember(&mut self, node: NodeId, now: Millis, number: u64) {
+        let number = self.forget(node).map_or(number, |(_, known)| known.max(number));
+        if self.nodes.len() >= self.most {
+            self.by_time
+                .pop_first()
+                .and_then(|(_, oldest)| self.nodes.remove(&oldest));
+        }
+        self.nodes.insert(node, (now, number));
+        self.by_time.insert((now, node));
+    }
+
+    fn forget(&mut self, node: NodeId) -> Option<(Millis, u64)> {
+        let (at, number) = self.nodes.remove(&node)?;
+        self.by_time.remove(&(at, node));
+        Some((at, number))
+    }
+
+    /// Forgets those who went at `until` or before.
+    fn forget_until(&mut self, until: Millis) {
+        while self.by_time.first().is_some_and(|(at, _)| *at <= until) {
+            self.by_time.pop_first().and_then(|(_, node)| self.nodes.remove(&node));
+        }
+    }
+}
+
 /// How far the author was asked for missing frames.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct Asked {
@@ -153,6 +267,26 @@ pub(super) struct Peer {
     challenged_at: Option<Millis>,
     /// When the next one may follow if that one was answered.
     challenge_after: Millis,
+    /// How many it has not answered since it is known.
+    unanswered: u32,
+    /// The newest number it is known to have used.
+    number: u64,
+    /// Its newest challenge. Each counts once.
+    hello: u64,
+    /// Its clock when it was heard last, as far as that can be right.
+    clock: Time,
+    /// Its requests.
+    pub requests: Taken,
+    /// Requests that wait until it has proven to be alive.
+    parked: Vec<Request>,
+    parked_bytes: usize,
+    /// How often it may be told again that a frame has arrived, and be sent frames again.
+    pub repeats: Budget,
+    pub resends: Budget,
+    /// Signatures of it that may be checked.
+    pub signatures: Budget,
+    /// When to look whether it is silent.
+    timer: Millis,
     /// It seals with another issuer's seed.
     pub other_issuer: bool,
     /// Its frames.
@@ -188,6 +322,17 @@ impl Peer {
             challenges: VecDeque::new(),
             challenged_at: None,
             challenge_after: FIRST_CHALLENGES_MS,
+            unanswered: 0,
+            number: 0,
+            hello: 0,
+            clock: Time::default(),
+            requests: Taken::default(),
+            parked: Vec::new(),
+            parked_bytes: 0,
+            repeats: Budget::per_second(200, 400),
+            resends: Budget::per_second(20, 20),
+            signatures: Budget::per_second(2_000, 4_000),
+            timer: 0,
             other_issuer: false,
             frames: SeqTracker::default(),
             confirmed: SeqTracker::default(),
@@ -231,6 +376,7 @@ impl Peer {
 
     /// A challenge of this number was sent.
     pub fn challenged(&mut self, number: u64, now: Millis) {
+        self.unanswered = self.unanswered.saturating_add(1);
         if self.challenges.len() == MAX_CHALLENGES {
             self.challenges.pop_front();
         }
@@ -244,18 +390,55 @@ impl Peer {
         place.and_then(|place| self.challenges.remove(place)).is_some()
     }
 
+    /// Whether an answer to this number is waited for.
+    pub fn expects(&self, number: u64) -> bool {
+        self.challenges.contains(&number)
+    }
+
+    /// Whether a challenge of this number is one that was not taken before, nor made before one that was: a challenge
+    /// counts once.
+    pub fn challenges_anew(&self, number: u64) -> bool {
+        number > self.hello
+    }
+
+    /// It has asked this node to prove that it is alive.
+    pub fn asked_for_answer(&mut self, number: u64, knows_us: bool) {
+        self.hello = number;
+        // Else it does not count this node as a peer, or no longer.
+        self.knows_us &= knows_us;
+    }
+
+    /// Keeps a request until this node has proven to be alive, if there is room.
+    pub fn park(&mut self, request: Request, bytes: usize) {
+        if self.parked.len() < MAX_PARKED && self.parked_bytes + bytes <= MAX_PARKED_BYTES {
+            self.parked_bytes += bytes;
+            self.parked.push(request);
+        }
+    }
+
+    pub fn take_parked(&mut self) -> Vec<Request> {
+        self.parked_bytes = 0;
+        std::mem::take(&mut self.parked)
+    }
+
+    /// Takes a request. Returns whether it counts.
+    pub fn takes_request(&mut self, number: u64) -> bool {
+        self.requests.take(number)
+    }
+
     /// It has answered a challenge, and said whether it knows this node.
     pub fn answered(&mut self, knows_us: bool) {
         self.knows_us = knows_us;
+        self.unanswered = 0;
         self.challenge_after = match knows_us {
             true => CHALLENGE_MS,
             false => CHALLENGE_MS.min(2 * self.challenge_after),
         };
     }
 
-    /// Takes note of a frame that had not arrived before.
-    pub fn arrived(&mut self, seq: u64, now: Millis) {
-        self.last_heard = now;
+    /// Takes note of a frame that had not arrived before. It reached this node at `heard`.
+    pub fn arrived(&mut self, seq: u64, now: Millis, heard: Millis) {
+        self.last_heard = self.last_heard.max(heard);
         self.last_frame = now;
         if self.frames.arrived(seq) {
             self.asked.times = 0;
@@ -296,9 +479,18 @@ impl Peer {
         self.last_heard + self.interval * PRESENT_BEATS
     }
 
+    /// Its place among those that have yet to prove that they are alive: those that were not asked yet first, and among
+    /// them those that spoke last. Recordings are older than what is alive, and do not answer.
+    fn rank(&self) -> Rank {
+        (self.unanswered, Reverse(self.clock))
+    }
+
     fn marks(&self) -> Marks {
         Marks {
             strange: self.is_strange(),
+            unaware: self.proven && !self.knows_us,
+            rank: (!self.proven && self.challenged_at.is_none()).then(|| self.rank()),
+            challenge_at: self.is_strange().then(|| self.next_challenge()),
             gap: self.proven && self.frames.has_gap(),
             differs: self.proven && self.differs_since.is_some(),
             other_issuer: self.proven && self.other_issuer,
@@ -319,45 +511,100 @@ impl Peer {
 }
 
 /// All peers, by id.
-#[derive(Default, Debug)]
+#[derive(Debug)]
 pub(super) struct Peers {
     known: BTreeMap<NodeId, Peer>,
     /// Made of all that are known.
     index: Index,
     /// How many have proven to be alive.
     alive: usize,
-    /// Peers that went, and when.
-    gone: BTreeMap<NodeId, Millis>,
+    /// Peers that went.
+    gone: Memory,
+    /// Nodes that were heard and did not prove to be alive.
+    unanswered: Memory,
+    /// When to look at a peer whether it is silent; some entries are out of date.
+    timers: BTreeSet<(Millis, NodeId)>,
+}
+
+impl Default for Peers {
+    fn default() -> Self {
+        Peers {
+            known: BTreeMap::new(),
+            index: Index::default(),
+            alive: 0,
+            gone: Memory::of(MAX_GONE),
+            unanswered: Memory::of(MAX_UNANSWERED),
+            timers: BTreeSet::new(),
+        }
+    }
 }
 
 impl Peers {
-    /// A message of a node has arrived. Returns whether it has proven to be alive; `None` when it is not known and there
-    /// is no room for another.
-    pub fn heard(&mut self, node: NodeId, other_issuer: bool, now: Millis) -> Option<bool> {
-        self.named(node, now);
+    /// A message of a node has arrived. Returns whether it has proven to be alive; `None` when it is not known, and either
+    /// the message is a recording or there is no room for another node.
+    pub fn heard(&mut self, node: NodeId, other_issuer: bool, sent: Sent, now: Millis) -> Option<bool> {
+        if !self.known.contains_key(&node) && self.is_old(node, sent) {
+            return None;
+        }
+        self.make_known(node, sent.clock, now);
         self.change(node, |peer| {
             peer.heard = true;
             peer.other_issuer = other_issuer;
+            peer.number = peer.number.max(sent.number.unwrap_or_default());
+            if !peer.proven {
+                peer.clock = peer.clock.max(sent.clock);
+            }
             peer.proven
         })
     }
 
+    /// Whether a node that is not known was known before, and a message is no news of it.
+    pub fn is_old(&self, node: NodeId, sent: Sent) -> bool {
+        let before = [&self.gone, &self.unanswered]
+            .into_iter()
+            .filter_map(|memory| memory.get(node));
+        let newest = before.map(|(_, newest)| newest).max();
+        !sent.asked && newest.is_some_and(|newest| sent.number.is_none_or(|number| number <= newest))
+    }
+
     /// Another one has named a node. It is known from now on, if there is room for another.
-    pub fn named(&mut self, node: NodeId, now: Millis) {
-        if self.known.contains_key(&node) || self.known.len() >= MAX_PEERS {
+    pub fn named(&mut self, node: NodeId, clock: Time, now: Millis) {
+        self.make_known(node, clock, now);
+    }
+
+    fn make_known(&mut self, node: NodeId, clock: Time, now: Millis) {
+        if self.known.contains_key(&node) {
             return;
         }
-        let peer = Peer::new(now);
+        let mut peer = Peer::new(now);
+        peer.clock = clock;
+        peer.unanswered = self.unanswered.get(node).map_or(0, |_| 1);
+        if self.index.unchallenged() >= MAX_UNPROVEN {
+            match self.index.last_unchallenged() {
+                Some((rank, last)) if rank > peer.rank() => {
+                    self.remove(last, now);
+                }
+                _ => return,
+            }
+        }
+        peer.timer = peer.deadline();
+        self.timers.insert((peer.timer, node));
         self.index.update(node, Marks::default(), peer.marks());
         self.known.insert(node, peer);
     }
 
-    /// A node has proven to be alive. Returns whether that is news.
-    pub fn prove(&mut self, node: NodeId) -> bool {
+    /// A node has proven to be alive. Returns whether that is news. `None` when there is no room for another peer.
+    pub fn prove(&mut self, node: NodeId) -> Option<bool> {
+        if self.proven(node).is_none() && self.alive >= MAX_PEERS {
+            return None;
+        }
         let before = self.change(node, |peer| std::mem::replace(&mut peer.proven, true));
         let news = before == Some(false);
         self.alive += usize::from(news);
-        news
+        if news {
+            self.unanswered.forget(node);
+        }
+        Some(news)
     }
 
     pub fn get(&self, node: NodeId) -> Option<&Peer> {
@@ -375,6 +622,12 @@ impl Peers {
         let before = peer.marks();
         let result = change(peer);
         self.index.update(node, before, peer.marks());
+        let deadline = peer.deadline();
+        if deadline < peer.timer {
+            self.timers.remove(&(peer.timer, node));
+            peer.timer = deadline;
+            self.timers.insert((deadline, node));
+        }
         Some(result)
     }
 
@@ -387,15 +640,16 @@ impl Peers {
         index == self.index
     }
 
-    /// Takes note of the beat of a proven peer. `own` and `floor` are this node's digest and floor. Returns false for a
-    /// beat that is older than one before.
-    pub fn beat(&mut self, node: NodeId, beat: Beat, own: Digest, floor: Time, now: Millis) -> bool {
+    /// Takes note of the beat of a proven peer, which reached this node at `heard`. `own` and `floor` are this node's
+    /// digest and floor. Returns false for a beat that is older than one before.
+    pub fn beat(&mut self, node: NodeId, beat: Beat, (own, floor): (Digest, Time), now: Millis, heard: Millis) -> bool {
         let is_news = |last: &Peer| last.beat.as_ref().is_none_or(|last| beat.number > last.number);
         if !self.proven(node).is_some_and(is_news) {
             return false;
         }
         self.change(node, |peer| {
-            peer.last_heard = now;
+            peer.last_heard = peer.last_heard.max(heard);
+            peer.requests.reached(beat.number, now);
             peer.interval = beat.interval_ms.clamp(1, MAX_INTERVAL_MS);
             if beat.digest == own {
                 peer.complete_to(beat.seq, now);
@@ -418,32 +672,48 @@ impl Peers {
             return false;
         };
         self.index.update(node, peer.marks(), Marks::default());
+        self.timers.remove(&(peer.timer, node));
+        let number = peer.number.max(peer.hello);
         if peer.proven {
             self.alive -= 1;
-            if self.gone.len() >= MAX_GONE {
-                let oldest = self.gone.iter().min_by_key(|(_, at)| **at).map(|(node, _)| *node);
-                oldest.and_then(|node| self.gone.remove(&node));
-            }
-            self.gone.insert(node, now);
+            self.gone.remember(node, now, number);
+        } else if peer.unanswered > 0 {
+            self.unanswered.remember(node, now, number);
         }
         peer.proven && peer.frames.has_gap()
     }
 
     /// Whether a node is here, or went less than `within` ago.
     pub fn may_return(&self, node: NodeId, within: Millis, now: Millis) -> bool {
-        let recently = |at: &Millis| now.saturating_sub(*at) < within;
-        self.known.contains_key(&node) || self.gone.get(&node).is_some_and(recently)
+        let recently = |(at, _): (Millis, u64)| now.saturating_sub(at) < within;
+        self.known.contains_key(&node) || self.gone.get(node).is_some_and(recently)
     }
 
     /// Forgets those who went longer than `within` ago.
     pub fn forget_gone(&mut self, within: Millis, now: Millis) {
-        self.gone.retain(|_, at| now.saturating_sub(*at) < within);
+        if let Some(until) = now.checked_sub(within) {
+            self.gone.forget_until(until);
+            self.unanswered.forget_until(until);
+        }
     }
 
-    /// Peers that have been silent for too long.
-    pub fn silent(&self, now: Millis) -> Vec<NodeId> {
-        let late = self.known.iter().filter(|(_, peer)| now >= peer.deadline());
-        late.map(|(node, _)| *node).collect()
+    /// Peers that have been silent for too long, as far as all is taken in that arrived until `now`.
+    pub fn silent(&mut self, now: Millis) -> Vec<NodeId> {
+        let mut silent = Vec::new();
+        while let Some((at, node)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
+            self.timers.remove(&(at, node));
+            let Some(peer) = self.known.get_mut(&node) else {
+                continue;
+            };
+            // It was heard since the timer was set. One that is silent is looked at again if it is not removed.
+            peer.timer = peer.deadline();
+            if peer.timer <= now {
+                peer.timer = now + 1;
+                silent.push(node);
+            }
+            self.timers.insert((peer.timer, node));
+        }
+        silent
     }
 
     /// This node did not listen for a while: silence until now means nothing. Nor does what waits to be taken in, which
@@ -451,7 +721,7 @@ impl Peers {
     pub fn pardon_silence(&mut self, now: Millis) {
         for (node, peer) in &mut self.known {
             let before = peer.marks();
-            peer.last_heard = now;
+            peer.last_heard = peer.last_heard.max(now);
             peer.first_heard = now;
             peer.knows_us = false;
             peer.challenges.clear();
@@ -468,6 +738,35 @@ impl Peers {
     /// Those that were only heard as well.
     pub fn all(&self) -> impl Iterator<Item = (NodeId, &Peer)> {
         self.known.iter().map(|(node, peer)| (*node, peer))
+    }
+
+    /// Whether one that has proven to be alive does not count this node as a peer, as far as is known.
+    pub fn any_unaware(&self) -> bool {
+        self.index.any_unaware()
+    }
+
+    /// Those that have proven to be alive, do not count this node as a peer, and may be challenged by now.
+    pub fn due_unaware(&self, now: Millis) -> Vec<NodeId> {
+        self.index.due_unaware(now)
+    }
+
+    /// The one to be challenged first of those that have yet to prove that they are alive and may be challenged by now.
+    /// Every other time this is the one that spoke last, even if it was challenged before: the answer may be lost.
+    pub fn due_unproven(&self, now: Millis, number: u64) -> Option<NodeId> {
+        let due = self
+            .index
+            .due_unproven(now)
+            .filter_map(|node| Some((self.known.get(&node)?.rank(), node)));
+        let order = |((unanswered, clock), node): &(Rank, NodeId)| match number % 2 {
+            0 => (*unanswered, *clock, *node),
+            _ => (0, *clock, *node),
+        };
+        due.min_by_key(order).map(|(_, node)| node)
+    }
+
+    /// When the next challenge may follow: of those that have proven to be alive, and of the others.
+    pub fn next_challenges(&self) -> (Option<Millis>, Option<Millis>) {
+        self.index.next_challenges()
     }
 
     /// Those that still have to be challenged, proven or not.

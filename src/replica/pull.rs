@@ -20,6 +20,10 @@ const MAX_LATE: usize = 16;
 /// While other answers arrive, a request is waited for so many times longer.
 const PATIENCE_IN_QUEUE: u64 = 4;
 
+/// Anybody can join those of whom NATS picks one, and not answer. A first replay of which no word has come for so long is
+/// asked for at a peer that is known, if there is one.
+const SWALLOWED_MS: Millis = 250;
+
 /// Requests in a row without an answer after which a pull from one certain peer is given up.
 const MAX_FAILURES: u32 = 4;
 
@@ -232,6 +236,8 @@ pub(super) struct Pull {
     pub began: Millis,
     /// A first replay that nobody has answered is asked for once more.
     pub again: bool,
+    /// Those that NATS has picked for a first replay did not answer: a peer that is known to be there is asked.
+    pub swallowed: bool,
     /// Some commands were refused for their stamps: not everything is here.
     pub refused: bool,
     /// Something of it was new.
@@ -266,6 +272,7 @@ impl Pull {
             seqs: None,
             began: now,
             again: false,
+            swallowed: false,
             refused: false,
             changed: false,
         }
@@ -493,6 +500,34 @@ impl Pull {
         }
     }
 
+    /// When the first request of a first replay counts as swallowed by those that NATS has picked, if somebody else can be
+    /// asked. Little was asked for so far, so it may be asked for twice.
+    pub fn swallowed_at(&self) -> Option<Millis> {
+        let waits = self.purpose == Purpose::FirstReplay && !self.answered && !self.swallowed;
+        let first = self
+            .lanes
+            .values()
+            .filter(|lane| !lane.late)
+            .map(|lane| lane.since)
+            .min();
+        first.filter(|_| waits).map(|since| since + SWALLOWED_MS)
+    }
+
+    /// They do not answer: everything is asked for again.
+    pub fn ask_others(&mut self) {
+        self.swallowed = true;
+        let lanes = self.lanes.values_mut().filter(|lane| !lane.late);
+        let asked: Vec<(Task, u64)> = lanes
+            .map(|lane| {
+                lane.late = true;
+                (lane.task.clone(), lane.first)
+            })
+            .collect();
+        for (task, first) in asked {
+            self.failed(task, Some(first));
+        }
+    }
+
     /// When a request counts as lost. One whose answer waits behind others is not asked for again.
     fn lost_at(&self, lane: &Lane, pace: &Pace) -> Millis {
         if let Some(gone_at) = lane.gone_at {
@@ -630,7 +665,9 @@ impl FollowUp {
         } else if here == 0 {
             self.fetch(span, true, (there as usize).saturating_mul(COMMAND_WEIGHT));
         } else if final_ || here.saturating_add(there) <= MAX_NAMED {
-            self.fetch(span, true, (here + there) as usize * 8 + SPAN_WEIGHT);
+            // `there` is what the peer says, and may be any number.
+            let named = here.saturating_add(there) as usize;
+            self.fetch(span, true, named.saturating_mul(8).saturating_add(SPAN_WEIGHT));
         } else {
             self.compare(span);
         }

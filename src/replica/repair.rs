@@ -5,13 +5,13 @@ use std::collections::{BTreeSet, HashSet};
 use super::machine::{Output, Phase, Replica, Target};
 use super::membership::Past;
 use super::outbound::spread_of;
-use super::pace::{Pace, MAX_BUDGET};
+use super::pace::Pace;
 use super::peers::Peer;
 use super::pull::{is_whole, FollowUp, Named, Progress, Pull, Purpose, Range, Sketched, Task};
-use super::serve::{digest_of, symbols_of, Answer, Held};
+use super::serve::{digest_of, symbols_of, Answered, Held, Job, Lacking};
 use super::sketch::{self, decode};
 use super::wire::{
-    self, Compare, Exchange, Fetch, Holding, Message, Offer, ReplayCommands, ReplayEnd, ReplayRequest, Sketch,
+    self, Compare, Exchange, Fetch, Holding, Message, Offer, ReplayCommands, ReplayEnd, ReplayRequest, Request, Sketch,
     SketchRequest, Splits, Survey, Unknown, Want, ENVELOPE_BYTES,
 };
 use super::Now;
@@ -52,59 +52,67 @@ impl Replica {
         std::iter::once(own).chain(peers).collect()
     }
 
-    fn answer(&self, node: NodeId, request: u64, budget: u64) -> Answer<'_> {
-        let seqs = self.stands_for();
-        let version = self.version_for(Target::Node(node));
-        let most = self.message_bytes();
-        Answer::new(&self.cache, (node, request), version, (most, budget), seqs)
-    }
-
-    pub(super) fn serve_replay(&mut self, now: Now, node: NodeId, request: &ReplayRequest) {
-        if self.phase != Phase::Synced || now.mono < self.serves_from {
-            return;
-        }
-        self.counters.replays_served += 1;
-        let messages = self.answer(node, request.request, request.budget).partitions(request);
-        self.publish_all(node, messages);
-    }
-
-    pub(super) fn serve_compare(&mut self, node: NodeId, compare: &Compare) {
-        let messages = self.answer(node, compare.request, compare.budget).compare(compare);
-        self.publish_all(node, messages);
-    }
-
-    pub(super) fn serve_fetch(&mut self, now: Now, node: NodeId, fetch: &Fetch) {
-        let (messages, lacking) = self.answer(node, fetch.request, fetch.budget).fetch(fetch);
-        self.publish_all(node, messages);
-        self.fetch_back(now, node, lacking);
-    }
-
-    pub(super) fn serve_survey(&mut self, now: Now, node: NodeId, survey: &Survey) {
-        if self.phase != Phase::Synced || now.mono < self.serves_from {
-            return;
-        }
-        self.counters.replays_served += 1;
-        let messages = self.answer(node, survey.request, survey.budget).survey(survey, now);
-        self.publish_all(node, messages);
-    }
-
-    pub(super) fn serve_symbols(&mut self, node: NodeId, request: &SketchRequest) {
-        let messages = self.answer(node, request.request, MAX_BUDGET as u64).symbols(request);
-        self.publish_all(node, messages);
-    }
-
-    pub(super) fn serve_exchange(&mut self, now: Now, node: NodeId, exchange: &Exchange) {
-        let (messages, lacking) = self.answer(node, exchange.request, exchange.budget).exchange(exchange);
-        self.publish_all(node, messages);
-        if let Some(lacking) = lacking.filter(|_| self.may_fetch_back(now, node)) {
-            self.add_reverse(now, node, vec![Task::Exchange(lacking)]);
+    /// Takes a request of a node, once. It is answered when the node has proven to be alive.
+    pub(super) fn take_request(&mut self, now: Now, node: NodeId, request: Request, length: u64) {
+        let number = request.number();
+        let proven = self
+            .peers
+            .change(node, |peer| peer.takes_request(number).then_some(peer.proven));
+        match proven.flatten() {
+            Some(true) => self.serve(now, node, request),
+            Some(false) => {
+                self.peers.change(node, |peer| peer.park(request, length as usize));
+            }
+            None => self.counters.repeated += 1,
         }
     }
 
-    fn publish_all(&mut self, node: NodeId, messages: Vec<Vec<u8>>) {
-        for message in messages {
-            self.publish(Target::Node(node), message);
+    pub(super) fn serve(&mut self, now: Now, node: NodeId, request: Request) {
+        match request {
+            Request::Frames(request) => self.serve_frames(now, node, &request),
+            request => self.jobs.add(node, request),
         }
+        self.next_job(now);
+    }
+
+    /// Has the next answer made, if none is being made.
+    fn next_job(&mut self, now: Now) {
+        while let Some((node, request)) = self.jobs.next() {
+            let replays = self.phase == Phase::Synced && now.mono >= self.serves_from;
+            let of_state = matches!(request, Request::Replay(_) | Request::Survey(_));
+            if self.peers.proven(node).is_none() || of_state && !replays {
+                continue;
+            }
+            self.counters.replays_served += u64::from(of_state);
+            let version = self.version_for(Target::Node(node));
+            let job = Job::new((node, request), version, self.message_bytes(), self.stands_for(), now);
+            self.jobs.begin();
+            self.outputs.push_back(Output::Answer(job));
+        }
+    }
+
+    /// An answer is made.
+    pub(super) fn answered(&mut self, now: Now, answered: Answered) {
+        self.jobs.end();
+        let Answered {
+            node,
+            messages,
+            lacking,
+        } = answered;
+        if self.peers.proven(node).is_some() {
+            for message in messages {
+                self.publish(Target::Node(node), message);
+            }
+            match lacking {
+                Lacking::Nothing => {}
+                Lacking::Spans(spans) => self.fetch_back(now, node, spans),
+                Lacking::Named(named) if self.may_fetch_back(now, node) => {
+                    self.add_reverse(now, node, vec![Task::Exchange(named)]);
+                }
+                Lacking::Named(_) => {}
+            }
+        }
+        self.next_job(now);
     }
 
     /// A peer that compares with this node has something that is missing here. One exchange so makes both equal.
@@ -176,7 +184,7 @@ impl Replica {
         for pull in [&mut self.pull, &mut self.reverse].into_iter().flatten() {
             if let Some((task, budget)) = pull.next_request(request, most, &self.pace, under_way, now.mono) {
                 self.next_id = request;
-                let doubtful = pull.again || pull.failures() > 0;
+                let doubtful = pull.again || pull.swallowed || pull.failures() > 0;
                 return Some((pull.purpose, doubtful, request, task, budget));
             }
         }
@@ -449,7 +457,17 @@ impl Replica {
         self.pull_progress(now, purpose, progress);
     }
 
+    /// When a first replay that nobody answers is asked for at a peer that is known.
+    pub(super) fn swallowed_at(&self) -> Option<Millis> {
+        let at = self.pull.as_ref().and_then(Pull::swallowed_at)?;
+        self.peers.iter().any(|(_, peer)| peer.synced()).then_some(at)
+    }
+
     pub(super) fn tick_pulls(&mut self, now: Now) {
+        if self.swallowed_at().is_some_and(|at| now.mono >= at) {
+            tracing::warn!("those who should answer the first replay do not: asking a peer that is known");
+            self.pull.as_mut().into_iter().for_each(Pull::ask_others);
+        }
         let pace = &self.pace;
         let progress = |pull: &mut Pull| (pull.purpose, pull.tick(pace, now.mono));
         let pulls = [&mut self.pull, &mut self.reverse];
@@ -514,7 +532,8 @@ impl Replica {
             if node == self.cache.node() {
                 continue;
             }
-            self.peers.named(node, now.mono);
+            let present = self.hybrid_now(now);
+            self.peers.named(node, present, self.taken_in(now));
             let closed = self.peers.change(node, |peer| {
                 let missed = peer.frames.has_gap();
                 peer.complete_to(seq, now.mono);

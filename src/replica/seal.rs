@@ -3,8 +3,10 @@
 //!
 //! Nodes of one seed use a keyed hash (BLAKE3, <https://github.com/BLAKE3-team/BLAKE3-specs>), which costs a fraction of
 //! a microsecond. Beats, and everything while a peer of another listed issuer is present, carry a signature (ed25519,
-//! RFC 8032). Keys and signatures are bound to the subjects of one cache, so that a message of one cache is worth
-//! nothing in another.
+//! RFC 8032) beside it. A signature costs a hundred times as much to check, and anybody can send one. So it is checked
+//! only if its issuer is accepted and another one's, and by the caller, who knows whether the message could count and
+//! how many were checked of late. Keys and signatures are bound to the subjects of one cache, so that a message of one
+//! cache is worth nothing in another.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,7 +25,7 @@ const ISSUER_BYTES: usize = 35;
 const SIGNATURE_BYTES: usize = 64;
 
 /// Bytes a seal adds to a message, at most.
-pub(super) const MAX_SEAL_BYTES: usize = ISSUER_BYTES + SIGNATURE_BYTES + 1;
+pub(super) const MAX_SEAL_BYTES: usize = TAG_BYTES + ISSUER_BYTES + SIGNATURE_BYTES + 1;
 
 const OPEN: u8 = 0;
 const TAGGED: u8 = 1;
@@ -83,9 +85,46 @@ pub enum Refusal {
     /// The proof does not fit the message: another seed, another cache, or a forgery.
     #[error("its proof does not fit")]
     Forged,
-    /// Properly signed by an issuer that is not accepted here.
+    /// It names an issuer that is not accepted here. Whether it holds the seed of that issuer was not looked at.
     #[error("its issuer {0} is not accepted here")]
     Foreign(String),
+}
+
+/// A message without its seal.
+#[derive(PartialEq, Eq, Debug)]
+pub enum Unsealed<'a> {
+    /// Accepted.
+    Accepted(Bytes, Proof),
+    /// Signed, as it says, by another issuer that is accepted here.
+    Signed(Bytes, Signature<'a>),
+}
+
+/// A signature that has yet to be checked.
+pub struct Signature<'a> {
+    keyring: &'a Keyring,
+    key: &'a KeyPair,
+    bytes: [u8; SIGNATURE_BYTES],
+}
+
+impl Signature<'_> {
+    /// Whether it is one of this message. Costs some ten microseconds.
+    pub fn fits(&self, message: &[u8]) -> bool {
+        self.key.verify(&self.keyring.digest(message), &self.bytes).is_ok()
+    }
+}
+
+impl PartialEq for Signature<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for Signature<'_> {}
+
+impl fmt::Debug for Signature<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Signature").finish_non_exhaustive()
+    }
 }
 
 impl Keyring {
@@ -155,28 +194,29 @@ impl Keyring {
         hasher.finalize().to_hex()[..16].to_owned()
     }
 
-    /// Appends the seal: a signature if `signed`, else the keyed hash.
+    /// Appends the seal: the keyed hash, and a signature if `signed`.
     pub fn seal(&self, mut message: Vec<u8>, signed: bool) -> Bytes {
         let Some(own) = &self.own else {
             message.push(OPEN);
             return message.into();
         };
-        if signed {
-            // A key pair made from a seed can sign; there is nothing else it could fail for.
-            let signature = own.pair.sign(&self.digest(&message)).unwrap_or_default();
-            message.extend_from_slice(&own.issuer_bytes);
-            message.extend_from_slice(&signature);
-            message.push(SIGNED);
-        } else {
-            let tag = blake3::keyed_hash(&own.tag_key, &message);
-            message.extend_from_slice(&tag.as_bytes()[..TAG_BYTES]);
-            message.push(TAGGED);
+        let tag = blake3::keyed_hash(&own.tag_key, &message);
+        // A key pair made from a seed can sign; there is nothing else it could fail for.
+        let signature = signed.then(|| own.pair.sign(&self.digest(&message)).unwrap_or_default());
+        message.extend_from_slice(&tag.as_bytes()[..TAG_BYTES]);
+        match signature {
+            Some(signature) => {
+                message.extend_from_slice(&own.issuer_bytes);
+                message.extend_from_slice(&signature);
+                message.push(SIGNED);
+            }
+            None => message.push(TAGGED),
         }
         message.into()
     }
 
-    /// Checks the seal and takes it off.
-    pub fn unseal(&self, sealed: &Bytes) -> Result<(Bytes, Proof), Refusal> {
+    /// Takes the seal off, and checks it unless it is a signature of another issuer.
+    pub fn unseal(&self, sealed: &Bytes) -> Result<Unsealed<'_>, Refusal> {
         let (mode, seal_bytes) = match sealed.last() {
             Some(&TAGGED) => (TAGGED, TAG_BYTES + 1),
             Some(&SIGNED) => (SIGNED, MAX_SEAL_BYTES),
@@ -186,42 +226,43 @@ impl Keyring {
         let length = sealed.len().checked_sub(seal_bytes).ok_or(Refusal::Forged)?;
         let (message, seal) = (sealed.slice(..length), &sealed[length..sealed.len() - 1]);
         let Some(own) = &self.own else {
-            return if mode == OPEN {
-                Ok((message, Proof::Nothing))
-            } else {
-                Err(Refusal::Sealed)
+            return match mode {
+                OPEN => Ok(Unsealed::Accepted(message, Proof::Nothing)),
+                _ => Err(Refusal::Sealed),
             };
         };
-        match mode {
-            OPEN => Err(Refusal::Unauthenticated),
-            TAGGED => {
-                // blake3::Hash compares in constant time, but only at full length; a tag is 16 bytes of it.
-                let tag = blake3::keyed_hash(&own.tag_key, &message);
-                if !constant_time_eq::constant_time_eq(&tag.as_bytes()[..TAG_BYTES], seal) {
-                    return Err(Refusal::Forged);
-                }
-                Ok((message, Proof::SameSeed))
-            }
-            _ => self.check_signature(own, message, seal),
+        if mode == OPEN {
+            return Err(Refusal::Unauthenticated);
         }
+        let (tag, signed) = seal.split_at(TAG_BYTES);
+        if mode == SIGNED && !signed.starts_with(&own.issuer_bytes) {
+            return self.signed_by_another(message, signed);
+        }
+        // Whoever has the seed can make both, so the tag alone decides. blake3::Hash compares in constant time, but only
+        // at full length; a tag is 16 bytes of it.
+        let own_tag = blake3::keyed_hash(&own.tag_key, &message);
+        if !constant_time_eq::constant_time_eq(&own_tag.as_bytes()[..TAG_BYTES], tag) {
+            return Err(Refusal::Forged);
+        }
+        Ok(Unsealed::Accepted(message, Proof::SameSeed))
     }
 
-    fn check_signature(&self, own: &Own, message: Bytes, seal: &[u8]) -> Result<(Bytes, Proof), Refusal> {
-        let (issuer, signature) = seal.split_at(ISSUER_BYTES);
+    fn signed_by_another(&self, message: Bytes, signed: &[u8]) -> Result<Unsealed<'_>, Refusal> {
+        let (issuer, signature) = signed.split_at(ISSUER_BYTES);
         let issuer = BASE32_NOPAD.encode(issuer);
-        let digest = self.digest(&message);
-        if let Some(key) = self.accepted.get(&issuer) {
-            key.verify(&digest, signature).map_err(|_| Refusal::Forged)?;
-            let proof = if issuer == own.issuer {
-                Proof::SameSeed
-            } else {
-                Proof::OtherIssuer
-            };
-            return Ok((message, proof));
-        }
-        let stranger = KeyPair::from_public_key(&issuer).map_err(|_| Refusal::Forged)?;
-        stranger.verify(&digest, signature).map_err(|_| Refusal::Forged)?;
-        Err(Refusal::Foreign(issuer))
+        let Some(key) = self.accepted.get(&issuer) else {
+            return Err(match KeyPair::from_public_key(&issuer) {
+                Ok(_) => Refusal::Foreign(issuer),
+                Err(_) => Refusal::Forged,
+            });
+        };
+        let bytes = signature.try_into().map_err(|_| Refusal::Forged)?;
+        let signature = Signature {
+            keyring: self,
+            key,
+            bytes,
+        };
+        Ok(Unsealed::Signed(message, signature))
     }
 
     /// What is signed.
@@ -249,6 +290,15 @@ mod tests {
         Keyring::new(&seed.seed().unwrap(), &issuers, root).unwrap()
     }
 
+    /// What a receiver makes of a message that may count.
+    fn open(ring: &Keyring, sealed: &Bytes) -> Result<(Bytes, Proof), Refusal> {
+        match ring.unseal(sealed)? {
+            Unsealed::Accepted(message, proof) => Ok((message, proof)),
+            Unsealed::Signed(message, signature) if signature.fits(&message) => Ok((message, Proof::OtherIssuer)),
+            Unsealed::Signed(..) => Err(Refusal::Forged),
+        }
+    }
+
     fn pair(byte: u8) -> KeyPair {
         KeyPair::new_from_raw(nkeys::KeyPairType::Cluster, [byte; 32]).unwrap()
     }
@@ -260,15 +310,15 @@ mod tests {
         for signed in [false, true] {
             let sealed = one.seal(b"message".to_vec(), signed);
             assert_eq!(
-                same.unseal(&sealed),
+                open(&same, &sealed),
                 Ok((Bytes::from_static(b"message"), Proof::SameSeed))
             );
-            assert!(other.unseal(&sealed).is_err());
+            assert!(open(&other, &sealed).is_err());
         }
-        let foreign = other.unseal(&one.seal(b"message".to_vec(), true));
+        let foreign = open(&other, &one.seal(b"message".to_vec(), true));
         assert_eq!(foreign, Err(Refusal::Foreign(pair(1).public_key())));
         assert_eq!(
-            other.unseal(&one.seal(b"message".to_vec(), false)),
+            open(&other, &one.seal(b"message".to_vec(), false)),
             Err(Refusal::Forged)
         );
     }
@@ -280,10 +330,10 @@ mod tests {
         assert_ne!(one.domain(), ring(&pair(1), &[], "root").domain());
         let sealed = one.seal(b"message".to_vec(), true);
         assert_eq!(
-            two.unseal(&sealed),
+            open(&two, &sealed),
             Ok((Bytes::from_static(b"message"), Proof::OtherIssuer))
         );
-        assert_eq!(two.unseal(&one.seal(b"message".to_vec(), false)), Err(Refusal::Forged));
+        assert_eq!(open(&two, &one.seal(b"message".to_vec(), false)), Err(Refusal::Forged));
     }
 
     #[test]
@@ -291,7 +341,7 @@ mod tests {
         let (here, there) = (ring(&pair(1), &[], "here"), ring(&pair(1), &[], "there"));
         for signed in [false, true] {
             assert_eq!(
-                there.unseal(&here.seal(b"message".to_vec(), signed)),
+                open(&there, &here.seal(b"message".to_vec(), signed)),
                 Err(Refusal::Forged)
             );
         }
@@ -329,29 +379,56 @@ mod tests {
 
     #[test]
     fn every_changed_byte_is_noticed() {
-        let ring = ring(&pair(1), &[], "root");
-        for signed in [false, true] {
-            let sealed = ring.seal(b"message".to_vec(), signed);
+        let (one, two) = (ring(&pair(1), &[&pair(2)], "root"), ring(&pair(2), &[&pair(1)], "root"));
+        let message = b"message".to_vec();
+        for (signed, reader) in [(false, &one), (true, &one), (true, &two)] {
+            let sealed = one.seal(message.clone(), signed);
             for place in 0..sealed.len() {
                 let mut bytes = sealed.to_vec();
                 bytes[place] ^= 1;
-                assert!(ring.unseal(&bytes.into()).is_err(), "byte {place}");
+                // Who has the seed looks at the tag, all others at the signature.
+                let tag = (message.len()..message.len() + TAG_BYTES).contains(&place);
+                let signature = (message.len() + TAG_BYTES + ISSUER_BYTES..sealed.len() - 1).contains(&place);
+                let unread = signed
+                    && if reader.issuer() == one.issuer() {
+                        signature
+                    } else {
+                        tag
+                    };
+                assert_eq!(
+                    open(reader, &bytes.into()).is_ok(),
+                    unread,
+                    "byte {place}, signed {signed}"
+                );
             }
             for length in 0..sealed.len() {
-                assert!(ring.unseal(&sealed.slice(..length)).is_err(), "cut to {length}");
+                assert!(open(reader, &sealed.slice(..length)).is_err(), "cut to {length}");
             }
         }
     }
 
     #[test]
+    fn what_a_stranger_signs_costs_no_signature() {
+        let here = ring(&pair(1), &[&pair(2)], "root");
+        // Neither an issuer that nobody lists, nor this one's own, which needs the tag.
+        let stranger = ring(&pair(3), &[], "root").seal(b"message".to_vec(), true);
+        assert_eq!(here.unseal(&stranger), Err(Refusal::Foreign(pair(3).public_key())));
+        let mut forged = here.seal(b"message".to_vec(), true).to_vec();
+        forged[7] ^= 1;
+        assert_eq!(here.unseal(&forged.into()), Err(Refusal::Forged));
+        let listed = ring(&pair(2), &[], "root").seal(b"message".to_vec(), true);
+        assert!(matches!(here.unseal(&listed), Ok(Unsealed::Signed(..))));
+    }
+
+    #[test]
     fn with_and_without_authentication_do_not_mix() {
-        let (open, closed) = (Keyring::open(), ring(&pair(1), &[], "root"));
+        let (off, on) = (Keyring::open(), ring(&pair(1), &[], "root"));
         let message = b"message".to_vec();
         assert_eq!(
-            open.unseal(&open.seal(message.clone(), true)),
+            open(&off, &off.seal(message.clone(), true)),
             Ok((Bytes::from_static(b"message"), Proof::Nothing))
         );
-        assert_eq!(open.unseal(&closed.seal(message.clone(), false)), Err(Refusal::Sealed));
-        assert_eq!(closed.unseal(&open.seal(message, false)), Err(Refusal::Unauthenticated));
+        assert_eq!(open(&off, &on.seal(message.clone(), false)), Err(Refusal::Sealed));
+        assert_eq!(open(&on, &off.seal(message, false)), Err(Refusal::Unauthenticated));
     }
 }

@@ -1,13 +1,13 @@
 //! The answering side of replays and comparisons. Keeps no state: a request says what it wants, the answer says how far
 //! it got.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
 use super::pull::Named;
 use super::sketch::{self, Sketch};
 use super::wire::{
-    self, Chunk, Chunker, Compare, Exchange, Fetch, Message, Offer, Part, ReplayEnd, ReplayRequest, SketchRequest,
-    SpanDigest, Split, Splits, Survey, Symbol, Unknown, Want,
+    self, Chunk, Chunker, Compare, Exchange, Fetch, Message, Offer, Part, ReplayEnd, ReplayRequest, Request,
+    SketchRequest, SpanDigest, Split, Splits, Survey, Symbol, Unknown, Want,
 };
 use super::Now;
 use crate::cache::{Cache, Component, Digest, NodeId, Partition, Position, Span, PARTITIONS};
@@ -32,6 +32,144 @@ const MAX_SKETCHED_KEYS: u64 = 1 << 20;
 
 /// What a part of a split takes in a message, at most.
 const SPAN_BYTES: usize = 40;
+
+/// Requests that wait to be answered, of one peer and in all. What is beyond is asked for again.
+const MAX_WAITING: usize = 32;
+const MAX_ALL_WAITING: usize = 1_024;
+
+/// What peers have asked for and is not answered yet. One after the other is answered, of the peers in turn.
+#[derive(Default)]
+pub(super) struct Jobs {
+    waiting: BTreeMap<NodeId, VecDeque<Request>>,
+    /// Those that wait, in the order in which they are answered.
+    turns: VecDeque<NodeId>,
+    count: usize,
+    /// An answer is being made.
+    busy: bool,
+}
+
+impl Jobs {
+    pub fn add(&mut self, node: NodeId, request: Request) {
+        let of_node = self.waiting.get(&node).map_or(0, VecDeque::len);
+        if of_node >= MAX_WAITING || self.count >= MAX_ALL_WAITING {
+            return;
+        }
+        if of_node == 0 {
+            self.turns.push_back(node);
+        }
+        self.count += 1;
+        self.waiting.entry(node).or_default().push_back(request);
+    }
+
+    /// The next one, if none is being answered.
+    pub fn next(&mut self) -> Option<(NodeId, Request)> {
+        if self.busy {
+            return None;
+        }
+        let node = self.turns.pop_front()?;
+        let requests = self.waiting.get_mut(&node)?;
+        let request = requests.pop_front()?;
+        self.count -= 1;
+        match requests.is_empty() {
+            true => {
+                self.waiting.remove(&node);
+            }
+            false => self.turns.push_back(node),
+        }
+        Some((node, request))
+    }
+
+    pub fn begin(&mut self) {
+        self.busy = true;
+    }
+
+    pub fn end(&mut self) {
+        self.busy = false;
+    }
+
+    pub fn clear(&mut self) {
+        self.waiting.clear();
+        self.turns.clear();
+        self.count = 0;
+    }
+}
+
+/// An answer to be made.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Job {
+    node: NodeId,
+    request: Request,
+    version: u8,
+    max_bytes: usize,
+    seqs: Vec<(NodeId, u64)>,
+    now: Now,
+}
+
+/// What a peer has that this node lacks, as its request shows.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub(super) enum Lacking {
+    #[default]
+    Nothing,
+    Spans(Vec<Span>),
+    Named(Named),
+}
+
+/// An answer that was made.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Answered {
+    pub(super) node: NodeId,
+    /// Without seals.
+    pub(super) messages: Vec<Vec<u8>>,
+    pub(super) lacking: Lacking,
+}
+
+impl Job {
+    /// An answer of what the cache holds from now on, which has the effect of the frames in `seqs`.
+    pub(super) fn new(
+        (node, request): (NodeId, Request),
+        version: u8,
+        max_bytes: usize,
+        seqs: Vec<(NodeId, u64)>,
+        now: Now,
+    ) -> Self {
+        Job {
+            node,
+            request,
+            version,
+            max_bytes,
+            seqs,
+            now,
+        }
+    }
+
+    /// Makes the answer out of what the cache of this node holds.
+    pub fn run(self, cache: &Cache) -> Answered {
+        let to = (self.node, self.request.number());
+        let sizes = (self.max_bytes, self.request.budget().unwrap_or(BUDGET_BYTES as u64));
+        let answer = Answer::new(cache, to, self.version, sizes, self.seqs);
+        let (messages, lacking) = match &self.request {
+            Request::Replay(request) => (answer.partitions(request), Lacking::Nothing),
+            Request::Survey(survey) => (answer.survey(survey, self.now), Lacking::Nothing),
+            Request::Symbols(request) => (answer.symbols(request), Lacking::Nothing),
+            Request::Compare(compare) => (answer.compare(compare), Lacking::Nothing),
+            Request::Fetch(fetch) => {
+                let (messages, spans) = answer.fetch(fetch);
+                (messages, Lacking::Spans(spans))
+            }
+            Request::Exchange(exchange) => {
+                let (messages, named) = answer.exchange(exchange);
+                (messages, named.map_or(Lacking::Nothing, Lacking::Named))
+            }
+            // Frames are not in the cache.
+            Request::Frames(_) => (Vec::new(), Lacking::Nothing),
+        };
+        Answered {
+            node: self.node,
+            messages,
+            lacking,
+        }
+    }
+}
 
 /// The messages of one answer, in order, without seals.
 pub(super) struct Answer<'a> {

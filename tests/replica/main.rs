@@ -2,6 +2,7 @@
 
 mod absence;
 mod acks;
+mod flood;
 mod net;
 mod repair;
 mod slow;

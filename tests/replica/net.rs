@@ -248,6 +248,10 @@ impl Net {
             match output {
                 Output::AnswerReplays => self.nodes[node].answers = true,
                 Output::LeaveReplays => self.nodes[node].answers = false,
+                Output::Answer(job) => {
+                    let (answered, now) = (job.run(&self.nodes[node].cache), self.clock());
+                    self.nodes[node].replica.handle(now, Input::Answered(answered));
+                }
                 Output::Acked { id, result } => {
                     self.nodes[node].acked.insert(id, result);
                 }

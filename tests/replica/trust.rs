@@ -254,13 +254,21 @@ fn who_does_not_prove_to_be_alive_is_soon_forgotten() {
     net.run(BEAT);
     let ghost = net.nodes[1].cache.node();
     let recorded: Vec<Sent> = net.sent.iter().filter(|sent| sent.from == 1).cloned().collect();
+    // One that has met it knows that its recordings are old; one that joins now does not.
+    let fresh = net.join(keyring(1, &[]));
+    net.settle();
     let challenges = |net: &Net, from: usize| {
         let challenge = |sent: &&Sent| sent.kind() == HELLO && sent.to == Target::Node(ghost);
         net.sent[from..].iter().filter(challenge).count()
     };
     let from = net.sent.len();
-    for sent in recorded {
-        net.input(0, Input::Message(sent.payload));
+    for sent in &recorded {
+        net.input(0, Input::Message(sent.payload.clone()));
+    }
+    net.run(9 * BEAT);
+    assert_eq!(challenges(&net, from), 0, "of a node that was met and went");
+    for sent in &recorded {
+        net.input(fresh, Input::Message(sent.payload.clone()));
     }
     net.run(9 * BEAT);
     let asked = challenges(&net, from);
@@ -268,6 +276,12 @@ fn who_does_not_prove_to_be_alive_is_soon_forgotten() {
     let from = net.sent.len();
     net.run(60 * BEAT);
     assert_eq!(challenges(&net, from), 0, "of a node that is known no more");
+    // What is heard of it once more is no news.
+    for sent in &recorded {
+        net.input(fresh, Input::Message(sent.payload.clone()));
+    }
+    net.run(9 * BEAT);
+    assert_eq!(challenges(&net, from), 0, "of a node that has not answered");
 }
 
 #[test]

@@ -69,6 +69,7 @@ impl World {
     /// Performs what a replica asks for.
     pub(crate) fn perform(&mut self, node: usize) {
         let mut queued = 0;
+        let mut asked = None;
         while let Some(output) = self.nodes[node].replica.poll_output() {
             match output {
                 Output::AnswerReplays => self.nodes[node].answers = true,
@@ -81,6 +82,7 @@ impl World {
                         self.confirms(node, id);
                     }
                 }
+                Output::Answer(job) => asked = Some(job),
                 Output::Publish { to, payload } => {
                     let (length, most) = (payload.len(), self.nodes[node].max_payload);
                     assert!(self.nodes[node].told, "node {node} sends while it is not connected");
@@ -98,6 +100,10 @@ impl World {
             "node {node} queued {queued} bytes in one call"
         );
         self.outcome.queued_bytes = self.outcome.queued_bytes.max(queued);
+        if let Some(job) = asked {
+            let answered = job.run(&self.nodes[node].cache);
+            self.input(node, Input::Answered(answered));
+        }
     }
 
     fn publish(&mut self, from: usize, to: Target, payload: Bytes) {

@@ -583,8 +583,9 @@ impl<'a> Decoder<'a> {
     }
 
     fn frames_request(&mut self) -> Result<FramesRequest, WireError> {
-        self.array(1, "frames request")?;
+        self.array(2, "frames request")?;
         Ok(FramesRequest {
+            request: self.uint("request")?,
             missing: self.pairs("missing frames")?,
         })
     }

@@ -372,7 +372,8 @@ impl Message {
                 encoder
             }
             Message::FramesRequest(request) => {
-                let mut encoder = start(11, 1);
+                let mut encoder = start(11, 2);
+                encoder.uint(request.request);
                 encoder.array(2 * request.missing.len() as u32);
                 let runs = request.missing.iter();
                 runs.for_each(|(first, last)| encoder.uints(&[*first, *last]));

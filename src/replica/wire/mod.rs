@@ -8,6 +8,7 @@ mod decode;
 mod encode;
 
 pub use super::sketch::{Symbol, MAX_SYMBOLS};
+pub(in crate::replica) use decode::MAX_FOREIGN;
 pub(in crate::replica) use encode::{Chunk, Chunker};
 
 use bytes::Bytes;
@@ -55,7 +56,15 @@ pub struct Header {
     pub node: NodeId,
 }
 
+/// Versions go no further than this for as long as the header stays what it is: text begins with a larger byte.
+const MAX_VERSION: u8 = 31;
+
 impl Header {
+    /// Whether the message can be one of this protocol, in whatever version.
+    pub fn is_plausible(self) -> bool {
+        (1..=MAX_VERSION).contains(&self.version)
+    }
+
     /// The header of a message of any version; `None` if it is too short to have one.
     pub fn of(message: &[u8]) -> Option<Self> {
         let (head, _) = message.split_first_chunk::<HEADER_BYTES>()?;
@@ -297,6 +306,8 @@ pub fn partition_of(place: u64) -> Partition {
 /// Asks the author for frames. The answer are the frames themselves, or [`FramesGone`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FramesRequest {
+    /// Number of the request, unique at the asking node.
+    pub request: u64,
     /// First and last number of each run of missing frames.
     pub missing: Vec<(u64, u64)>,
 }
@@ -449,6 +460,45 @@ pub enum Message<B = Blob> {
     SketchRequest(SketchRequest),
     /// kind 19, subject `node.{id}`
     Exchange(Exchange),
+}
+
+/// Any message that wants an answer which is work.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(in crate::replica) enum Request {
+    Replay(ReplayRequest),
+    Compare(Compare),
+    Fetch(Fetch),
+    Survey(Survey),
+    Symbols(SketchRequest),
+    Exchange(Exchange),
+    Frames(FramesRequest),
+}
+
+impl Request {
+    /// Its number, which its sender never used before.
+    pub fn number(&self) -> u64 {
+        match self {
+            Request::Replay(request) => request.request,
+            Request::Compare(request) => request.request,
+            Request::Fetch(request) => request.request,
+            Request::Survey(request) => request.request,
+            Request::Symbols(request) => request.request,
+            Request::Exchange(request) => request.request,
+            Request::Frames(request) => request.request,
+        }
+    }
+
+    /// About how many bytes the answer may have, if it says so.
+    pub fn budget(&self) -> Option<u64> {
+        match self {
+            Request::Replay(request) => Some(request.budget),
+            Request::Compare(request) => Some(request.budget),
+            Request::Fetch(request) => Some(request.budget),
+            Request::Survey(request) => Some(request.budget),
+            Request::Exchange(request) => Some(request.budget),
+            Request::Symbols(_) | Request::Frames(_) => None,
+        }
+    }
 }
 
 impl Split {
