@@ -6,11 +6,11 @@
 
 use crate::cache::Millis;
 
-/// Bytes under way before anything was measured: half a second of 1 Mbit/s.
-const FIRST_WINDOW: usize = 64 << 10;
+/// Bytes under way before anything was measured: a second of 1 Mbit/s.
+const FIRST_WINDOW: usize = 128 << 10;
 
 /// Least bytes under way.
-const MIN_WINDOW: usize = 16 << 10;
+const MIN_WINDOW: usize = 32 << 10;
 
 /// Most bytes under way.
 const MAX_WINDOW: usize = 4 << 20;
@@ -94,15 +94,15 @@ impl Pace {
         self.delivered += bytes as u64;
     }
 
-    /// An answer of so many bytes is complete.
-    pub fn answered(&mut self, asked: Asked, bytes: usize, now: Millis) {
+    /// An answer of so many bytes is complete, of which so many were expected.
+    pub fn answered(&mut self, asked: Asked, (bytes, expected): (usize, usize), now: Millis) {
         let took = now - asked.at;
         self.took = took.max(self.took - self.took / 8);
         let wanted = self.way.unwrap_or(took) + QUEUE_MS;
         if took <= wanted {
             self.window = (self.window + bytes).min(MAX_WINDOW);
-        } else {
-            // What has arrived since it was asked for is what the way carries in this time.
+        } else if 2 * bytes >= expected {
+            // One that is much shorter says nothing of the rate. What has arrived since it was asked for is what the way carries in this time.
             let carried = (self.delivered - asked.delivered) * wanted / took;
             self.window = self.window.min(carried as usize).max(MIN_WINDOW);
         }
@@ -148,7 +148,7 @@ mod tests {
             bytes += budget as u64;
             pace.begun(asked, now);
             pace.arrived(budget);
-            pace.answered(asked, budget, now);
+            pace.answered(asked, (budget, budget), now);
         }
         (most, bytes / now)
     }

@@ -419,6 +419,7 @@ impl Pull {
             first,
             asked,
             bytes,
+            expected,
             late,
             ..
         }) = self.lanes.remove(&request)
@@ -426,7 +427,7 @@ impl Pull {
             return Progress::Running;
         };
         if !late {
-            pace.answered(asked, bytes, now);
+            pace.answered(asked, (bytes, expected), now);
         }
         // Those that ask for the same are not needed any more.
         self.lanes.retain(|_, lane| lane.first != first);
@@ -625,7 +626,8 @@ pub(super) struct FollowUp {
     tasks: Vec<Task>,
 }
 
-/// Spans of one request together ask and answer about this many bytes at most.
+/// Spans of one request together ask and answer about this many bytes at least and at most.
+const MIN_TASK_WEIGHT: usize = 32 << 10;
 const TASK_WEIGHT: usize = 128 << 10;
 
 /// What one span costs in a request or answer, about.
@@ -638,10 +640,10 @@ const COMMAND_WEIGHT: usize = 96;
 const MAX_NAMED: u64 = 192;
 
 impl FollowUp {
-    /// Tasks of about `budget` bytes each, unless that is much.
+    /// Tasks of about `budget` bytes each, unless that is little or much.
     pub fn of(budget: usize) -> Self {
         FollowUp {
-            most: budget.min(TASK_WEIGHT),
+            most: budget.clamp(MIN_TASK_WEIGHT, TASK_WEIGHT),
             compare: Vec::new(),
             fetch: Vec::new(),
             weight: 0,

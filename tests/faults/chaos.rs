@@ -199,6 +199,13 @@ async fn carry_out(lab: &Lab, fault: &Fault, mut stop: watch::Receiver<bool>, st
             lasts().await;
             lab.heal(*slot).await
         }
+        Fault::SlowLink {
+            slot, bytes_per_second, ..
+        } => {
+            lab.limit(*slot, *bytes_per_second);
+            lasts().await;
+            lab.heal(*slot).await
+        }
         Fault::Stall {
             slot,
             directions,

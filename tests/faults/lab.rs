@@ -225,6 +225,15 @@ impl Lab {
         }
     }
 
+    /// From now on its links carry so many bytes per second, each way.
+    pub fn limit(&self, slot: usize, bytes_per_second: u64) {
+        for proxy in &self.slots[slot].path {
+            for direction in Direction::BOTH {
+                proxy.limit(direction, bytes_per_second);
+            }
+        }
+    }
+
     pub fn stall(&self, slot: usize, directions: &[Direction]) {
         for proxy in &self.slots[slot].path {
             proxy.stall(directions.iter().copied());

@@ -32,6 +32,12 @@ pub enum Fault {
         delay: [Duration; 2],
         lasts: Duration,
     },
+    /// The link of a provider carries little, from the server and to it.
+    SlowLink {
+        slot: usize,
+        bytes_per_second: u64,
+        lasts: Duration,
+    },
     /// Connections of a provider stay open and carry nothing; in the end they are closed, or go on.
     Stall {
         slot: usize,
@@ -55,6 +61,7 @@ impl Fault {
             Self::Cut { .. } => "cut",
             Self::DropConnections { .. } => "connections dropped",
             Self::Delay { .. } => "delay",
+            Self::SlowLink { .. } => "slow link",
             Self::Stall { .. } => "stall",
             Self::KillServer { .. } => "nats-server killed",
             Self::PauseServer { .. } => "nats-server paused",
@@ -69,6 +76,7 @@ impl Fault {
             | Self::PauseProvider { lasts, .. }
             | Self::Cut { lasts, .. }
             | Self::Delay { lasts, .. }
+            | Self::SlowLink { lasts, .. }
             | Self::Stall { lasts, .. }
             | Self::KillServer { lasts, .. }
             | Self::PauseServer { lasts, .. }
@@ -86,6 +94,9 @@ impl fmt::Display for Fault {
             | Self::Cut { slot, .. }
             | Self::DropConnections { slot } => write!(f, " (provider {slot})")?,
             Self::Delay { slot, delay, .. } => write!(f, " (provider {slot}, {delay:?} to and from the server)")?,
+            Self::SlowLink {
+                slot, bytes_per_second, ..
+            } => write!(f, " (provider {slot}, {bytes_per_second} B/s)")?,
             Self::Stall {
                 slot,
                 directions,
@@ -198,7 +209,7 @@ impl Planner {
     fn fault(&mut self) -> Fault {
         let slot = self.rng.random_range(0..self.providers);
         let server = self.rng.random_range(0..self.servers);
-        match self.rng.random_range(0..20) {
+        match self.rng.random_range(0..22) {
             0..2 => Fault::KillProvider {
                 slot: self.rng.random_range(1..self.providers),
                 lasts: self.seconds(0.0, 3.0),
@@ -244,6 +255,11 @@ impl Planner {
                 server,
                 lasts: self.seconds(0.0, 5.0),
             },
+            19..21 => Fault::SlowLink {
+                slot,
+                bytes_per_second: self.rng.random_range(30_000..500_000),
+                lasts: self.seconds(3.0, 12.0),
+            },
             _ => Fault::PauseServer {
                 server,
                 lasts: self.seconds(1.0, 8.0),
@@ -258,6 +274,7 @@ impl Planner {
             Fault::Cut { slot, .. }
             | Fault::DropConnections { slot }
             | Fault::Delay { slot, .. }
+            | Fault::SlowLink { slot, .. }
             | Fault::Stall { slot, .. } => Thing::Path(*slot),
             Fault::KillServer { .. } | Fault::PauseServer { .. } | Fault::TinyPending { .. } => Thing::Servers,
         };
@@ -292,5 +309,5 @@ fn the_same_seed_is_the_same_plan() {
         .iter()
         .map(|step| step.fault.kind())
         .collect();
-    assert_eq!(kinds.len(), 9, "{kinds:?}");
+    assert_eq!(kinds.len(), 10, "{kinds:?}");
 }

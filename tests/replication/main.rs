@@ -13,4 +13,5 @@ mod flood;
 mod isolation;
 mod joining;
 mod live;
+mod slow;
 mod trust;

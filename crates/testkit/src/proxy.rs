@@ -1,10 +1,10 @@
-//! A TCP proxy that misbehaves on request: it cuts, drops, delays and swallows.
+//! A TCP proxy that misbehaves on request: it cuts, drops, delays, swallows and is slow.
 
 use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -19,8 +19,14 @@ use crate::nats_server::NatsServer;
 use crate::wait::eventually;
 
 const PIECE: usize = 16 << 10;
+/// The same on a slow line, so that connections share it evenly.
+const SMALL_PIECE: usize = 2 << 10;
 /// Pieces of one direction of a connection that are on their way: with a delay, this is what the line holds.
-const PIECES_UNDER_WAY: usize = 64;
+const PIECES_UNDER_WAY: usize = 1_024;
+/// Bytes that wait in front of a slow line.
+const LINE_BUFFER: u64 = 128 << 10;
+/// What the system keeps in front of it: without a bound, some megabytes.
+const SOCKET_BUFFER: u32 = 64 << 10;
 const BACKLOG: u32 = 256;
 /// Between two lives of the listener another process may hold its port for a moment.
 const REBIND_LIMIT: Duration = Duration::from_secs(10);
@@ -70,6 +76,35 @@ pub struct FaultyProxy {
 struct Line {
     delay: [Duration; 2],
     stalled: [bool; 2],
+    /// Bytes per second of all connections together; 0: any number.
+    rate: [u64; 2],
+}
+
+/// Until when a slow line is busy, by direction.
+type Busy = Arc<Mutex<[Option<Instant>; 2]>>;
+
+impl Line {
+    /// When the last of so many bytes has been carried.
+    fn carry(&self, direction: Direction, bytes: usize, busy: &Busy) -> Instant {
+        let now = Instant::now();
+        let rate = self.rate[direction as usize];
+        if rate == 0 {
+            return now;
+        }
+        let mut busy = busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let from = busy[direction as usize].map_or(now, |until| until.max(now));
+        let until = from + Duration::from_secs_f64(bytes as f64 / rate as f64);
+        busy[direction as usize] = Some(until);
+        until
+    }
+
+    /// How long a slow line takes for what may wait in front of it.
+    fn buffered(&self, direction: Direction) -> Duration {
+        match self.rate[direction as usize] {
+            0 => Duration::MAX,
+            rate => Duration::from_secs_f64(LINE_BUFFER as f64 / rate as f64),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -113,6 +148,7 @@ impl FaultyProxy {
             gate: Gate::Open(listener),
             connections: JoinSet::new(),
             line: line.subscribe(),
+            busy: Busy::default(),
             counters: counters.clone(),
         };
         Ok(Self {
@@ -148,6 +184,13 @@ impl FaultyProxy {
         self.line.send_modify(|line| line.delay[direction as usize] = delay);
     }
 
+    /// From now on the line carries so many bytes per second in this direction, of all connections together, one after
+    /// the other; 128 KiB may wait in front of it. Zero is no limit.
+    pub fn limit(&self, direction: Direction, bytes_per_second: u64) {
+        self.line
+            .send_modify(|line| line.rate[direction as usize] = bytes_per_second);
+    }
+
     /// A half-open network: connections are accepted and stay open, but no byte of these directions arrives until
     /// [`Self::heal`]. The end of a connection does not get through either.
     pub fn stall(&self, directions: impl IntoIterator<Item = Direction>) {
@@ -159,7 +202,7 @@ impl FaultyProxy {
         });
     }
 
-    /// Ends cut, stall and delay. What waits in stalled connections goes on its way.
+    /// Ends cut, stall, delay and limit. What waits in stalled connections goes on its way.
     pub async fn heal(&self) -> Result<()> {
         self.order(What::Open).await.context("healing")?;
         self.line.send_replace(Line::default());
@@ -214,6 +257,7 @@ struct Acceptor {
     gate: Gate,
     connections: JoinSet<()>,
     line: watch::Receiver<Line>,
+    busy: Busy,
     counters: Arc<Counters>,
 }
 
@@ -266,10 +310,10 @@ impl Acceptor {
     fn carry(&mut self, client: TcpStream) {
         self.counters.accepted.fetch_add(1, Ordering::Relaxed);
         let open = OpenConnection::count(&self.counters);
-        let (upstream, line) = (self.upstream, self.line.clone());
+        let (upstream, line, busy) = (self.upstream, self.line.clone(), self.busy.clone());
         self.connections.spawn(async move {
             // The ways a connection ends are no news: the server dies, the client dies, the network breaks.
-            let _ = connection(client, upstream, line, &open.0).await;
+            let _ = connection(client, upstream, line, busy, &open.0).await;
         });
     }
 }
@@ -294,6 +338,9 @@ fn bind(port: u16) -> Result<TcpSocket> {
     let socket = TcpSocket::new_v4().context("a socket for the proxy")?;
     socket.set_reuseaddr(true).context("a socket for the proxy")?;
     socket
+        .set_recv_buffer_size(SOCKET_BUFFER)
+        .context("a socket for the proxy")?;
+    socket
         .bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
         .with_context(|| format!("binding the proxy to port {port}"))?;
     Ok(socket)
@@ -313,9 +360,12 @@ async fn connection(
     client: TcpStream,
     upstream: SocketAddr,
     line: watch::Receiver<Line>,
+    busy: Busy,
     counters: &Counters,
 ) -> io::Result<()> {
-    let server = match TcpStream::connect(upstream).await {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_recv_buffer_size(SOCKET_BUFFER)?;
+    let server = match socket.connect(upstream).await {
         Ok(server) => server,
         Err(error) => {
             counters.unreachable.fetch_add(1, Ordering::Relaxed);
@@ -330,8 +380,14 @@ async fn connection(
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     tokio::try_join!(
-        pump(from_client, to_server, Direction::ToServer, line.clone(), counters),
-        pump(from_server, to_client, Direction::ToClient, line, counters),
+        pump(
+            from_client,
+            to_server,
+            Direction::ToServer,
+            (line.clone(), busy.clone()),
+            counters
+        ),
+        pump(from_server, to_client, Direction::ToClient, (line, busy), counters),
     )?;
     Ok(())
 }
@@ -342,13 +398,13 @@ fn pump<'a>(
     source: OwnedReadHalf,
     sink: OwnedWriteHalf,
     direction: Direction,
-    line: watch::Receiver<Line>,
+    (line, busy): (watch::Receiver<Line>, Busy),
     counters: &'a Counters,
 ) -> impl Future<Output = io::Result<()>> + 'a {
     let (sender, receiver) = mpsc::channel(PIECES_UNDER_WAY);
     async move {
         tokio::try_join!(
-            take_in(source, direction, line.clone(), sender),
+            take_in(source, direction, line.clone(), busy, sender),
             put_out(receiver, sink, direction, line, counters),
         )?;
         Ok(())
@@ -361,19 +417,30 @@ async fn take_in(
     mut source: OwnedReadHalf,
     direction: Direction,
     mut line: watch::Receiver<Line>,
+    busy: Busy,
     pieces: mpsc::Sender<Piece>,
 ) -> io::Result<()> {
     let mut buffer = vec![0; PIECE];
     loop {
         flowing(&mut line, direction).await;
-        let length = source.read(&mut buffer).await?;
+        let most = match line.borrow().rate[direction as usize] {
+            0 => PIECE,
+            _ => SMALL_PIECE,
+        };
+        let length = source.read(&mut buffer[..most]).await?;
         // What arrives while the line stalls waits in the queue, and so does the end.
         if length == 0 {
             return Ok(());
         }
-        let due = Instant::now() + line.borrow().delay[direction as usize];
+        let now = *line.borrow();
+        let carried = now.carry(direction, length, &busy);
+        let due = carried + now.delay[direction as usize];
         if pieces.send((due, buffer[..length].to_vec())).await.is_err() {
             return Ok(());
+        }
+        // What does not fit in front of the line stays where it comes from.
+        if let Some(room) = carried.checked_sub(now.buffered(direction)) {
+            tokio::time::sleep_until(room).await;
         }
     }
 }
@@ -570,6 +637,35 @@ mod tests {
         proxy.heal().await.unwrap();
         stream.write_all(b"at once").await.unwrap();
         expect(&mut stream, b"at once").await;
+    }
+
+    #[tokio::test]
+    async fn a_limit_holds_for_all_connections_together_and_what_waits_is_bounded() {
+        const RATE: u64 = 400_000;
+        let echo = Echo::start().await;
+        let proxy = FaultyProxy::start(echo.address).await.unwrap();
+        let mut streams = [connect(&proxy).await, connect(&proxy).await];
+        proxy.limit(Direction::ToClient, RATE);
+        let started = Instant::now();
+        let bytes = vec![7; 100_000];
+        let copies = streams.iter_mut().map(|stream| async {
+            let (mut reader, mut writer) = stream.split();
+            let mut back = vec![0; bytes.len()];
+            let (sent, read) = tokio::join!(writer.write_all(&bytes), reader.read_exact(&mut back));
+            sent.unwrap();
+            read.unwrap();
+        });
+        futures::future::join_all(copies).await;
+        let took = started.elapsed();
+        assert!(took >= Duration::from_millis(490), "too fast: {took:?}");
+        assert!(took < LIMIT, "{took:?}");
+        // More than the buffers hold: what is in front of the line stays there when the limit goes.
+        let mut stream = connect(&proxy).await;
+        proxy.limit(Direction::ToClient, 1);
+        proxy.limit(Direction::ToServer, 1);
+        let large = vec![7; 32 << 20];
+        let written = tokio::time::timeout(SILENCE, stream.write_all(&large)).await;
+        assert!(written.is_err(), "32 MiB fit in front of a slow line");
     }
 
     #[tokio::test]

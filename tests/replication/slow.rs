@@ -1,0 +1,175 @@
+//! Slow links: real processes behind a proxy that carries little.
+
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use futures::stream::TryStreamExt;
+use serde_json::json;
+use testkit::{eventually, Direction, FaultyProxy, NatsServer, ProviderOptions, SyncState};
+
+use crate::cluster::{Cluster, Kv, Node, LIMIT};
+
+const VALUE_BYTES: usize = 1_000;
+
+/// Writes keys `from..to` with values of a kilobyte.
+async fn write(kv: &Kv, from: usize, to: usize) {
+    let value = "v".repeat(VALUE_BYTES);
+    futures::stream::iter((from..to).map(Ok::<_, wasmbus_rpc::error::RpcError>))
+        .try_for_each_concurrent(64, |number| {
+            let value = &value;
+            async move { kv.set(&format!("key{number:06}"), value).await }
+        })
+        .await
+        .expect("the keys are written");
+}
+
+/// A link of so many bytes per second and milliseconds each way.
+async fn link(server: &NatsServer, rate: u64, delay_ms: u64) -> FaultyProxy {
+    let proxy = FaultyProxy::before(server).await.expect("a proxy");
+    for direction in Direction::BOTH {
+        proxy.limit(direction, rate);
+        proxy.delay(direction, Duration::from_millis(delay_ms));
+    }
+    proxy
+}
+
+fn behind(cluster: &Cluster, proxy: &FaultyProxy) -> ProviderOptions {
+    let settings = json!({ "NATS_URL": proxy.url(), "SYNC_TIMEOUT_SECS": 60 });
+    cluster.options().config(settings).link(&cluster.actor)
+}
+
+/// A cluster of two nodes with so many keys of a kilobyte, and the bytes that a replay of them takes.
+async fn filled(server: &NatsServer, keys: usize) -> (Cluster, u64) {
+    let mut cluster = Cluster::start(server, 1).await;
+    write(cluster.kv(0), 0, keys).await;
+    cluster.join(1).await;
+    let status = cluster.converge().await;
+    assert_eq!(status.keys, keys as u64);
+    let bytes = cluster.nodes[1].provider.status().await.unwrap().pairs["replay_bytes"].parse();
+    (cluster, bytes.unwrap())
+}
+
+/// Milliseconds from the connection until the node was synced, as it says itself.
+fn took_ms(node: &Node) -> u64 {
+    let lines = node.provider.log().matching("synced keys=");
+    let took = lines[0]
+        .split("took_ms=")
+        .nth(1)
+        .and_then(|rest| rest.split_whitespace().next());
+    took.and_then(|took| took.parse().ok())
+        .expect("a number of milliseconds")
+}
+
+fn expect_no_silence(cluster: &Cluster) {
+    for node in &cluster.nodes {
+        let lines = node.provider.log().matching("peer is silent");
+        assert!(lines.is_empty(), "{lines:?}");
+    }
+}
+
+/// A node joins a cluster of so many kilobytes over a link of `rate` bytes per second.
+async fn join(server: &NatsServer, kilobytes: usize, rate: u64, delay_ms: u64) {
+    let (mut cluster, bytes) = filled(server, kilobytes).await;
+    let proxy = link(server, rate, delay_ms).await;
+    let node = cluster.start_node(behind(&cluster, &proxy)).await.unwrap();
+    let (took, stats) = (took_ms(&node), proxy.stats());
+    cluster.nodes.push(node);
+    cluster.converge().await;
+    let least = 1_000 * bytes / rate;
+    let told = format!("{rate} B/s, {delay_ms} ms each way: {took} ms instead of {least}, {bytes} bytes, {stats:?}");
+    println!("{told}");
+    // To meet takes some ways there and back, and so does the window until it is large.
+    assert!(took <= least * 12 / 10 + 16 * delay_ms + 1_000, "{told}");
+    assert!(stats.bytes_to_client <= bytes * 11 / 10 + 20_000, "{told}");
+    assert_eq!(stats.accepted, 1, "{told}");
+    expect_no_silence(&cluster);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_join_takes_what_its_link_takes() {
+    let Some(server) = testkit::nats_server_or_skip("a_join_takes_what_its_link_takes").await else {
+        return;
+    };
+    tokio::join!(
+        join(&server, 600, 125_000, 0),
+        join(&server, 3_000, 1_000_000, 0),
+        join(&server, 3_000, 1_000_000, 150),
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_join_goes_on_after_a_reconnect() {
+    let Some(server) = testkit::nats_server_or_skip("a_join_goes_on_after_a_reconnect").await else {
+        return;
+    };
+    let (mut cluster, bytes) = filled(&server, 2_000).await;
+    let proxy = link(&server, 500_000, 0).await;
+    let provider = cluster.lattice.start(behind(&cluster, &proxy)).await.unwrap();
+    let kv = provider.keyvalue(&cluster.actor).await.unwrap();
+    for part in 1..3 {
+        eventually(LIMIT, || async {
+            ensure!(proxy.stats().bytes_to_client > bytes * part / 3, "not that far yet");
+            Ok(())
+        })
+        .await
+        .unwrap();
+        proxy.drop_connections().await.unwrap();
+    }
+    let mut node = Node { provider, kv };
+    let synced = |status: &testkit::Status| status.sync == SyncState::Synced;
+    node.provider.wait_status(LIMIT, synced).await.unwrap();
+    cluster.nodes.push(node);
+    cluster.converge().await;
+    let stats = proxy.stats();
+    // Each time what was under way and in front of the link is lost: a second of it at most.
+    assert!(
+        stats.bytes_to_client <= bytes * 11 / 10 + 2 * 500_000,
+        "{bytes} bytes, {stats:?}"
+    );
+    assert_eq!(stats.accepted, 3, "{stats:?}");
+}
+
+/// One of three nodes is behind a link that carries little from the server or to it, and there comes more than that.
+async fn burst(server: &NatsServer, rate: u64, kilobytes: usize, to_server: bool) {
+    let mut cluster = Cluster::start(server, 2).await;
+    let proxy = link(server, 0, 0).await;
+    cluster
+        .nodes
+        .push(cluster.start_node(behind(&cluster, &proxy)).await.unwrap());
+    cluster.wait_peers().await;
+    let direction = if to_server {
+        Direction::ToServer
+    } else {
+        Direction::ToClient
+    };
+    proxy.limit(direction, rate);
+    let carried = || match direction {
+        Direction::ToServer => proxy.stats().bytes_to_server,
+        Direction::ToClient => proxy.stats().bytes_to_client,
+    };
+    let (before, began) = (carried(), Instant::now());
+    write(cluster.kv(if to_server { 2 } else { 0 }), 0, kilobytes).await;
+    let wrote = began.elapsed();
+    cluster.converge().await;
+    let (took, bytes) = (began.elapsed(), carried() - before);
+    let least = Duration::from_secs_f64((kilobytes * VALUE_BYTES) as f64 / rate as f64);
+    let told = format!(
+        "{direction:?}: {took:?} instead of {least:?}, writing took {wrote:?}, {bytes} bytes, {:?}",
+        proxy.stats()
+    );
+    println!("{told}");
+    assert!(wrote < least, "no backlog: {told}");
+    assert!(took <= least.mul_f64(1.3) + Duration::from_secs(3), "{told}");
+    assert!(bytes as usize <= kilobytes * VALUE_BYTES * 13 / 10, "{told}");
+    assert_eq!(proxy.stats().accepted, 1, "{told}");
+    expect_no_silence(&cluster);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_that_a_link_cannot_carry_away_at_once_leaves_once() {
+    let name = "a_burst_that_a_link_cannot_carry_away_at_once_leaves_once";
+    let Some(server) = testkit::nats_server_or_skip(name).await else {
+        return;
+    };
+    burst(&server, 250_000, 3_000, true).await;
+}
