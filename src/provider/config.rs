@@ -705,4 +705,79 @@ mod tests {
             assert!(!format!("{error} {error:?}").contains("tell-nobody"), "{error}");
         }
     }
+
+    fn link(values: &[(&str, &str)]) -> RawSettings {
+        let owned: Vec<(String, String)> = values
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.to_string()))
+            .collect();
+        RawSettings::from_link(owned.iter().map(|(name, value)| (name, value)))
+    }
+
+    fn base(json: &str) -> RawSettings {
+        RawSettings::from_json(Some(json)).unwrap()
+    }
+
+    #[test]
+    fn a_link_of_the_host_data_completes_and_does_not_contradict() {
+        const SEED: &str = "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY";
+        let own_credentials = format!(r#"{{"CLIENT_JWT": "x", "CLIENT_SEED": "{SEED}"}}"#);
+        let elsewhere: (&str, &str) = ("NATS_URL", "nats://b");
+        let completes = |json: &str, values: &[(&str, &str)]| base(json).completed_by(&link(values));
+        for (json, values) in [
+            ("{}", &[elsewhere, ("CLIENT_JWT", "x"), ("CLIENT_SEED", SEED)][..]),
+            ("{}", &[("REPLICATION", "off"), ("NAMESPACE", "n")]),
+            (r#"{"NATS_URL": "nats://b"}"#, &[elsewhere]),
+            (r#"{"FRAME_AUTH": "off"}"#, &[("FRAME_AUTH", "no")]),
+            ("{}", &[("FRAME_AUTH", "on")]),
+        ] {
+            assert!(completes(json, values).is_ok(), "{json} {values:?}");
+        }
+        let config = Config::new(&completes("{}", &[elsewhere, ("REPLAY_HEARTBEAT_SECS", "7")]).unwrap()).unwrap();
+        assert_eq!((config.beat_secs, config.nats_url.unwrap().len()), (7, 1));
+        for (json, values, named) in [
+            (r#"{"NATS_URL": "nats://a"}"#, &[elsewhere][..], "NATS_URL"),
+            (r#"{"FRAME_AUTH": "on"}"#, &[("FRAME_AUTH", "off")], "FRAME_AUTH"),
+            ("{}", &[("FRAME_AUTH", "off")], "FRAME_AUTH"),
+            ("{}", &[("NATS_CREDS", "/dev/null")], "NATS_CREDS"),
+            (&own_credentials, &[elsewhere], "credentials of config_json"),
+            ("{}", &[("REPLICATION", "perhaps")], "REPLICATION"),
+        ] {
+            let error = completes(json, values).unwrap_err().to_string();
+            assert!(error.contains(named), "{json} {values:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_link_that_is_put_says_nothing_else_than_what_is_in_force() {
+        let in_force = base(r#"{"REPLAY_HEARTBEAT_SECS": 5, "ACK": 2}"#);
+        for values in [
+            &[][..],
+            &[("NAMESPACE", "n"), ("ACK_TIMEOUT_MS", "7")],
+            &[("FRAME_AUTH", "true"), ("replay_heartbeat_secs", " 5 ")],
+            &[("MAX_VALUE_BYTES", "33554432")],
+        ] {
+            assert_eq!(link(values).agree_with(&in_force), Ok(()), "{values:?}");
+        }
+        for (values, named) in [
+            (&[("FRAME_AUTH", "off")][..], "FRAME_AUTH"),
+            (
+                &[("REPLAY_HEARTBEAT_SECS", "6"), ("FRAME_AUTH", "on")],
+                "REPLAY_HEARTBEAT_SECS in",
+            ),
+            (&[("CLIENT_JWT", "x")], "CLIENT_SEED"),
+            (&[("NATS_URL", "nats://b")], "NATS_URL"),
+        ] {
+            let error = link(values).agree_with(&in_force).unwrap_err().to_string();
+            assert!(error.contains(named), "{values:?}: {error}");
+        }
+        for (ack, fewer) in [("0", true), ("1", true), ("2", false), ("3", false), ("all", false)] {
+            let put = Config::put_link(&in_force, &link(&[("ACK", ack)]));
+            assert_eq!(put == Err(ConfigError::WeakerAck), fewer, "ACK={ack}");
+        }
+        assert_eq!(
+            Config::put_link(&in_force, &link(&[])).unwrap().acks.wanted,
+            Ack::Peers(2)
+        );
+    }
 }

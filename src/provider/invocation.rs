@@ -301,4 +301,12 @@ mod tests {
             assert!(matches!(parse(token), Err(Refusal::Claims(_))), "{token:?}");
         }
     }
+
+    #[test]
+    fn any_token_is_read_or_refused() {
+        use proptest::prelude::*;
+        proptest!(|(token in "([A-Za-z0-9_=-]{0,20}|e30|eyJ0eXAiOiJqd3QiLCJhbGciOiJFZDI1NTE5In0|\\.|\\PC){0,8}")| {
+            let _ = parse(&token);
+        });
+    }
 }
