@@ -99,25 +99,24 @@ impl Rpc {
         let mut calls = None;
         let mut first_sync = pin!(self.provider.wait_for_first_sync().fuse());
         loop {
-            let ended = anyhow::anyhow!("the connection to the lattice was closed");
             tokio::select! {
                 () = &mut first_sync, if calls.is_none() => calls = Some(self.subscribe_calls().await?),
                 message = shutdowns.next() => {
-                    if self.shutdown(message.ok_or(ended)?).await {
+                    if self.shutdown(message.ok_or_else(closed)?).await {
                         break;
                     }
                 }
-                message = puts.recv() => self.put_link(&message.ok_or(ended)?),
-                message = deletions.recv() => self.delete_link(&message.ok_or(ended)?),
+                message = puts.recv() => self.put_link(&message.ok_or_else(closed)?),
+                message = deletions.recv() => self.delete_link(&message.ok_or_else(closed)?),
                 message = health.next() => {
                     let answer = self.provider.health();
                     // Who reads that the first replay is done may call at once.
                     if calls.is_none() && (&mut first_sync).now_or_never().is_some() {
                         calls = Some(self.subscribe_calls().await?);
                     }
-                    self.answer_plainly(&message.ok_or(ended)?, &answer).await;
+                    self.answer_plainly(&message.ok_or_else(closed)?, &answer).await;
                 }
-                message = next_call(&mut calls) => self.take(message.ok_or(ended)?).await,
+                message = next_call(&mut calls) => self.take(message.ok_or_else(closed)?).await,
             }
         }
         self.client.flush().await.context("sending the last answers")
@@ -340,6 +339,10 @@ fn bounded(mut subscription: Subscriber) -> mpsc::Receiver<Message> {
         }
     });
     messages
+}
+
+fn closed() -> anyhow::Error {
+    anyhow::anyhow!("the connection to the lattice was closed")
 }
 
 async fn next_call(calls: &mut Option<Subscriber>) -> Option<Message> {
