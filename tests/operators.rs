@@ -124,6 +124,13 @@ async fn a_secret_in_a_wrong_place_is_never_printed() {
                 let shown = output.to_uppercase().contains(&part.to_uppercase());
                 assert!(!shown, "{place}: part of a secret in the output:\n{output}");
             }
+            if data.structured_logging {
+                // The last words of the process are no event.
+                for line in output.lines().filter(|line| !line.starts_with("nats-kvcache: ")) {
+                    let event: Result<Value, _> = serde_json::from_str(line);
+                    assert!(event.is_ok(), "{place}: no JSON: {line}");
+                }
+            }
             assert!(!output.is_empty() && !output.contains("panicked"), "{place}:\n{output}");
         }
     }

@@ -21,6 +21,7 @@ use super::chunks::{Chunks, THRESHOLD};
 use super::handler::KvCacheProvider;
 use super::invocation::{Refusal, Verifier};
 use super::keyvalue::{is_read, Caller};
+use super::secret::cleaned;
 
 /// Providers of one key and link name share the calls.
 const QUEUE_GROUP: &str = "rpc";
@@ -361,6 +362,7 @@ fn shown(name: &str) -> &str {
 fn failure(id: String, error: String) -> InvocationResponse {
     let mut answer = InvocationResponse::default();
     answer.invocation_id = id;
-    answer.error = Some(error);
+    // Names of hosts and settings can be anything.
+    answer.error = Some(cleaned(&error).into_owned());
     answer
 }
