@@ -37,6 +37,11 @@ pub(crate) fn instant(mono: Millis) -> tokio::time::Instant {
     (origin() + std::time::Duration::from_millis(mono)).into()
 }
 
+/// What nobody else knows of this process.
+pub fn fresh_secret() -> [u64; 2] {
+    rand::random()
+}
+
 /// A fresh identity for this process.
 pub fn fresh_node_id() -> NodeId {
     // 0 is the node of "no stamp".

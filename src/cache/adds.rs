@@ -128,3 +128,61 @@ impl Adds {
         self.more.partition_point(|piece| piece[0].place() <= place)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::stamp::Time;
+
+    /// An entry of a node of its own; numbers are mixed, so that they come in no order.
+    fn entry(number: u64, sum: i64) -> AddEntry {
+        let node = NodeId(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let last = Stamp {
+            time: Time(number),
+            node,
+        };
+        let base = Base::default();
+        AddEntry { node, base, last, sum }
+    }
+
+    #[test]
+    fn many_entries_lie_in_pieces_and_in_order() {
+        const KEY: KeyHash = KeyHash(7);
+        const COUNT: u64 = 20_000;
+        let mut adds = Adds::default();
+        let mut digest = 0u64;
+        let mut merge = |adds: &mut Adds, entry| digest = digest.wrapping_add(adds.merge(KEY, entry));
+        for number in 0..COUNT {
+            merge(&mut adds, entry(number, 1));
+        }
+        // Of equal stamps the larger sum stays, whichever comes first.
+        for sum in [3, 2] {
+            (0..COUNT).for_each(|number| merge(&mut adds, entry(number, sum)));
+        }
+        let check = |adds: &Adds, digest: u64, held: &dyn Fn(u64) -> bool| {
+            assert!(adds.iter().is_sorted_by(|a, b| a.place() < b.place()));
+            assert!(adds.iter().all(|entry| entry.sum == 3));
+            assert_eq!(adds.iter().count(), adds.len());
+            for number in 0..COUNT {
+                let AddEntry { node, base, .. } = entry(number, 0);
+                assert_eq!(adds.contains(node, base), held(number), "{number}");
+            }
+            let sum = adds
+                .iter()
+                .fold(0u64, |sum, entry| sum.wrapping_add(hash::of_add(KEY, entry)));
+            assert_eq!(sum, digest);
+            assert_eq!(
+                adds.newest(),
+                adds.iter().map(|entry| entry.last).max().unwrap_or_default()
+            );
+            // No entry that arrives moves more than a piece.
+            assert!(adds.more.iter().chain([&adds.first]).all(|piece| piece.len() <= PIECE));
+        };
+        check(&adds, digest, &|_| true);
+        digest = digest.wrapping_add(adds.drop_where(KEY, |entry| entry.last.time.0 % 3 != 1));
+        check(&adds, digest, &|number| number % 3 == 1);
+        digest = digest.wrapping_add(adds.drop_where(KEY, |_| true));
+        check(&adds, digest, &|_| false);
+        assert!(adds.is_empty() && digest == 0);
+    }
+}

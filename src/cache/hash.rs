@@ -3,14 +3,13 @@
 //! All are XXH3-64 (seed 0), which is specified and does not depend on the platform. The exact input is part of the
 //! protocol (docs/PROTOCOL.md, "Digests"); a change of it is a new protocol version.
 
-use std::hash::{BuildHasher, Hasher};
-
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::adds::AddEntry;
 use super::command::{Base, SeenAdd};
 use super::stamp::{Millis, NodeId, Stamp};
 use super::state::Horizon;
+use super::table_hash::TableSecret;
 
 /// Number of partitions; also the number of shards of the map, so that one partition is one shard.
 pub const PARTITIONS: usize = 1024;
@@ -59,13 +58,16 @@ impl KeyHash {
 pub(super) struct Home {
     pub hash: KeyHash,
     pub partition: Partition,
+    /// Where the table of the partition looks for it.
+    pub place: u64,
 }
 
 impl Home {
-    pub fn of(key: &[u8]) -> Self {
+    pub fn of(key: &[u8], secret: &TableSecret) -> Self {
         let hash = KeyHash::of(key);
         let partition = Partition::of(hash);
-        Home { hash, partition }
+        let place = secret.hash(key);
+        Home { hash, partition, place }
     }
 }
 
@@ -162,37 +164,10 @@ pub(super) fn element_of_member(member: &[u8]) -> u64 {
     element(4, [xxh3_64(member), 0, 0])
 }
 
-/// Makes DashMap hash keys exactly as [`KeyHash::of`] does.
-#[derive(Clone, Copy, Default, Debug)]
-pub(super) struct KeyHasherBuilder;
-
-impl BuildHasher for KeyHasherBuilder {
-    type Hasher = KeyHasher;
-
-    fn build_hasher(&self) -> KeyHasher {
-        KeyHasher(0)
-    }
-}
-
-/// Takes the one byte string of a key.
-#[derive(Debug)]
-pub(super) struct KeyHasher(u64);
-
-impl Hasher for KeyHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        self.0 = xxh3_64(bytes);
-    }
-
-    /// The length prefix that `[u8]::hash` writes is of no use for a single byte string.
-    fn write_usize(&mut self, _: usize) {}
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -201,13 +176,41 @@ mod tests {
         assert_eq!(KeyHash::of(b"").0, 0x2d06_8005_38d3_94c2);
     }
 
-    #[test]
-    fn dashmap_uses_the_same_hash() {
-        let map = dashmap::DashMap::<Box<[u8]>, (), _>::with_hasher_and_shard_amount(KeyHasherBuilder, PARTITIONS);
-        for n in 0..1_000 {
-            let key = format!("key{n}").into_bytes();
-            assert_eq!(map.hash_usize(&&key[..]) as u64, KeyHash::of(&key).0);
+    /// Keys of 16 bytes with one hash. Of such a key the hash is that of `swapped(low) + high + fold(low * high)`, where
+    /// `low` and `high` are its halves, each combined with a constant, and `fold` combines the halves of the product. For
+    /// a small even `low` and a guess of the upper half of the product, `high` follows bit by bit.
+    fn colliding_keys(most: usize) -> Vec<[u8; 16]> {
+        const LOW: u64 = 0x1f67_b3b7_a4a4_4072 ^ 0x78e5_c0cc_4ee6_79cb;
+        const HIGH: u64 = 0x2172_ffcc_7dd0_5a82 ^ 0x8e24_43f7_7446_08b8;
+        let mut keys = Vec::new();
+        for low in (2u64..).step_by(2) {
+            let target = 0x1234u64.wrapping_sub(low.swap_bytes());
+            for upper in 0..low {
+                let mut high = 0u64;
+                for bit in 0..64 {
+                    let sum = high.wrapping_add(low.wrapping_mul(high) ^ upper);
+                    high |= (sum ^ target) & 1 << bit;
+                }
+                if (u128::from(low) * u128::from(high)) >> 64 == u128::from(upper) {
+                    let halves = [(low ^ LOW).to_le_bytes(), (high ^ HIGH).to_le_bytes()];
+                    keys.push(halves.as_flattened().try_into().expect("16 bytes"));
+                }
+            }
+            if keys.len() >= most {
+                return keys;
+            }
         }
+        unreachable!("there is no end of them")
+    }
+
+    #[test]
+    fn keys_that_are_made_to_collide_do_not_collide_in_tables() {
+        let keys = colliding_keys(200);
+        let hashes: BTreeSet<u64> = keys.iter().map(|key| KeyHash::of(key).0).collect();
+        assert_eq!(hashes.len(), 1, "the attack");
+        let secret = TableSecret::new([1, 2]);
+        let places: BTreeSet<u64> = keys.iter().map(|key| Home::of(key, &secret).place).collect();
+        assert_eq!(places.len(), keys.len());
     }
 
     /// The vectors of docs/PROTOCOL.md.

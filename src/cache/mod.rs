@@ -24,6 +24,7 @@ mod scalar;
 mod set;
 mod stamp;
 mod state;
+mod table_hash;
 
 pub use blob::Blob;
 pub use command::{Base, Change, Command, CommandError, SeenAdd, Slot, Value};

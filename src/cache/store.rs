@@ -1,6 +1,7 @@
 //! The map of all keys and the operations on it.
 
 use std::collections::BTreeSet;
+use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::ptr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -14,7 +15,7 @@ use super::component::{Component, Part, Position, Span};
 use super::entry::Entry;
 use super::error::CacheError;
 use super::fold::Fold;
-use super::hash::{Home, KeyHash, KeyHasherBuilder, Partition, PARTITIONS};
+use super::hash::{Home, KeyHash, Partition, PARTITIONS};
 use super::key::Key;
 use super::nodes::Nodes;
 use super::partition::{Digest, PartitionStats};
@@ -23,6 +24,7 @@ use super::scalar::{self, Moment, View};
 use super::set::Set;
 use super::stamp::{Clock, Millis, NodeId, Stamp, Time};
 use super::state::{KeyState, Kind, State};
+use super::table_hash::TableSecret;
 
 /// Bounds of what the cache takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,7 +67,9 @@ type Shard = RawTable<(Entry, SharedValue<()>)>;
 pub struct Cache {
     clock: Clock,
     limits: Limits,
-    map: DashMap<Entry, (), KeyHasherBuilder>,
+    /// Reached by its tables alone, in which [`TableSecret`] says where keys lie; its own hasher is not used.
+    map: DashMap<Entry, (), BuildHasherDefault<DefaultHasher>>,
+    secret: TableSecret,
     nodes: Nodes,
     partitions: Box<[PartitionStats]>,
     floor: AtomicU64,
@@ -73,12 +77,19 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// An empty cache of the process `node`.
+    /// An empty cache of the process `node`, whose tables are in an order that everybody knows. For tests, simulations
+    /// and benchmarks: who knows it can make keys that all collide.
     pub fn new(node: NodeId, limits: Limits) -> Self {
+        Cache::with_secret(node, limits, [0, 0])
+    }
+
+    /// An empty cache of the process `node`. `secret` is random, and decides where in its tables keys lie.
+    pub fn with_secret(node: NodeId, limits: Limits, secret: [u64; 2]) -> Self {
         Cache {
+            secret: TableSecret::new(secret),
             clock: Clock::new(node),
             limits,
-            map: DashMap::with_hasher_and_shard_amount(KeyHasherBuilder, PARTITIONS),
+            map: DashMap::with_hasher_and_shard_amount(BuildHasherDefault::default(), PARTITIONS),
             nodes: Nodes::new(),
             partitions: (0..PARTITIONS).map(|_| PartitionStats::default()).collect(),
             floor: AtomicU64::new(0),
@@ -356,7 +367,7 @@ impl Cache {
     ) {
         let latest = Time::from_millis(now.saturating_add(self.limits.max_clock_skew_ms));
         let floor = self.floor();
-        let homes: Vec<Home> = commands.iter().map(|command| Home::of(command.key.as_ref())).collect();
+        let homes: Vec<Home> = commands.iter().map(|command| self.home(command.key.as_ref())).collect();
         let mut fetched = 0;
         let mut done = 0;
         while let Some(&Home { partition, .. }) = homes.get(done) {
@@ -367,7 +378,7 @@ impl Cache {
                 let batch = first..(first + MAX_LOCKED).min(done + run);
                 let mut shard = self.map.shards()[partition.0 as usize].write();
                 if shard.is_empty() && run > 1 {
-                    shard.reserve(run.min(MAX_RESERVED), hash_of);
+                    shard.reserve(run.min(MAX_RESERVED), |entry| self.place_of(entry));
                 }
                 for (command, home) in commands[batch.clone()].iter().zip(&homes[batch]) {
                     answer(command.check(latest).map(|()| {
@@ -416,7 +427,7 @@ impl Cache {
 
     /// Asks the processor to fetch where a key with this hash is looked for first.
     fn fetch_bucket(&self, home: Home) {
-        if let Some((control, bucket)) = self.stats(home.partition).place(home.hash.0, size_of::<Entry>()) {
+        if let Some((control, bucket)) = self.stats(home.partition).place(home.place, size_of::<Entry>()) {
             prefetch(control);
             prefetch(bucket);
         }
@@ -428,7 +439,7 @@ impl Cache {
             return;
         }
         if let Some(shard) = self.map.shards()[home.partition.0 as usize].try_read() {
-            shard.find(home.hash.0, |(entry, _)| {
+            shard.find(home.place, |(entry, _)| {
                 entry.prefetch();
                 true
             });
@@ -707,7 +718,7 @@ impl Cache {
         // A table that was mostly emptied gives its memory back.
         if dropped > 0 && shard.len() * 4 < shard.capacity() {
             let len = shard.len();
-            shard.shrink_to(len, hash_of);
+            shard.shrink_to(len, |entry| self.place_of(entry));
             note_table(stats, &shard);
         }
         dropped
@@ -733,16 +744,25 @@ impl Cache {
 
     // --- one key under its lock
 
+    fn home(&self, key: &[u8]) -> Home {
+        Home::of(key, &self.secret)
+    }
+
+    /// Where a table puts an entry.
+    fn place_of(&self, (entry, _): &(Entry, SharedValue<()>)) -> u64 {
+        self.secret.hash(entry.key())
+    }
+
     fn stats(&self, partition: Partition) -> &PartitionStats {
         &self.partitions[partition.0 as usize]
     }
 
     fn read<T>(&self, key: &Key, look: impl FnOnce(State<'_>) -> T) -> T {
         let key = key.as_bytes();
-        let home = Home::of(key);
+        let home = self.home(key);
         let shard = self.map.shards()[home.partition.0 as usize].read();
-        fetch_bucket(&shard, home.hash);
-        let found = shard.get(home.hash.0, |(known, _)| known.key() == key);
+        fetch_bucket(&shard, home.place);
+        let found = shard.get(home.place, |(known, _)| known.key() == key);
         look(found.map_or(State::NEW, |(entry, _)| entry.state(&self.nodes)))
     }
 
@@ -754,12 +774,12 @@ impl Cache {
         now: Millis,
         decide: impl FnOnce(State<'_>, Stamp) -> Result<(T, Option<Change>), CacheError>,
     ) -> Result<(T, Option<Command>), CacheError> {
-        let home = Home::of(key.as_bytes());
+        let home = self.home(key.as_bytes());
         let decide = |state: State<'_>| decide(state, self.clock.tick(now));
         // At the same time as the lock.
         prefetch(ptr::from_ref(self.stats(home.partition)).cast());
         let mut shard = self.map.shards()[home.partition.0 as usize].write();
-        fetch_bucket(&shard, home.hash);
+        fetch_bucket(&shard, home.place);
         let (decided, _) = self.merge(&mut shard, key.as_bytes(), home, now, decide, |decided| match decided {
             Ok((_, Some(change))) => Some((change, false)),
             _ => None,
@@ -782,13 +802,13 @@ impl Cache {
         &self,
         shard: &mut Shard,
         key: &[u8],
-        Home { hash, partition }: Home,
+        Home { hash, partition, place }: Home,
         now: Millis,
         decide: impl FnOnce(State<'_>) -> T,
         change: impl for<'t> FnOnce(&'t T) -> Option<(&'t Change<B>, bool)>,
     ) -> (T, bool) {
         let stats = self.stats(partition);
-        let Some((entry, _)) = shard.get_mut(hash.0, |(known, _)| known.key() == key) else {
+        let Some((entry, _)) = shard.get_mut(place, |(known, _)| known.key() == key) else {
             let decided = decide(State::NEW);
             let made = match change(&decided) {
                 Some((change, false)) => Entry::made_by(&self.nodes, key, hash, change),
@@ -798,7 +818,7 @@ impl Cache {
                 return (decided, false);
             };
             stats.record(delta, false, entry.holds_data(), now);
-            insert(shard, hash, entry);
+            insert(shard, place, entry, |entry| self.place_of(entry));
             note_table(stats, shard);
             return (decided, true);
         };
@@ -857,25 +877,20 @@ fn copied<'a>(elements: impl Iterator<Item = &'a Blob>, max_bytes: usize) -> Res
 
 /// Asks the processor to fetch the bucket in which a key with this hash is looked for first: so it comes at the same time
 /// as the control bytes, not after them.
-fn fetch_bucket(shard: &Shard, hash: KeyHash) {
-    let place = hash.0 as usize & (shard.buckets() - 1);
+fn fetch_bucket(shard: &Shard, place: u64) {
+    let place = place as usize & (shard.buckets() - 1);
     // Buckets are counted downwards.
     prefetch(shard.data_end().as_ptr().wrapping_sub(place + 1).cast());
 }
 
 /// Inserts a key that is not there.
-fn insert(shard: &mut Shard, hash: KeyHash, entry: Entry) {
+fn insert(shard: &mut Shard, place: u64, entry: Entry, place_of: impl Fn(&(Entry, SharedValue<()>)) -> u64) {
     // A full table doubles, and hashes all its keys again, which lie anywhere in memory.
     if shard.len() == shard.capacity() {
         // SAFETY: the iterator lives no longer than the borrow of the table.
         unsafe { shard.iter().for_each(|bucket| bucket.as_ref().0.prefetch()) }
     }
-    shard.insert(hash.0, (entry, SharedValue::new(())), hash_of);
-}
-
-/// Where a table puts an entry.
-fn hash_of((entry, _): &(Entry, SharedValue<()>)) -> u64 {
-    KeyHash::of(entry.key()).0
+    shard.insert(place, (entry, SharedValue::new(())), place_of);
 }
 
 /// Where the table of a partition lies now.

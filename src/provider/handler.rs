@@ -57,7 +57,11 @@ impl KvCacheProvider {
         let in_force = settings_of_process(host_data, &base);
         let config = Config::new(&in_force)?;
         config.check_files(&in_force)?;
-        let cache = Arc::new(Cache::new(time::fresh_node_id(), config.limits));
+        let cache = Arc::new(Cache::with_secret(
+            time::fresh_node_id(),
+            config.limits,
+            time::fresh_secret(),
+        ));
         let replicator = match LatticeData::new(host_data).settings(&cache, &config, &in_force)? {
             Some(settings) => Some(Replicator::start(cache.clone(), settings, Numbers::default()).await?),
             None => None,
