@@ -202,7 +202,7 @@ async fn health_and_shutdown_as_a_host_asks() {
         return;
     };
     for (settings, sync) in [
-        (json!({}), SyncState::Synced),
+        (json!({}), SyncState::Alone),
         (json!({ "REPLICATION": "off" }), SyncState::Standalone),
     ] {
         let actor = Actor::new();

@@ -11,8 +11,10 @@ use super::address::{parse, without_user};
 use super::credentials::{Credentials, Tls};
 use super::inbox::{Drain, Inbox};
 use super::reconnect::{explain, Backoff, Reasons};
+use super::refusal::Refusal;
 use super::subjects::Subjects;
 use crate::cache::{Millis, NodeId};
+use crate::replica::Channel;
 use crate::time;
 
 /// Messages of one subscription that wait to be moved to the inbox, which happens at once. Beyond it the client drops,
@@ -76,11 +78,12 @@ impl NatsError {
 }
 
 /// What happened to the connection.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum ConnectionEvent {
     Up,
     Down,
     MessagesLost,
+    Refused(Refusal),
 }
 
 /// A connection that is being made, and made again for as long as it is kept.
@@ -89,7 +92,7 @@ pub(super) struct Connection {
     pub events: mpsc::UnboundedReceiver<ConnectionEvent>,
     pub up: watch::Receiver<bool>,
     /// Drain the subscriptions for as long as they are kept.
-    _drains: Vec<Drain>,
+    drains: Vec<(Channel, String, Drain)>,
 }
 
 impl Connection {
@@ -115,22 +118,32 @@ impl Connection {
             .client_capacity(CLIENT_CAPACITY);
         let client = watched(options, watcher, addresses).await?;
         let mut drains = Vec::new();
-        for subject in [
-            subjects.commands().to_owned(),
-            subjects.beat(),
-            subjects.node(node),
-            format!("{}.*", subjects.node(node)),
+        for (channel, subject) in [
+            (Channel::Commands, subjects.commands().to_owned()),
+            (Channel::Beat, subjects.beat()),
+            (Channel::Node, subjects.node(node)),
+            (Channel::Node, format!("{}.*", subjects.node(node))),
         ] {
-            let subscription = client.subscribe(subject).await;
+            let subscription = client.subscribe(subject.clone()).await;
             let subscription = subscription.map_err(|error| NatsError::Client(error.to_string()))?;
-            drains.push(inbox.drain(subscription));
+            drains.push((channel, subject, inbox.drain(subscription)));
         }
         Ok(Connection {
             client,
             events,
             up,
-            _drains: drains,
+            drains,
         })
+    }
+
+    /// Makes subscriptions again that the server has refused. Those of one kind are refused together.
+    pub async fn subscribe_again(&mut self, channel: Channel, inbox: &Inbox) {
+        for (_, subject, drain) in self.drains.iter_mut().filter(|(kind, ..)| *kind == channel) {
+            match self.client.subscribe(subject.clone()).await {
+                Ok(subscription) => *drain = inbox.drain(subscription),
+                Err(error) => tracing::warn!(%error, "cannot subscribe again"),
+            }
+        }
     }
 }
 
@@ -268,6 +281,9 @@ impl Watcher {
             Event::Disconnected => ConnectionEvent::Down,
             Event::SlowConsumer(_) => ConnectionEvent::MessagesLost,
             Event::ServerError(error) => {
+                if let Some(refusal) = Refusal::of(&error.to_string()) {
+                    self.send(ConnectionEvent::Refused(refusal));
+                }
                 if let Some(suppressed) = self.told(|told| told.server_errors.pass(time::mono())) {
                     tracing::warn!(%error, suppressed, "the NATS server reports an error to the {name} connection");
                 }
@@ -296,14 +312,19 @@ impl Watcher {
                         "messages of the {name} connection were dropped, as they came too fast"
                     )
                 }
+                ConnectionEvent::Refused(_) => {}
             }
         }
-        if happened != ConnectionEvent::MessagesLost {
+        if matches!(happened, ConnectionEvent::Up | ConnectionEvent::Down) {
             self.up.send_replace(happened == ConnectionEvent::Up);
         }
+        self.send(happened);
+    }
+
+    fn send(&self, event: ConnectionEvent) {
         if let Some(sender) = &self.sender {
             // The receiver is gone only when replication has stopped.
-            let _ = sender.send(happened);
+            let _ = sender.send(event);
         }
     }
 
@@ -318,6 +339,7 @@ impl Watcher {
         if self.told(|told| told.reasons.tell(&reason, time::mono())) {
             tracing::warn!("the {} connection does not work, going on to try: {reason}", self.name);
         }
+        self.send(ConnectionEvent::Refused(Refusal::Connection(reason.clone())));
         self.failed.send_replace(reason);
     }
 

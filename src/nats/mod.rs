@@ -9,6 +9,7 @@ mod credentials;
 mod inbox;
 mod queue;
 mod reconnect;
+mod refusal;
 mod replicator;
 mod subjects;
 

@@ -16,7 +16,8 @@ use super::queue::{Queue, Taken, Waiting};
 use super::subjects::{replay_group, Subjects};
 use crate::cache::{Cache, Command, Millis, NodeId};
 use crate::replica::{
-    Ack, AckRequest, Answered, Config, Input, Keyring, Numbers, Output, Replica, Status, SyncState, Target, Unconfirmed,
+    Ack, AckRequest, Answered, Channel, Config, Input, Keyring, Numbers, Output, Refused, Replica, Status, SyncState,
+    Target, Unconfirmed,
 };
 use crate::time;
 
@@ -55,6 +56,8 @@ pub struct Settings {
     pub beat_interval_ms: Millis,
     /// After how many milliseconds without a finished first replay the node says that it is not synced.
     pub sync_limit_ms: Millis,
+    /// So many peers have to have been known before the node calls itself synced or alone.
+    pub min_peers: usize,
     /// What messages are authenticated with.
     pub keyring: Arc<Keyring>,
     /// Bytes of commands that may wait to be sent; then writers wait.
@@ -82,6 +85,8 @@ pub struct Replicator {
     status: watch::Receiver<Status>,
     current: watch::Receiver<Millis>,
     numbers: Arc<std::sync::Mutex<Numbers>>,
+    /// How long the first replay is waited for.
+    sync_until: Millis,
     stop: Mutex<Option<(oneshot::Sender<()>, JoinHandle<()>)>>,
 }
 
@@ -90,6 +95,7 @@ impl Replicator {
     /// `numbers` are those with which an earlier replicator of the same cache stopped.
     pub async fn start(cache: Arc<Cache>, settings: Settings, numbers: Numbers) -> Result<Self, NatsError> {
         let node = cache.node();
+        let sync_until = time::mono() + settings.sync_limit_ms;
         let inbox = Inbox::new(settings.inbox_bytes);
         let connection = Connection::open(
             &settings.servers,
@@ -106,6 +112,7 @@ impl Replicator {
             release: env!("CARGO_PKG_VERSION").into(),
             beat_interval_ms: settings.beat_interval_ms,
             sync_limit_ms: settings.sync_limit_ms,
+            min_peers: settings.min_peers,
             keyring: settings.keyring,
             ring_bytes: settings.ring_bytes,
             versions: Config::VERSIONS,
@@ -129,6 +136,7 @@ impl Replicator {
             queue: queue.clone(),
             numbers: shared.clone(),
             replays: None,
+            refused: Vec::new(),
             waiting: HashMap::new(),
             next_waiting: 0,
             last_local: 0,
@@ -142,6 +150,7 @@ impl Replicator {
             status,
             current,
             numbers: shared,
+            sync_until,
             stop: Mutex::new(Some((stop, task))),
         })
     }
@@ -218,8 +227,9 @@ impl Replicator {
     /// Waits until the first replay is done or its limit has passed. Returns the state then.
     pub async fn first_sync(&self) -> SyncState {
         let mut status = self.status.clone();
-        // An error means that replication has stopped, which is an answer as well.
-        let _ = status.wait_for(|status| status.sync != SyncState::Starting).await;
+        let ended = status.wait_for(|status| !status.sync.is_under_way());
+        // That replication has stopped, or that the limit has passed, is an answer as well.
+        let _ = tokio::time::timeout_at(time::instant(self.sync_until), ended).await;
         let sync = status.borrow().sync;
         sync
     }
@@ -258,6 +268,8 @@ struct Driver {
     numbers: Arc<std::sync::Mutex<Numbers>>,
     /// Subscription of the replay group, while this node answers.
     replays: Option<Drain>,
+    /// Subscriptions to be made again.
+    refused: Vec<Refused>,
     /// Writes that wait for confirmations.
     waiting: HashMap<u64, oneshot::Sender<Result<(), Unconfirmed>>>,
     next_waiting: u64,
@@ -302,6 +314,9 @@ impl Driver {
     async fn run(mut self, mut connection: Connection, mut stopped: oneshot::Receiver<()>) {
         let queue = self.queue.clone();
         loop {
+            for what in std::mem::take(&mut self.refused) {
+                self.subscribe_again(&mut connection, what).await;
+            }
             self.publish_status();
             self.note_numbers();
             let wake = self.replica.poll_timeout().min(time::mono() + STATUS_INTERVAL_MS);
@@ -353,18 +368,36 @@ impl Driver {
 
     async fn connection_event(&mut self, event: ConnectionEvent) {
         let input = match event {
-            ConnectionEvent::Up => Input::Connected {
-                max_payload: self.client.max_payload(),
-            },
-            ConnectionEvent::Down => Input::Disconnected,
+            ConnectionEvent::Up => {
+                self.connected = true;
+                Input::Connected {
+                    max_payload: self.client.max_payload(),
+                }
+            }
+            ConnectionEvent::Down => {
+                self.connected = false;
+                Input::Disconnected
+            }
             ConnectionEvent::MessagesLost => Input::MessagesLost,
+            ConnectionEvent::Refused(refusal) => match refusal.for_replica(&self.subjects) {
+                Some((what, subject)) => Input::Refused { what, subject },
+                None => return,
+            },
         };
-        match event {
-            ConnectionEvent::Up => self.connected = true,
-            ConnectionEvent::Down => self.connected = false,
-            ConnectionEvent::MessagesLost => {}
-        }
         self.input(input).await;
+    }
+
+    async fn subscribe_again(&mut self, connection: &mut Connection, what: Refused) {
+        match what {
+            Refused::Subscribe(Channel::Replay) if self.replays.is_some() => self.answer_replays().await,
+            Refused::Subscribe(channel) => connection.subscribe_again(channel, &self.inbox).await,
+            // Which ones it has refused the server does not say: all are made again with a new connection.
+            Refused::Subscriptions => {
+                // An error means that there is no connection to lose.
+                let _ = self.client.force_reconnect().await;
+            }
+            Refused::Publish(_) | Refused::Connection => {}
+        }
     }
 
     async fn message(&mut self, message: async_nats::Message, arrived: Millis) {
@@ -435,6 +468,7 @@ impl Driver {
                     let cache = self.cache.clone();
                     self.answering = Some(tokio::task::spawn_blocking(move || job.run(&cache)));
                 }
+                Output::SubscribeAgain(what) => self.refused.push(what),
                 Output::Acked { id, result } => {
                     if let Some(answer) = self.waiting.remove(&id) {
                         // Whoever waited may have given up.

@@ -98,6 +98,11 @@ impl Subjects {
         format!("{}.beat", self.root)
     }
 
+    /// What the subjects of all nodes begin with.
+    pub(super) fn nodes(&self) -> String {
+        format!("{}.node.", self.root)
+    }
+
     /// Messages to one node.
     pub fn node(&self, node: NodeId) -> String {
         format!("{}.node.{node}", self.root)

@@ -28,6 +28,7 @@ mod name {
     pub const REPLAY_REQ_SUBJECT: &str = "REPLAY_REQ_SUBJECT";
     pub const REPLAY_HEARTBEAT_SECS: &str = "REPLAY_HEARTBEAT_SECS";
     pub const SYNC_TIMEOUT_SECS: &str = "SYNC_TIMEOUT_SECS";
+    pub const SYNC_MIN_PEERS: &str = "SYNC_MIN_PEERS";
     pub const TOMBSTONE_TTL_SECS: &str = "TOMBSTONE_TTL_SECS";
     pub const MAX_CLOCK_SKEW_SECS: &str = "MAX_CLOCK_SKEW_SECS";
     pub const MAX_VALUE_BYTES: &str = "MAX_VALUE_BYTES";
@@ -44,7 +45,7 @@ mod name {
     pub const LINK: [&str; 3] = [NAMESPACE, ACK, ACK_TIMEOUT_MS];
 
     /// Settings of the process.
-    pub const PROCESS: [&str; 22] = [
+    pub const PROCESS: [&str; 23] = [
         REPLICATION,
         NATS_URL,
         NATS_CREDS,
@@ -59,6 +60,7 @@ mod name {
         REPLAY_REQ_SUBJECT,
         REPLAY_HEARTBEAT_SECS,
         SYNC_TIMEOUT_SECS,
+        SYNC_MIN_PEERS,
         TOMBSTONE_TTL_SECS,
         MAX_CLOCK_SKEW_SECS,
         MAX_VALUE_BYTES,
@@ -398,6 +400,8 @@ pub struct Config {
     pub beat_secs: u64,
     /// How long links wait for the first replay, in seconds.
     pub sync_timeout_secs: u64,
+    /// So many peers have to have been known before the provider calls itself synced or alone.
+    pub sync_min_peers: usize,
     /// Bounds of the cache.
     pub limits: Limits,
     /// Whether messages of replication are authenticated.
@@ -446,6 +450,7 @@ impl Config {
             replay_subject: raw.text(name::REPLAY_REQ_SUBJECT).map(str::to_owned),
             beat_secs: raw.number(name::REPLAY_HEARTBEAT_SECS, 1, 1, 3_600)?,
             sync_timeout_secs: raw.number(name::SYNC_TIMEOUT_SECS, 10, 0, 3_600)?,
+            sync_min_peers: raw.number(name::SYNC_MIN_PEERS, 0, 0, 1_000)?,
             limits: limits(raw)?,
             frame_auth: raw.switch(name::FRAME_AUTH, true)?,
             queue_bytes: raw.number(name::QUEUE_BYTES, 64 << 20, MIN_BUFFER_BYTES, MAX_BUFFER_BYTES)?,

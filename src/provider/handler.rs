@@ -224,14 +224,10 @@ impl KvCacheProvider {
         let cache = self.cache();
         let replicator = self.replicator();
         let running = replicator.as_ref().is_none_or(|replicator| replicator.is_running());
-        let (sync, peers, foreign, counters) = match replicator.map(|replicator| replicator.status()) {
-            Some(status) => (
-                status.sync.to_string(),
-                status.peers.len(),
-                status.foreign,
-                Some(status.counters),
-            ),
-            None => ("standalone".into(), 0, Vec::new(), None),
+        let status = replicator.map(|replicator| replicator.status());
+        let (sync, peers) = match &status {
+            Some(status) => (status.sync.to_string(), status.peers.len()),
+            None => ("standalone".into(), 0),
         };
         let mut message = format!(
             "node={} keys={} peers={peers} sync={sync} digest={}",
@@ -239,11 +235,19 @@ impl KvCacheProvider {
             cache.keys(),
             cache.root_digest()
         );
-        if let Some(counters) = counters {
-            message += &format!(" {counters}");
-        }
-        if !foreign.is_empty() {
-            message += &format!(" foreign={}", foreign.join(","));
+        let mut bad = !running;
+        if let Some(status) = status {
+            if let SyncState::Syncing { percent } = status.sync {
+                message += &format!(" percent={percent}");
+            }
+            message += &format!(" {}", status.counters);
+            if !status.foreign.is_empty() {
+                message += &format!(" foreign={}", status.foreign.join(","));
+            }
+            if let Some(reason) = status.reason {
+                message += &format!(" reason={}", quoted(&reason));
+            }
+            bad |= status.sync.is_bad();
         }
         if log::dropped() > 0 {
             message += &format!(" log_dropped={}", log::dropped());
@@ -252,10 +256,15 @@ impl KvCacheProvider {
             message += " error=replication-stopped";
         }
         HealthCheckResponse {
-            healthy: running,
+            healthy: !bad,
             message: Some(cleaned(&message).into_owned()),
         }
     }
+}
+
+/// A value that may hold spaces, and what peers and servers said: in quotes, backslashes before what would end it.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.escape_debug())
 }
 
 /// Says what was done and what was not.
@@ -308,6 +317,7 @@ impl LatticeData {
             host: self.host.clone(),
             beat_interval_ms: config.beat_secs * 1_000,
             sync_limit_ms: config.sync_timeout_secs * 1_000,
+            min_peers: config.sync_min_peers,
             keyring: Arc::new(keyring),
             queue_bytes: config.queue_bytes,
             inbox_bytes: config.inbox_bytes,

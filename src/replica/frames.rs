@@ -294,6 +294,7 @@ impl Replica {
         if self.acks.is_empty() || !self.connected || joining {
             return;
         }
+        let whole = self.is_whole();
         let peers = &self.peers;
         let lacks = |node: &NodeId, waiter: &Waiter| {
             let peer = peers.proven(*node).filter(|peer| !peer.is_leaving());
@@ -305,6 +306,8 @@ impl Replica {
                 let covers = |(_, peer): &(NodeId, &Peer)| peer.confirmed.covers(waiter.first, waiter.last);
                 peers.iter().filter(covers).count() >= number as usize
             }
+            // Others may be there that are no peers.
+            Wanted::All if !whole => false,
             Wanted::All => {
                 // One after the other, so that all confirmations of a write together look once at each peer.
                 while waiter.peers.last().is_some_and(|node| !lacks(node, waiter)) {

@@ -13,8 +13,9 @@ use super::peers::{Peer, Peers, Sent, PRESENT_BEATS};
 use super::pull::{Pull, Purpose};
 use super::ring::Ring;
 use super::seal::{Keyring, Proof, Refusal, Unsealed};
+use super::search::Search;
 use super::serve::{Answered, Job, Jobs};
-use super::status::{Counters, Status, SyncState};
+use super::status::{Counters, Refused, Status, SyncState};
 use super::throttle::{Budget, Throttle};
 use super::wire::{BeatState, Header, Message, ReplayCommands, Request, Sketch, Splits, Unknown, WireError};
 use super::Now;
@@ -31,6 +32,8 @@ pub struct Config {
     pub beat_interval_ms: Millis,
     /// After how many milliseconds without a finished first replay the node says that it is not synced.
     pub sync_limit_ms: Millis,
+    /// So many peers have to have been known before the node calls itself synced or alone.
+    pub min_peers: usize,
     /// What messages are authenticated with.
     pub keyring: Arc<Keyring>,
     /// Bytes of recent frames kept for peers that missed some.
@@ -71,10 +74,18 @@ pub enum Input {
     MessagesLost,
     /// A message of any subject.
     Message(Bytes),
-    /// Nobody listens where the replay request `request` was sent.
+    /// Nobody listens where the replay request `request` was sent. The word of a server, or of whoever may publish on
+    /// the reply subject.
     NoResponders {
         /// Number of the request.
         request: u64,
+    },
+    /// The server refuses something that replication needs.
+    Refused {
+        /// What.
+        what: Refused,
+        /// The subject, or what the server said.
+        subject: String,
     },
     /// Commands of local writes, in order. They are in the cache already.
     Local {
@@ -122,6 +133,9 @@ pub enum Output {
     /// Make an answer to a peer ([`Job::run`]), and give it back as [`Input::Answered`]. It may take a tenth of a second,
     /// and nothing need wait for it. There is one at a time.
     Answer(Job),
+    /// Make subscriptions again that the server has refused: those to one kind of subjects, or all with a new
+    /// connection.
+    SubscribeAgain(Refused),
     /// Answer to an [`AckRequest`].
     Acked {
         /// Its number.
@@ -151,6 +165,7 @@ pub(super) struct Logs {
     pub full: Throttle,
     /// Strangers that are named.
     pub strangers: Budget,
+    pub state: Throttle,
 }
 
 impl Default for Logs {
@@ -161,6 +176,7 @@ impl Default for Logs {
             unauthenticated: Throttle::default(),
             full: Throttle::default(),
             strangers: Budget::new(6, 8),
+            state: Throttle::default(),
         }
     }
 }
@@ -226,8 +242,10 @@ pub struct Replica {
     pub(super) listening: Time,
     /// Since when this node, which was alone for long, hears newcomers only.
     pub(super) newcomers_since: Option<Millis>,
-    /// When to ask once more whether anybody answers replays.
-    pub(super) ask_again: Option<Millis>,
+    /// Whether anybody is there to have the state of.
+    pub(super) search: Search,
+    /// The state that was last told.
+    pub(super) told: SyncState,
     /// Until when replay requests are left to others, after an absence that may have been too long.
     pub(super) serves_from: Millis,
     pub(super) ring: Ring,
@@ -243,6 +261,7 @@ pub struct Replica {
     pub(super) heirs: BTreeSet<NodeId>,
     pub(super) next_comparison: Millis,
     pub(super) next_gap_comparison: Millis,
+    pub(super) next_meeting: Millis,
     pub(super) next_orphan_comparison: Millis,
     pub(super) next_reverse: Millis,
     pub(super) next_fold: u16,
@@ -286,7 +305,8 @@ impl Replica {
             joined,
             listening: Time::default(),
             newcomers_since: None,
-            ask_again: None,
+            search: Search::default(),
+            told: SyncState::Starting,
             serves_from: 0,
             ring,
             acks: Acks::default(),
@@ -298,6 +318,7 @@ impl Replica {
             heirs: BTreeSet::new(),
             next_comparison: 0,
             next_gap_comparison: 0,
+            next_meeting: 0,
             next_orphan_comparison: 0,
             next_reverse: 0,
             next_fold: 0,
@@ -328,6 +349,7 @@ impl Replica {
             Input::MessagesLost => self.listen_again(now),
             Input::Message(bytes) => self.message(now, bytes),
             Input::NoResponders { request } => self.no_responders(now, request),
+            Input::Refused { what, subject } => self.server_refuses(now, what, subject),
             Input::Local { commands, acks } => self.publish_commands(now, &commands, acks),
             Input::Answered(answered) => self.answered(now, answered),
             Input::Leaving => self.beat(now, BeatState::Leaving),
@@ -352,6 +374,7 @@ impl Replica {
         self.assembler.expire(now.mono);
         self.tick_membership(now);
         self.tick_pulls(now);
+        self.tick_search(now);
         self.tick_acks(now);
         self.settle(now);
         if self.connected && now.mono >= self.next_beat {
@@ -361,6 +384,7 @@ impl Replica {
         self.ask_for_frames(now);
         self.repair(now);
         self.request_tasks(now);
+        self.tell(now);
     }
 
     /// The next thing to do, if any.
@@ -382,8 +406,8 @@ impl Replica {
             self.settling,
             self.passes_over_at(),
             pulls,
-            self.ask_again,
             self.swallowed_at(),
+            self.next_search(),
             self.next_challenge(),
             self.next_frames_request(),
         ]
@@ -392,28 +416,26 @@ impl Replica {
         .fold(self.next_beat, Millis::min)
     }
 
-    /// Progress of the first replay, and whether the lattice can be reached.
-    pub fn sync_state(&self, now: Now) -> SyncState {
-        let waited = self.started.map_or(0, |started| now.mono.saturating_sub(started));
-        match (self.phase, self.connected) {
-            (Phase::Yielding, true) => SyncState::Resyncing,
-            (Phase::Synced, true) => SyncState::Synced,
-            (Phase::Synced | Phase::Yielding, false) => SyncState::Disconnected,
-            _ if waited >= self.config.sync_limit_ms => SyncState::Unsynced,
-            _ => SyncState::Starting,
-        }
-    }
-
     /// Until when this node, if it is not called again, still counts as present with its peers and has everything they
     /// have told it to have: in milliseconds of the monotonic clock, 0 for now not at all.
     pub fn current_until(&self) -> Millis {
         let whole = self.peers.with_gaps().next().is_none() && !self.peers.any_unaware();
-        let settled = self.phase == Phase::Synced && self.settling.is_none();
+        let settled = self.phase == Phase::Synced && self.settling.is_none() && self.is_whole();
         if !settled || !self.connected || !whole || self.wants_beats {
             return 0;
         }
         let present = self.last_beat + PRESENT_BEATS * self.beat_interval();
         present.min(self.peers.present_until().unwrap_or(Millis::MAX))
+    }
+
+    /// When the replica was last called.
+    pub(super) fn last_call(&self) -> Millis {
+        self.last_call
+    }
+
+    /// Whether it answers replays: it has the state of a peer, or there was none to have.
+    pub fn has_joined(&self) -> bool {
+        self.connected && self.phase == Phase::Synced
     }
 
     /// Whether no other node is known, not even by name.
@@ -425,6 +447,7 @@ impl Replica {
     pub fn status(&self, now: Now) -> Status {
         Status {
             sync: self.sync_state(now),
+            reason: self.reason(now),
             peers: self.peers.status(),
             foreign: self.strangers.foreign(now.mono),
             counters: self.counters,
@@ -441,6 +464,7 @@ impl Replica {
                 "this process did not run for a while; reconciling"
             );
             self.counters.stops += 1;
+            self.begin_search(now);
             self.hold_back(now);
             self.listen_again(now);
         }
@@ -457,6 +481,7 @@ impl Replica {
         self.listen_again(now);
         // The way may be another one.
         self.pace = Pace::default();
+        self.begin_search(now);
         if self.phase == Phase::Replaying {
             // What is here of a replay that was interrupted is not asked for again, unless it may hold what was deleted
             // and forgotten meanwhile.
@@ -475,7 +500,7 @@ impl Replica {
         if self.phase == Phase::Yielding {
             self.stop_yielding(now);
         }
-        self.ask_again = None;
+        self.search.stop();
         self.pull = self.pull.take().filter(|_| self.phase == Phase::Replaying);
         if let Some(pull) = &mut self.pull {
             tracing::info!(percent = pull.percent(), "the first replay is interrupted");
@@ -669,6 +694,9 @@ impl Replica {
         let known = self.peers.heard(node, proof == Proof::OtherIssuer, sent, heard);
         if known.is_none() {
             self.counters.repeated += 1;
+        }
+        if known == Some(false) {
+            self.heard_stranger(now, node, &message);
         }
         match message {
             // What was asked for here names the request, which is as good as a challenge.

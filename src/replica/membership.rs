@@ -298,6 +298,7 @@ impl Replica {
         if news {
             tracing::info!(peer = %node, host = %welcome.host, release = %welcome.release, "peer joins");
         }
+        self.no_stranger(node);
         self.told_by_peer(now, node, welcome.beat, true);
         self.take_parked(now, node);
     }
@@ -321,7 +322,7 @@ impl Replica {
         self.introduce(Target::Beat, &Message::Beat(beat));
     }
 
-    fn fresh_beat(&mut self, now: Now, state: BeatState) -> Beat {
+    pub(super) fn fresh_beat(&mut self, now: Now, state: BeatState) -> Beat {
         let number = self.fresh_id();
         Beat {
             number,
@@ -355,6 +356,7 @@ impl Replica {
         let past = Past::of_beat(node, &beat);
         let (state, clock, wants_beats, digest) = (beat.state, beat.clock, beat.wants_beats, beat.digest);
         if !beat.foreign.is_empty() {
+            self.disowned(now, &node.to_string(), beat.clock, &beat.foreign);
             self.named_foreign(node, &beat.foreign);
         }
         let own = self.cache.root_digest();
@@ -374,14 +376,17 @@ impl Replica {
                 self.remove(now, node)
             };
         }
+        let both = state == BeatState::Synced && self.phase == Phase::Synced;
         if digest == own {
             self.heirs.remove(&node);
             if had_gap {
                 self.confirm_all(node);
             }
+            if both {
+                self.merged(node);
+            }
         }
         self.observe(now, clock);
-        let both = state == BeatState::Synced && self.phase == Phase::Synced;
         if both && self.is_plausible(now, past, clock) {
             self.judge(now, past, clock, digest == own, answer);
         }
@@ -548,6 +553,7 @@ impl Replica {
 
     pub(super) fn refused_message(&mut self, now: Now, header: Header, refusal: &Refusal) {
         self.counters.unauthenticated += 1;
+        self.heard_foreign(now, refusal);
         if let Refusal::Foreign(issuer) = refusal {
             return self.foreign_issuer(now, header.node, issuer);
         }

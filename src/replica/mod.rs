@@ -18,6 +18,7 @@ mod pull;
 mod repair;
 mod ring;
 mod seal;
+mod search;
 mod serve;
 mod sketch;
 mod status;
@@ -28,7 +29,7 @@ pub use acks::{Ack, AckRequest, Unconfirmed};
 pub use machine::{Config, Input, Numbers, Output, Replica, Target};
 pub use seal::{Keyring, KeyringError, Proof, Refusal, Signature, Unsealed};
 pub use serve::{Answered, Job};
-pub use status::{Counters, PeerStatus, Status, SyncState};
+pub use status::{Channel, Counters, PeerStatus, Refused, Status, SyncState};
 
 use crate::cache::Millis;
 

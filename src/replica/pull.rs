@@ -39,6 +39,8 @@ pub(super) enum Purpose {
     Gap(NodeId),
     /// Frames of a peer that is gone are missing; this one may have them.
     Orphan(NodeId),
+    /// This node was alone and has met this one: their states become one.
+    Meeting(NodeId),
     /// Digests differ although no frame is missing; only partitions at rest are compared.
     Difference(NodeId),
     /// A peer that compares with this node holds what this one lacks.
@@ -54,6 +56,7 @@ impl Purpose {
             Purpose::FirstReplay => None,
             Purpose::Gap(node)
             | Purpose::Orphan(node)
+            | Purpose::Meeting(node)
             | Purpose::Difference(node)
             | Purpose::Reverse(node)
             | Purpose::Yield(node, _) => Some(node),
@@ -64,7 +67,7 @@ impl Purpose {
     /// they ask for, or have to be sure that nothing is left out by chance.
     pub fn surveys(self) -> bool {
         match self {
-            Purpose::Gap(_) | Purpose::Orphan(_) | Purpose::Difference(_) => true,
+            Purpose::Gap(_) | Purpose::Orphan(_) | Purpose::Meeting(_) | Purpose::Difference(_) => true,
             Purpose::FirstReplay | Purpose::Reverse(_) | Purpose::Yield(..) => false,
         }
     }
@@ -362,6 +365,18 @@ impl Pull {
             },
         );
         Some((task, budget))
+    }
+
+    /// A request that nobody has begun to answer is asked again; a late answer is taken all the same.
+    pub fn take_back(&mut self, request: u64) {
+        let unheard = |lane: &&mut Lane| lane.responder.is_none() && !lane.late;
+        if let Some(lane) = self.lanes.get_mut(&request).filter(unheard) {
+            lane.late = true;
+            self.todo.push_back(Waiting {
+                task: lane.task.clone(),
+                again: Some(lane.first),
+            });
+        }
     }
 
     /// What a partition takes, as far as it is known.

@@ -21,13 +21,6 @@ use crate::cache::{Millis, NodeId, Partition, Span, Time, PARTITIONS};
 /// that stays for this many beat intervals is looked at all the same.
 const FLOOR_PATIENCE: u64 = 30;
 
-/// Unanswered requests of a first replay after which a node that hears of no synced peer takes itself for the first of
-/// its lattice: those who listen are of another cluster.
-const LONELY_FAILURES: u32 = 8;
-
-/// Before a node believes that it is the first of its lattice it asks once more, after this time.
-const ASK_AGAIN_MS: Millis = 250;
-
 /// Least bytes asked for in an exchange.
 const EXCHANGE_BYTES: u64 = 256 << 10;
 
@@ -171,6 +164,9 @@ impl Replica {
                     None => Target::Replay { request },
                 },
             };
+            if let Target::Replay { request } = to {
+                self.search.asked(request);
+            }
             self.send(to, &message);
         }
     }
@@ -286,6 +282,13 @@ impl Replica {
 
     // --- using answers
 
+    fn first_replay_answered(&mut self, now: Now, request: u64) {
+        let first = |pull: &&Pull| pull.purpose == Purpose::FirstReplay && pull.has_request(request);
+        if self.pull.as_ref().filter(first).is_some() {
+            self.search.answered(request, now.mono);
+        }
+    }
+
     /// The pull that asked `request`, if the answer comes from whom it asked.
     fn asked(&mut self, node: NodeId, request: u64) -> Option<(&mut Pull, &mut Pace)> {
         let pull = [&mut self.pull, &mut self.reverse]
@@ -303,6 +306,7 @@ impl Replica {
             self.counters.repeated += 1;
             return;
         }
+        self.first_replay_answered(now, replay.part.request);
         self.counters.replay_bytes_received += length;
         self.counters.replay_commands_received += replay.commands.len() as u64;
         let before = self.cache.root_digest();
@@ -429,7 +433,7 @@ impl Replica {
             }
             // Something else has taken their place there since, and may be missing here. A comparison that stands for
             // frames has to get it: those frames count as arrived, and somebody may wait to hear so.
-            (Purpose::Gap(_) | Purpose::Orphan(_), Some(Task::Exchange(named))) => {
+            (Purpose::Gap(_) | Purpose::Orphan(_) | Purpose::Meeting(_), Some(Task::Exchange(named))) => {
                 pull.add(split_all(&named.partitions, budget));
             }
             _ => {}
@@ -440,9 +444,16 @@ impl Replica {
     pub(super) fn replay_end(&mut self, now: Now, node: NodeId, end: ReplayEnd) {
         let own = self.cache.node();
         let request = end.request;
+        let for_us = end.to == own;
+        self.first_replay_answered(now, request);
         match self.asked(node, request).filter(|_| end.to == own) {
             Some((pull, pace)) => pull.end(node, end, pace, now.mono),
-            None => return,
+            None => {
+                if for_us {
+                    self.probe_answered(now, request);
+                }
+                return;
+            }
         }
         self.close(now, request);
     }
@@ -475,44 +486,6 @@ impl Replica {
         for (purpose, progress) in all {
             self.pull_progress(now, purpose, progress);
         }
-        if self.ask_again.take_if(|at| now.mono >= *at).is_some() {
-            let mut pull = Pull::new(Purpose::FirstReplay, now.mono);
-            pull.again = true;
-            self.pull = Some(pull);
-        }
-        let lonely =
-            |pull: &Pull| pull.purpose == Purpose::FirstReplay && !pull.answered && pull.failures() >= LONELY_FAILURES;
-        if self.pull.as_ref().is_some_and(lonely) && !self.peers.iter().any(|(_, peer)| peer.synced()) {
-            tracing::warn!("those who answer replays do not answer this node: going on as the first of its cluster");
-            self.pull = None;
-            self.replayed(now);
-        }
-    }
-
-    pub(super) fn no_responders(&mut self, now: Now, request: u64) {
-        let Some(pull) = self.pull.take_if(|pull| pull.has_request(request)) else {
-            return;
-        };
-        if pull.purpose != Purpose::FirstReplay {
-            return self.pull_failed(now, pull.purpose);
-        }
-        if self.peers.iter().any(|(_, peer)| peer.synced()) {
-            // There is somebody: it is asked directly.
-            let mut pull = Pull::new(Purpose::FirstReplay, now.mono);
-            pull.again = true;
-            self.pull = Some(pull);
-            return;
-        }
-        if pull.answered {
-            tracing::warn!("the peers that answered the replay are gone; going on with what has arrived");
-        } else if !pull.again {
-            // A server that has just started may not know yet who listens at the others.
-            self.ask_again = Some(now.mono + ASK_AGAIN_MS);
-            return;
-        } else {
-            tracing::info!("no peer answers replays: first node of the lattice");
-        }
-        self.replayed(now);
     }
 
     fn pull_progress(&mut self, now: Now, purpose: Purpose, progress: Progress) {
@@ -561,6 +534,12 @@ impl Replica {
                 self.heirs.remove(&node);
                 tracing::info!(peer = %node, took_ms, "repaired after a peer went with frames missing here");
             }
+            Purpose::Meeting(node) => {
+                if !pull.refused {
+                    self.merged(node);
+                }
+                tracing::info!(peer = %node, took_ms, "compared with a peer that was met");
+            }
             Purpose::Difference(node) => {
                 // A newer beat has to show that something still differs.
                 self.peers.change(node, |peer| peer.differs_since = None);
@@ -583,7 +562,7 @@ impl Replica {
     }
 
     /// The first replay is done.
-    fn replayed(&mut self, now: Now) {
+    pub(super) fn replayed(&mut self, now: Now) {
         self.phase = Phase::Settling;
         self.settling = Some(now.mono + SETTLING_MS);
         self.settle(now);
@@ -648,11 +627,16 @@ impl Replica {
             return;
         }
         let found = self
-            .gap(now)
+            .meeting(now)
+            .or_else(|| self.gap(now))
             .or_else(|| self.orphan(now))
             .or_else(|| self.difference(now));
         let Some(purpose) = found else { return };
         match purpose {
+            Purpose::Meeting(_) => {
+                let interval = self.beat_interval();
+                self.next_meeting = now.mono + interval / 2 + self.spread(interval / 2);
+            }
             Purpose::Difference(_) => {
                 let interval = self.config.beat_interval_ms;
                 self.next_comparison = now.mono + interval + self.spread(interval);
@@ -665,6 +649,18 @@ impl Replica {
             _ => {}
         }
         self.pull = Some(Pull::new(purpose, now.mono));
+    }
+
+    /// This node was alone, and a peer has a state of its own.
+    fn meeting(&self, now: Now) -> Option<Purpose> {
+        if !self.search.alone || self.phase != Phase::Synced || now.mono < self.next_meeting {
+            return None;
+        }
+        let own = self.cache.node();
+        let peers = self.peers.iter().filter(|(node, _)| self.may_take_from(*node));
+        peers
+            .min_by_key(|(node, _)| spread_of(own, node.0))
+            .map(|(node, _)| Purpose::Meeting(node))
     }
 
     /// Where many nodes miss frames of many others, comparing with one at random makes two of them whole; a few rounds

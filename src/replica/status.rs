@@ -4,13 +4,27 @@ use std::fmt;
 
 use crate::cache::{Digest, NodeId};
 
-/// How far this node is with its first replay, and whether it can reach the lattice.
+/// How far this node is with its first replay, and whether it can reach the lattice. The reason for a bad one is in
+/// [`Status::reason`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SyncState {
-    /// Waiting for the connection or the first replay.
+    /// Waiting for the connection, or for somebody to answer.
     Starting,
-    /// Has the state of the lattice, or is its first node.
+    /// The state of a peer is on its way: in the first replay, or because this node was alone and has met others.
+    Syncing {
+        /// How much of the keyspace has been gone through.
+        percent: u8,
+    },
+    /// Has the state of a peer.
     Synced,
+    /// Has proved with patience that there is nobody whose state it could have.
+    Alone,
+    /// The server refuses what replication needs, or others are there that do not accept this node, or it not them.
+    Isolated,
+    /// Others are there, and none of them answers.
+    Unreachable,
+    /// What a peer holds cannot be taken yet, for its stamps lie in the future.
+    Refused,
     /// The first replay took longer than the limit: serves what it has, and goes on trying.
     Unsynced,
     /// Was away for longer than deletions are remembered, and takes the state of its peers. Serves what it has.
@@ -19,16 +33,65 @@ pub enum SyncState {
     Disconnected,
 }
 
+impl SyncState {
+    /// Whether nothing is known to be missing here.
+    pub fn is_whole(self) -> bool {
+        matches!(self, SyncState::Synced | SyncState::Alone)
+    }
+
+    /// Whether the first replay may still end well by itself: what waits for it waits on.
+    pub fn is_under_way(self) -> bool {
+        matches!(self, SyncState::Starting | SyncState::Syncing { .. })
+    }
+
+    /// Whether somebody has to do something about it.
+    pub fn is_bad(self) -> bool {
+        matches!(self, SyncState::Isolated | SyncState::Unreachable | SyncState::Refused)
+    }
+}
+
 impl fmt::Display for SyncState {
+    /// One word.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             SyncState::Starting => "starting",
+            SyncState::Syncing { .. } => "syncing",
             SyncState::Synced => "synced",
+            SyncState::Alone => "alone",
+            SyncState::Isolated => "isolated",
+            SyncState::Unreachable => "unreachable",
+            SyncState::Refused => "refused",
             SyncState::Unsynced => "unsynced",
             SyncState::Resyncing => "resyncing",
             SyncState::Disconnected => "disconnected",
         })
     }
+}
+
+/// What a server refuses to a node.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Refused {
+    /// Messages on subjects of this kind.
+    Publish(Channel),
+    /// A subscription to subjects of this kind.
+    Subscribe(Channel),
+    /// A further subscription: the account or connection may have no more.
+    Subscriptions,
+    /// The connection itself: too many, not authorized, or not any more.
+    Connection,
+}
+
+/// The kinds of subjects.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Channel {
+    /// Frames.
+    Commands,
+    /// Beats.
+    Beat,
+    /// Replay requests.
+    Replay,
+    /// Messages to single nodes.
+    Node,
 }
 
 /// Counted since the start of the process.
@@ -137,6 +200,8 @@ pub struct PeerStatus {
 pub struct Status {
     /// Progress of the first replay.
     pub sync: SyncState,
+    /// What is wrong, for people; one line of what peers and servers may have said.
+    pub reason: Option<String>,
     /// Live peers.
     pub peers: Vec<PeerStatus>,
     /// Issuers that were heard and are not accepted here, by their public keys.
@@ -149,6 +214,7 @@ impl Default for Status {
     fn default() -> Self {
         Status {
             sync: SyncState::Starting,
+            reason: None,
             peers: Vec::new(),
             foreign: Vec::new(),
             counters: Counters::default(),

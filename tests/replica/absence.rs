@@ -99,7 +99,7 @@ fn a_node_that_was_alone_for_long_loses_nothing_to_a_newcomer() {
     net.disconnect(0);
     net.join(keyring(1, &[]));
     net.run(5 * BEAT);
-    assert_eq!(net.status(1).sync, SyncState::Synced);
+    assert_eq!(net.status(1).sync, SyncState::Alone);
     net.set(1, "new", "value");
     net.sweep(1);
     net.connect(0);
@@ -121,6 +121,7 @@ fn a_node_that_was_alone_for_long_loses_nothing_to_a_newcomer() {
 #[test]
 fn a_node_that_was_alone_for_long_takes_nothing_from_a_state_it_never_met() {
     let mut net = forgetful(1);
+    net.run(BEAT);
     net.set(0, "old", "value");
     net.disconnect(0);
     // It finds nobody: its state is its own.
@@ -179,7 +180,7 @@ fn a_node_that_went_before_its_first_replay_was_done_brings_nothing_back() {
     net.drop_where(|sent, to| to == 2 && sent.kind() == 4);
     net.join(keyring(1, &[]));
     net.run(BEAT);
-    assert_eq!(net.status(2).sync, SyncState::Starting);
+    assert_eq!(net.status(2).sync, SyncState::Syncing { percent: 0 });
     assert_eq!(net.get(2, "deleted meanwhile").as_deref(), Some("value"));
     net.disconnect(2);
     net.drop_nothing();

@@ -176,7 +176,7 @@ fn a_newcomer_is_synced_only_when_all_it_has_heard_of_wait_for_its_confirmations
     net.set_acked(1, "key", "value", 1, Ack::All, 1_000);
     net.run_until("it is confirmed", |net| net.nodes[1].acked.contains_key(&1));
     assert_eq!((net.nodes[1].acked[&1].clone(), net.get(2, "key")), (Ok(()), None));
-    assert_eq!(net.status(2).sync, SyncState::Starting);
+    assert!(net.status(2).sync.is_under_way());
     net.drop_nothing();
     net.run_until("the newcomer is synced", |net| net.status(2).sync == SyncState::Synced);
     assert_eq!(net.get(2, "key").as_deref(), Some("value"));
@@ -266,7 +266,10 @@ fn a_newcomer_is_synced_only_when_no_frame_is_missing() {
     net.join(keyring(1, &[]));
     net.run_until("the first replay is done", |net| net.counters(2).pulls == 1);
     net.run(BEAT);
-    assert_eq!((net.get(2, "key"), net.status(2).sync), (None, SyncState::Starting));
+    assert_eq!(
+        (net.get(2, "key"), net.status(2).sync),
+        (None, SyncState::Syncing { percent: 100 })
+    );
     net.drop_nothing();
     net.run_until("the newcomer is synced", |net| net.status(2).sync == SyncState::Synced);
     assert_eq!(net.get(2, "key").as_deref(), Some("value"));

@@ -5,5 +5,6 @@ mod acks;
 mod flood;
 mod net;
 mod repair;
+mod search;
 mod slow;
 mod trust;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nats_kvcache::cache::{Cache, Command, Key, Limits, Millis, NodeId};
 use nats_kvcache::replica::{
-    Ack, AckRequest, Config, Counters, Input, Keyring, Now, Numbers, Output, Replica, Status, SyncState, Target,
-    Unconfirmed,
+    Ack, AckRequest, Config, Counters, Input, Keyring, Now, Numbers, Output, Refused, Replica, Status, SyncState,
+    Target, Unconfirmed,
 };
 
 /// Wall clock at which all nodes start.
@@ -37,6 +37,8 @@ pub struct Node {
     /// Whether it is one of those that may be asked for a replay.
     pub answers: bool,
     pub acked: BTreeMap<u64, Result<(), Unconfirmed>>,
+    /// Subscriptions it asked to be made again.
+    pub subscribed_again: Vec<Refused>,
 }
 
 /// A message on the network.
@@ -97,6 +99,12 @@ pub struct Net {
     pub max_payload: usize,
     pub limits: Limits,
     pub ring_bytes: usize,
+    /// What the nodes that join from now on have as their setting.
+    pub min_peers: usize,
+    /// Whether the server knows who answers replays.
+    group_known: bool,
+    /// Somebody says to each request that nobody listens, in the name of the server.
+    pub forge_no_responders: bool,
     /// Everything that was sent.
     pub sent: Vec<Sent>,
     /// Messages for which this says true do not reach that node.
@@ -117,6 +125,9 @@ impl Net {
             max_payload: 1 << 20,
             limits: Limits::default(),
             ring_bytes: 1 << 20,
+            min_peers: 0,
+            group_known: true,
+            forge_no_responders: false,
             sent: Vec::new(),
             drops: Box::new(|_, _| false),
             flying: VecDeque::new(),
@@ -153,6 +164,7 @@ impl Net {
             release: "test".into(),
             beat_interval_ms: BEAT,
             sync_limit_ms: 10_000,
+            min_peers: self.min_peers,
             keyring,
             ring_bytes: self.ring_bytes,
             versions,
@@ -165,10 +177,23 @@ impl Net {
             mailbox: VecDeque::new(),
             answers: false,
             acked: BTreeMap::new(),
+            subscribed_again: Vec::new(),
         });
         let place = self.nodes.len() - 1;
         self.connect(place);
         place
+    }
+
+    /// A node whose server does not know of the others yet.
+    pub fn join_cut_off(&mut self) -> usize {
+        let new = self.nodes.len();
+        self.drop_where(move |sent, to| sent.from == new || to == new);
+        self.group_is_known(false);
+        self.join(keyring(1, &[]))
+    }
+
+    pub fn group_is_known(&mut self, known: bool) {
+        self.group_known = known;
     }
 
     pub fn connect(&mut self, node: usize) {
@@ -252,6 +277,7 @@ impl Net {
                     let (answered, now) = (job.run(&self.nodes[node].cache), self.clock());
                     self.nodes[node].replica.handle(now, Input::Answered(answered));
                 }
+                Output::SubscribeAgain(what) => self.nodes[node].subscribed_again.push(what),
                 Output::Acked { id, result } => {
                     self.nodes[node].acked.insert(id, result);
                 }
@@ -273,13 +299,19 @@ impl Net {
             Target::Commands | Target::Beat => others.collect(),
             Target::Node(id) => others.filter(|&other| self.nodes[other].cache.node() == id).collect(),
             Target::Replay { request } => {
-                let group: Vec<usize> = others.filter(|&other| self.nodes[other].answers).collect();
+                let known = |&other: &usize| self.group_known && self.nodes[other].answers;
+                let group: Vec<usize> = others.filter(known).collect();
                 if group.is_empty() {
                     self.flying.push_back((sent.from, Input::NoResponders { request }));
                 }
                 group.into_iter().take(1).collect()
             }
         };
+        if self.forge_no_responders {
+            for request in 0..1_000 {
+                self.flying.push_back((sent.from, Input::NoResponders { request }));
+            }
+        }
         let (bytes, now) = (sent.payload.len(), self.now);
         let at_server = self
             .links
@@ -371,7 +403,8 @@ impl Net {
             let connected = || (0..net.nodes.len()).filter(|&node| net.nodes[node].connected);
             connected().all(|node| {
                 let status = net.status(node);
-                status.sync == SyncState::Synced && status.peers.len() == connected().count() - 1
+                let alone = connected().count() == 1 && status.sync == SyncState::Alone;
+                (status.sync == SyncState::Synced || alone) && status.peers.len() == connected().count() - 1
             })
         })
     }

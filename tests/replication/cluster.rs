@@ -82,7 +82,9 @@ impl Cluster {
     pub async fn wait_peers(&mut self) {
         let others = self.nodes.len() as u64 - 1;
         for node in &mut self.nodes {
-            let seen = |status: &Status| status.peers == others && status.sync == SyncState::Synced;
+            let whole =
+                |status: &Status| status.sync == SyncState::Synced || (others, status.sync) == (0, SyncState::Alone);
+            let seen = |status: &Status| status.peers == others && whole(status);
             node.provider
                 .wait_status(LIMIT, seen)
                 .await
@@ -107,7 +109,8 @@ impl Cluster {
             let first = &statuses[0];
             let told = || statuses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" | ");
             let equal = statuses.iter().all(|status| {
-                (&status.digest, status.keys, status.sync) == (&first.digest, first.keys, SyncState::Synced)
+                let whole = matches!(status.sync, SyncState::Synced | SyncState::Alone);
+                whole && (&status.digest, status.keys, status.sync) == (&first.digest, first.keys, first.sync)
             });
             ensure!(equal, "{}", told());
             Ok(first.clone())

@@ -61,6 +61,7 @@ impl Node {
             release: "bench".into(),
             beat_interval_ms: BEAT_MS * slowdown as Millis,
             sync_limit_ms: 30_000,
+            min_peers: 0,
             keyring: keyring.clone(),
             ring_bytes: 64 << 10,
             versions: Config::VERSIONS,

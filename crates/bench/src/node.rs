@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{ensure, Context, Result};
 use nats_kvcache::cache::{Cache, Command, Key, Limits, NodeId};
 use nats_kvcache::nats::{Credentials, Replicated, Replicator, Settings, Subjects};
-use nats_kvcache::replica::{Ack, Keyring, Numbers, SyncState};
+use nats_kvcache::replica::{Ack, Keyring, Numbers};
 use nats_kvcache::time;
 use testkit::{eventually, Lattice, DEFAULT_LINK_NAME};
 
@@ -86,6 +86,7 @@ impl LibraryNode {
             host: "bench".into(),
             beat_interval_ms: 1_000,
             sync_limit_ms: 30_000,
+            min_peers: 0,
             keyring: Arc::new(keyring),
             queue_bytes: 64 << 20,
             inbox_bytes: 64 << 20,
@@ -93,7 +94,7 @@ impl LibraryNode {
         };
         let replicator = Replicator::start(cache.clone(), settings, Numbers::default()).await?;
         ensure!(
-            replicator.first_sync().await == SyncState::Synced,
+            replicator.first_sync().await.is_whole(),
             "a library node does not get in sync"
         );
         Ok(LibraryNode { cache, replicator })

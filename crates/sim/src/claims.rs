@@ -4,7 +4,7 @@
 //! at least the sum which that one had.
 
 use nats_kvcache::cache::{Cache, Key, Millis};
-use nats_kvcache::replica::{Ack, AckRequest, SyncState};
+use nats_kvcache::replica::{Ack, AckRequest};
 use rand::RngExt;
 
 use crate::clients::counter;
@@ -85,7 +85,7 @@ impl World {
 
     /// Whether a node has a state to give to others.
     pub(crate) fn has_joined(&self, place: usize) -> bool {
-        self.nodes[place].replica.sync_state(self.clock(place)) == SyncState::Synced
+        self.nodes[place].replica.has_joined()
     }
 
     /// A message of another node arrives, and is no recording.

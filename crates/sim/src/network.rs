@@ -83,6 +83,7 @@ impl World {
                     }
                 }
                 Output::Answer(job) => asked = Some(job),
+                Output::SubscribeAgain(_) => {}
                 Output::Publish { to, payload } => {
                     let (length, most) = (payload.len(), self.nodes[node].max_payload);
                     assert!(self.nodes[node].told, "node {node} sends while it is not connected");

@@ -149,6 +149,7 @@ pub(crate) fn replica_config(scenario: &Scenario, life: u64) -> Config {
         release: "simulated".into(),
         beat_interval_ms: scenario.beat_interval_ms,
         sync_limit_ms: 10_000,
+        min_peers: 0,
         keyring: Arc::new(Keyring::open()),
         ring_bytes: 64 << 10,
         versions: Config::VERSIONS,

@@ -470,10 +470,13 @@ impl ProviderProcess {
         self.wait_status(limit, |_| true).await
     }
 
-    /// Waits until the provider is synced, or runs without peers on purpose.
+    /// Waits until the provider is synced or alone, or runs without peers on purpose.
     pub async fn wait_ready(&mut self, limit: Duration) -> Result<Status> {
         self.wait_status(limit, |status| {
-            matches!(status.sync, SyncState::Synced | SyncState::Standalone)
+            matches!(
+                status.sync,
+                SyncState::Synced | SyncState::Alone | SyncState::Standalone
+            )
         })
         .await
     }

@@ -11,8 +11,18 @@ use anyhow::{bail, Context, Result};
 pub enum SyncState {
     /// The first replay is not over yet.
     Starting,
-    /// In step with its peers, or the first of its lattice.
+    /// The state of a peer is on its way.
+    Syncing,
+    /// Has the state of a peer.
     Synced,
+    /// Has proved that it is the first of its lattice.
+    Alone,
+    /// The server refuses what it needs, or it and those it hears do not accept each other.
+    Isolated,
+    /// Others are heard, and none answers.
+    Unreachable,
+    /// What a peer holds is stamped in the future.
+    Refused,
     /// Takes its peers' state after a long absence.
     Resyncing,
     /// Serves without a completed first sync.
@@ -29,7 +39,12 @@ impl FromStr for SyncState {
     fn from_str(text: &str) -> Result<Self> {
         Ok(match text {
             "starting" => Self::Starting,
+            "syncing" => Self::Syncing,
             "synced" => Self::Synced,
+            "alone" => Self::Alone,
+            "isolated" => Self::Isolated,
+            "unreachable" => Self::Unreachable,
+            "refused" => Self::Refused,
             "resyncing" => Self::Resyncing,
             "unsynced" => Self::Unsynced,
             "standalone" => Self::Standalone,
@@ -46,6 +61,8 @@ pub struct Status {
     pub keys: u64,
     pub peers: u64,
     pub sync: SyncState,
+    /// What is wrong, in words.
+    pub reason: Option<String>,
     pub digest: String,
     /// Every pair of the message, the ones above included.
     pub pairs: BTreeMap<String, String>,
@@ -72,6 +89,7 @@ impl FromStr for Status {
             keys: number("keys")?,
             peers: number("peers")?,
             sync: pair("sync")?.parse()?,
+            reason: pairs.get("reason").cloned(),
             digest: hex_16(&pair("digest")?)?,
             pairs: pairs.clone(),
         })
@@ -94,13 +112,38 @@ fn parse_pairs(message: &str) -> Result<BTreeMap<String, String>> {
         bail!("health message of more than one line: {message:?}");
     }
     let mut pairs = BTreeMap::new();
-    for word in message.split_whitespace() {
-        let (name, value) = word
+    let mut rest = message.trim_start();
+    while !rest.is_empty() {
+        let word = rest.split_whitespace().next().unwrap_or(rest);
+        let (name, after) = rest
             .split_once('=')
+            .filter(|(name, _)| !name.contains(char::is_whitespace))
             .with_context(|| format!("no name=value pair: {word:?}"))?;
-        pairs.insert(name.to_owned(), value.to_owned());
+        let (value, after) = match after.strip_prefix('"') {
+            Some(quoted) => unquote(quoted).with_context(|| format!("{name}= has no closing quote: {message:?}"))?,
+            None => {
+                let end = after.find(char::is_whitespace).unwrap_or(after.len());
+                (after[..end].to_owned(), &after[end..])
+            }
+        };
+        pairs.insert(name.to_owned(), value);
+        rest = after.trim_start();
     }
     Ok(pairs)
+}
+
+/// A text up to its closing quote, and what follows. Backslashes stand before what they protect.
+fn unquote(quoted: &str) -> Option<(String, &str)> {
+    let mut text = String::new();
+    let mut characters = quoted.char_indices();
+    while let Some((place, character)) = characters.next() {
+        match character {
+            '"' => return Some((text, &quoted[place + 1..])),
+            '\\' => text.push(characters.next()?.1),
+            _ => text.push(character),
+        }
+    }
+    None
 }
 
 fn hex_16(text: &str) -> Result<String> {
@@ -116,8 +159,10 @@ mod tests {
 
     #[test]
     fn a_health_message_is_parsed_with_unknown_pairs() {
-        let message = "node=00000000000000ff keys=3 peers=2 sync=synced digest=0123456789abcdef lag=4";
+        let message =
+            "node=00000000000000ff keys=3 peers=2 sync=synced reason=\"a \\\"b\\\"\" digest=0123456789abcdef lag=4";
         let status: Status = message.parse().unwrap();
+        assert_eq!(status.reason.as_deref(), Some("a \"b\""));
         assert_eq!((status.keys, status.peers, status.sync), (3, 2, SyncState::Synced));
         assert_eq!(status.pairs["lag"], "4");
     }

@@ -340,7 +340,9 @@ impl Node {
         let started = Instant::now();
         let mut provider = lattice.start(options).await?;
         let status = provider
-            .wait_status(READY_LIMIT, |status| status.sync == SyncState::Synced)
+            .wait_status(READY_LIMIT, |status| {
+                matches!(status.sync, SyncState::Synced | SyncState::Alone)
+            })
             .await
             .with_context(|| format!("host {name} did not become ready"))?;
         println!(

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use nats_kvcache::cache::{Cache, Key, Limits, NodeId};
 use nats_kvcache::nats::{Credentials, Replicated, Replicator, Settings, Subjects};
-use nats_kvcache::replica::{Ack, Keyring, Numbers, SyncState};
+use nats_kvcache::replica::{Ack, Keyring, Numbers};
 use nats_kvcache::time;
 use testkit::{eventually, Lattice, NatsServer, ProviderOptions, ProviderProcess, DEFAULT_LINK_NAME};
 
@@ -199,6 +199,7 @@ impl LibraryNode {
             host: "figures".into(),
             beat_interval_ms: 1_000,
             sync_limit_ms: 30_000,
+            min_peers: 0,
             keyring: Arc::new(keyring),
             queue_bytes: 64 << 20,
             inbox_bytes: 64 << 20,
@@ -206,7 +207,7 @@ impl LibraryNode {
         };
         let replicator = Replicator::start(cache.clone(), settings, Numbers::default()).await?;
         ensure!(
-            replicator.first_sync().await == SyncState::Synced,
+            replicator.first_sync().await.is_whole(),
             "a library node does not get in sync"
         );
         Ok(LibraryNode { cache, replicator })
