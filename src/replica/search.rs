@@ -483,7 +483,7 @@ impl Replica {
         if let Some(reason) = self.too_few_peers() {
             return (waiting, Some(reason));
         }
-        let has_peers = self.peers.len() > 0;
+        let has_peers = self.peers.iter().next().is_some();
         if !has_peers && search.hears_in_vain(if search.alone { QUIET_MS } else { MIN_HEARD_MS }, now) {
             return (SyncState::Unreachable, Some(self.unreachable()));
         }
