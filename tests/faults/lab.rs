@@ -10,17 +10,20 @@ use anyhow::{bail, ensure, Context, Result};
 use futures::future::{join_all, try_join_all};
 use serde_json::json;
 use testkit::{
-    eventually, Actor, CapturedLog, Direction, FaultyProxy, KeyValue, KeyValueClient, Lattice, NatsServer,
-    ProviderOptions, ProviderProcess, Status, SyncState,
+    eventually, faketime_library, Actor, CapturedLog, Direction, FaultyProxy, KeyValue, KeyValueClient, Lattice,
+    NatsServer, ProviderOptions, ProviderProcess, Status, SyncState,
 };
 use tokio::sync::{watch, Mutex};
 use wasmbus_rpc::common::Transport;
 
 use crate::content::{self, Content};
+use crate::plan::Refused;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_nats-kvcache");
 /// For everything that is waited for, healing included.
 pub const LIMIT: Duration = Duration::from_secs(60);
+/// Subjects of messages to single nodes.
+const NODES: &str = "lattice.*.kvcache.*.node.>";
 /// A call that takes longer counts as one of which nobody knows whether it has happened.
 const CALL_LIMIT: Duration = Duration::from_secs(3);
 /// How long a provider without peers in reach waits for them before it serves.
@@ -65,7 +68,10 @@ struct Slot {
 pub struct Lab {
     lattice: Lattice,
     actor: Actor,
+    settings: serde_json::Value,
     slots: Vec<Slot>,
+    /// For each provider a file that says how far its wall clock is off.
+    clocks: tempfile::TempDir,
     /// The servers of replication.
     pub servers: Vec<Mutex<NatsServer>>,
     lives: SyncMutex<Vec<Arc<Life>>>,
@@ -80,6 +86,21 @@ pub struct Lab {
 impl Lab {
     /// `count` providers that see each other, each behind a proxy before every server.
     pub async fn start(rpc: NatsServer, servers: Vec<NatsServer>, count: usize) -> Result<Self> {
+        Self::start_with(rpc, servers, count, json!({})).await
+    }
+
+    /// The same, with settings of the providers.
+    pub async fn start_with(
+        rpc: NatsServer,
+        mut servers: Vec<NatsServer>,
+        count: usize,
+        settings: serde_json::Value,
+    ) -> Result<Self> {
+        for server in &mut servers {
+            server.set_config(users(count, None));
+            // With the ports that it has now: a server that was to choose them does not read its configuration again.
+            server.restart().await?;
+        }
         let mut slots = Vec::with_capacity(count);
         for _ in 0..count {
             slots.push(Slot {
@@ -91,7 +112,9 @@ impl Lab {
         let lab = Self {
             lattice: Lattice::new(rpc.url()),
             actor: Actor::new(),
+            settings,
             slots,
+            clocks: tempfile::tempdir()?,
             servers: servers.into_iter().map(Mutex::new).collect(),
             lives: SyncMutex::default(),
             next_life: AtomicU32::new(1),
@@ -137,9 +160,26 @@ impl Lab {
         let place = &self.slots[slot];
         let mut process = place.process.lock().await;
         ensure!(process.is_none(), "provider {slot} runs already");
-        let urls: Vec<_> = place.path.iter().map(FaultyProxy::url).collect();
-        let settings = json!({ "NATS_URL": urls.join(","), "SYNC_TIMEOUT_SECS": SYNC_TIMEOUT_SECS });
-        let options = ProviderOptions::new(BINARY).config(settings).link(&self.actor);
+        let url = |proxy: &FaultyProxy| {
+            proxy
+                .url()
+                .replace("nats://", &format!("nats://provider{slot}:provider@"))
+        };
+        let urls: Vec<_> = place.path.iter().map(url).collect();
+        let mut settings = self.settings.clone();
+        settings["NATS_URL"] = urls.join(",").into();
+        settings["SYNC_TIMEOUT_SECS"] = SYNC_TIMEOUT_SECS.into();
+        let mut options = ProviderOptions::new(BINARY).config(settings).link(&self.actor);
+        if let Some(library) = faketime_library() {
+            self.set_clock(slot, 0)?;
+            let clock = self.clock_file(slot);
+            options = options
+                .env("LD_PRELOAD", library.display().to_string())
+                .env("FAKETIME_TIMESTAMP_FILE", clock.display().to_string())
+                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+                // How often the file is read, in seconds.
+                .env("FAKETIME_CACHE_DURATION", "1");
+        }
         let mut started = self.lattice.start(options).await?;
         let ready = async {
             started.wait_healthy(LIMIT).await?;
@@ -169,6 +209,31 @@ impl Lab {
             .push(life.clone());
         place.life.send_replace(Some(life));
         *process = Some(started);
+        Ok(())
+    }
+
+    fn clock_file(&self, slot: usize) -> std::path::PathBuf {
+        self.clocks.path().join(slot.to_string())
+    }
+
+    /// From now on the wall clock of a provider is off by so many seconds.
+    pub fn set_clock(&self, slot: usize, seconds: i64) -> Result<()> {
+        if faketime_library().is_none() {
+            self.note("*** NO CLOCK JUMPS: run scripts/install-tools.sh libfaketime");
+            return Ok(());
+        }
+        let (file, new) = (self.clock_file(slot), self.clock_file(slot).with_extension("new"));
+        std::fs::write(&new, format!("{seconds:+}\n"))?;
+        std::fs::rename(new, file).context("setting a clock")
+    }
+
+    /// From now on the servers refuse a provider this, and all others nothing.
+    pub async fn refuse(&self, refused: Option<(usize, Refused)>) -> Result<()> {
+        for server in &self.servers {
+            let mut server = server.lock().await;
+            server.set_config(users(self.slots.len(), refused));
+            server.reload().await?;
+        }
         Ok(())
     }
 
@@ -368,4 +433,33 @@ impl Lab {
         }
         println!("---");
     }
+}
+
+/// The users of all providers for the configuration of a server. Each has its own, so that it can be refused something.
+fn users(count: usize, refused: Option<(usize, Refused)>) -> String {
+    let denies = |what: &Refused| match what {
+        Refused::PublishToNodes => (NODES, ""),
+        Refused::PublishAnything => (">", ""),
+    };
+    let user = |slot: usize| {
+        let refused = refused.filter(|(other, _)| *other == slot);
+        let permissions = refused.map(|(_, what)| {
+            let (publish, subscribe) = denies(&what);
+            let deny = |name: &str, subject: &str| match subject {
+                "" => String::new(),
+                subject => format!(" {name}: {{ deny: {subject:?} }}"),
+            };
+            format!(
+                ", permissions: {{{}{} }}",
+                deny("publish", publish),
+                deny("subscribe", subscribe)
+            )
+        });
+        format!(
+            "    {{ user: provider{slot}, password: provider{} }}\n",
+            permissions.unwrap_or_default()
+        )
+    };
+    let users: String = (0..count).map(user).collect();
+    format!("authorization {{\n  users: [\n{users}  ]\n}}\n")
 }

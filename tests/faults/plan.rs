@@ -14,6 +14,18 @@ const LONGEST_PHASE: Duration = Duration::from_secs(15);
 /// In a run of this length some stalls last so long that the client gives its connection up.
 const LONG_RUN: Duration = Duration::from_secs(200);
 
+/// What servers refuse.
+#[derive(Clone, Copy, Debug)]
+pub enum Refused {
+    /// To publish to single nodes.
+    PublishToNodes,
+    /// To publish anything.
+    PublishAnything,
+}
+
+/// Seconds by which clocks jump at most.
+pub const LONGEST_JUMP_SECS: i64 = 15;
+
 /// A fault; it ends by itself after `lasts`.
 #[derive(Clone, Debug)]
 pub enum Fault {
@@ -49,6 +61,14 @@ pub enum Fault {
     KillServer { server: usize, lasts: Duration },
     /// SIGSTOP of a nats-server, then SIGCONT.
     PauseServer { server: usize, lasts: Duration },
+    /// The wall clock of a provider jumps, and back again.
+    ClockJump { slot: usize, seconds: i64, lasts: Duration },
+    /// The servers refuse a provider some of what replication needs.
+    Refuse {
+        slot: usize,
+        what: Refused,
+        lasts: Duration,
+    },
     /// One server after the other starts again with a tiny `max_pending`, later with its own again.
     TinyPending { lasts: Duration },
 }
@@ -65,6 +85,8 @@ impl Fault {
             Self::Stall { .. } => "stall",
             Self::KillServer { .. } => "nats-server killed",
             Self::PauseServer { .. } => "nats-server paused",
+            Self::ClockJump { .. } => "clock jump",
+            Self::Refuse { .. } => "refusal",
             Self::TinyPending { .. } => "tiny max_pending",
         }
     }
@@ -80,6 +102,8 @@ impl Fault {
             | Self::Stall { lasts, .. }
             | Self::KillServer { lasts, .. }
             | Self::PauseServer { lasts, .. }
+            | Self::ClockJump { lasts, .. }
+            | Self::Refuse { lasts, .. }
             | Self::TinyPending { lasts } => *lasts,
         }
     }
@@ -107,6 +131,8 @@ impl fmt::Display for Fault {
                 write!(f, " (provider {slot}, {directions:?}{end})")?;
             }
             Self::KillServer { server, .. } | Self::PauseServer { server, .. } => write!(f, " (server {server})")?,
+            Self::ClockJump { slot, seconds, .. } => write!(f, " (provider {slot}, {seconds:+} s)")?,
+            Self::Refuse { slot, what, .. } => write!(f, " (provider {slot}, {what:?})")?,
             Self::TinyPending { .. } => {}
         }
         match self.lasts() {
@@ -209,7 +235,7 @@ impl Planner {
     fn fault(&mut self) -> Fault {
         let slot = self.rng.random_range(0..self.providers);
         let server = self.rng.random_range(0..self.servers);
-        match self.rng.random_range(0..22) {
+        match self.rng.random_range(0..26) {
             0..2 => Fault::KillProvider {
                 slot: self.rng.random_range(1..self.providers),
                 lasts: self.seconds(0.0, 3.0),
@@ -260,6 +286,22 @@ impl Planner {
                 bytes_per_second: self.rng.random_range(30_000..500_000),
                 lasts: self.seconds(3.0, 12.0),
             },
+            21..23 => {
+                let seconds = self.rng.random_range(2..=LONGEST_JUMP_SECS);
+                Fault::ClockJump {
+                    slot,
+                    seconds: if self.rng.random_bool(0.5) { seconds } else { -seconds },
+                    lasts: self.seconds(2.0, 8.0),
+                }
+            }
+            23..25 => Fault::Refuse {
+                slot,
+                what: match self.rng.random_range(0..2) {
+                    0 => Refused::PublishToNodes,
+                    _ => Refused::PublishAnything,
+                },
+                lasts: self.seconds(1.0, 10.0),
+            },
             _ => Fault::PauseServer {
                 server,
                 lasts: self.seconds(1.0, 8.0),
@@ -270,13 +312,17 @@ impl Planner {
     /// Takes what the fault needs, unless something of it is taken.
     fn take(&mut self, fault: &Fault, at: Duration) -> bool {
         let thing = match fault {
-            Fault::KillProvider { slot, .. } | Fault::PauseProvider { slot, .. } => Thing::Process(*slot),
+            Fault::KillProvider { slot, .. } | Fault::PauseProvider { slot, .. } | Fault::ClockJump { slot, .. } => {
+                Thing::Process(*slot)
+            }
             Fault::Cut { slot, .. }
             | Fault::DropConnections { slot }
             | Fault::Delay { slot, .. }
             | Fault::SlowLink { slot, .. }
             | Fault::Stall { slot, .. } => Thing::Path(*slot),
-            Fault::KillServer { .. } | Fault::PauseServer { .. } | Fault::TinyPending { .. } => Thing::Servers,
+            Fault::KillServer { .. } | Fault::PauseServer { .. } | Fault::Refuse { .. } | Fault::TinyPending { .. } => {
+                Thing::Servers
+            }
         };
         let kills = matches!(fault, Fault::KillProvider { .. });
         let free = match thing {
@@ -309,5 +355,5 @@ fn the_same_seed_is_the_same_plan() {
         .iter()
         .map(|step| step.fault.kind())
         .collect();
-    assert_eq!(kinds.len(), 10, "{kinds:?}");
+    assert_eq!(kinds.len(), 12, "{kinds:?}");
 }

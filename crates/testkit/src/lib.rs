@@ -43,7 +43,7 @@ pub use redis_server::{redis_benchmark, RedisServer};
 pub use status::{Status, SyncState};
 pub use wait::{eventually, promptly};
 pub use workload::Workload;
-pub use workspace::{skip_test, workspace_root};
+pub use workspace::{faketime_library, skip_test, workspace_root};
 
 /// The error that every call to a provider returns; re-exported so that users need no dependency of their own.
 pub use wasmbus_rpc::error::{RpcError, RpcResult};

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{anyhow, bail, Context, Result};
+use anyhow::{anyhow, bail, ensure, Context, Result};
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -243,6 +243,30 @@ impl NatsServer {
     /// Limits from the next start on, see [`Self::restart`].
     pub fn set_limits(&mut self, limits: ServerLimits) {
         self.builder.limits = limits;
+    }
+
+    /// Text for the configuration file instead of the one given so far, from the next start or [`Self::reload`] on.
+    pub fn set_config(&mut self, text: impl Into<String>) {
+        self.builder.extra_config = text.into();
+    }
+
+    /// Makes a running server read its configuration again, with what has changed since it started.
+    pub async fn reload(&mut self) -> Result<()> {
+        let reloaded = |server: &Self| server.log().matches("Reloaded server configuration").count();
+        let before = reloaded(self);
+        let text = self.config_text(&self.home.path().join("ports"));
+        std::fs::write(self.config_path(), text).context("writing nats-server.conf")?;
+        let process = self.running.as_mut().context("nats-server does not run")?;
+        process.signal(Signal::HUP)?;
+        eventually(START_LIMIT, || async {
+            ensure!(
+                reloaded(self) > before,
+                "nats-server has not read its configuration again; its log:\n{}",
+                self.log()
+            );
+            Ok(())
+        })
+        .await
     }
 
     pub(crate) fn set_cluster(&mut self, member: ClusterMember) {

@@ -12,6 +12,12 @@ pub fn workspace_root() -> PathBuf {
         .to_path_buf()
 }
 
+/// The library that moves the wall clock of one process, if it is there.
+pub fn faketime_library() -> Option<PathBuf> {
+    let library = workspace_root().join(".tools/libfaketime/lib/libfaketimeMT.so.1");
+    library.exists().then_some(library)
+}
+
 /// Skips a test for which the machine lacks something: loudly, and counted by `make test` at its end.
 ///
 /// # Panics
