@@ -21,6 +21,8 @@ pub(super) struct Marks {
     pub unaware: bool,
     /// Its place among those that were not challenged yet.
     pub rank: Option<Rank>,
+    /// Its clock when it spoke last, if it was challenged and has yet to prove that it is alive.
+    pub challenged: Option<Reverse<Time>>,
     /// When it may be challenged next, if it has to be.
     pub challenge_at: Option<Millis>,
     /// Frames of it are missing.
@@ -44,6 +46,8 @@ pub(super) struct Index {
     unaware: BTreeSet<(Millis, NodeId)>,
     unproven: BTreeSet<(Millis, NodeId)>,
     ranks: BTreeSet<(Rank, NodeId)>,
+    /// The one that spoke last, first.
+    challenged: BTreeSet<(Reverse<Time>, NodeId)>,
     gaps: BTreeSet<NodeId>,
     differing: BTreeSet<NodeId>,
     other_issuers: BTreeSet<NodeId>,
@@ -73,6 +77,14 @@ impl Index {
             }
             if let Some(rank) = after.rank {
                 self.ranks.insert((rank, node));
+            }
+        }
+        if before.challenged != after.challenged {
+            if let Some(clock) = before.challenged {
+                self.challenged.remove(&(clock, node));
+            }
+            if let Some(clock) = after.challenged {
+                self.challenged.insert((clock, node));
             }
         }
         mark(&mut self.gaps, node, before.gap, after.gap);
@@ -115,8 +127,14 @@ impl Index {
         due(&self.unaware, now).collect()
     }
 
-    pub fn due_unproven(&self, now: Millis) -> impl Iterator<Item = NodeId> + '_ {
-        due(&self.unproven, now)
+    /// The first in rank of those that were not challenged yet.
+    pub fn first_unchallenged(&self) -> Option<(Rank, NodeId)> {
+        self.ranks.first().copied()
+    }
+
+    /// Those that were challenged and have yet to prove that they are alive, the one that spoke last first.
+    pub fn challenged(&self) -> impl Iterator<Item = (Reverse<Time>, NodeId)> + '_ {
+        self.challenged.iter().copied()
     }
 
     /// When the next challenge may follow: of the unaware, and of the others.

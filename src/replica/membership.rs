@@ -169,7 +169,7 @@ impl Replica {
     }
 
     pub(super) fn tick_membership(&mut self, now: Now) {
-        debug_assert!(self.peers.len() > 64 || self.peers.index_is_right());
+        debug_assert!(self.peers.index_is_right());
         if !self.connected {
             return;
         }

@@ -18,6 +18,9 @@ const MAX_PEERS: usize = 4_096;
 /// wait for an answer is bounded by the number of challenges in a second.
 const MAX_UNPROVEN: usize = 512;
 
+/// With more nodes than this the index is not compared with them.
+const MOST_CHECKED: usize = 64;
+
 /// Nodes that did not prove to be alive and are still remembered, so that their recordings are known as such.
 const MAX_UNANSWERED: usize = 16_384;
 
@@ -490,6 +493,7 @@ impl Peer {
             strange: self.is_strange(),
             unaware: self.proven && !self.knows_us,
             rank: (!self.proven && self.challenged_at.is_none()).then(|| self.rank()),
+            challenged: (!self.proven && self.challenged_at.is_some()).then_some(Reverse(self.clock)),
             challenge_at: self.is_strange().then(|| self.next_challenge()),
             gap: self.proven && self.frames.has_gap(),
             differs: self.proven && self.differs_since.is_some(),
@@ -631,8 +635,11 @@ impl Peers {
         Some(result)
     }
 
-    /// Whether the index says what a look at each peer says.
+    /// Whether the index says what a look at each peer says, as far as that is soon done.
     pub fn index_is_right(&self) -> bool {
+        if self.known.len() > MOST_CHECKED {
+            return true;
+        }
         let mut index = Index::default();
         for (node, peer) in &self.known {
             index.update(*node, Marks::default(), peer.marks());
@@ -750,18 +757,23 @@ impl Peers {
         self.index.due_unaware(now)
     }
 
-    /// The one to be challenged first of those that have yet to prove that they are alive and may be challenged by now.
-    /// Every other time this is the one that spoke last, even if it was challenged before: the answer may be lost.
+    /// The one to be challenged first of those that have yet to prove that they are alive and may be challenged by now: one
+    /// that was not challenged yet. Every other time it is the one that spoke last, even if it was challenged before: the
+    /// answer may be lost.
     pub fn due_unproven(&self, now: Millis, number: u64) -> Option<NodeId> {
-        let due = self
-            .index
-            .due_unproven(now)
-            .filter_map(|node| Some((self.known.get(&node)?.rank(), node)));
-        let order = |((unanswered, clock), node): &(Rank, NodeId)| match number % 2 {
-            0 => (*unanswered, *clock, *node),
-            _ => (0, *clock, *node),
-        };
-        due.min_by_key(order).map(|(_, node)| node)
+        let fresh = self.index.first_unchallenged();
+        // Those that were challenged a moment ago are few.
+        let due =
+            |(_, node): &(Reverse<Time>, NodeId)| self.get(*node).is_some_and(|peer| peer.next_challenge() <= now);
+        let again = || self.index.challenged().find(due);
+        match fresh {
+            Some(((_, clock), node)) if number % 2 == 1 => {
+                let newer = again().filter(|(newest, _)| *newest < clock);
+                Some(newer.map_or(node, |(_, node)| node))
+            }
+            Some((_, node)) => Some(node),
+            None => again().map(|(_, node)| node),
+        }
     }
 
     /// When the next challenge may follow: of those that have proven to be alive, and of the others.
