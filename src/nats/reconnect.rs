@@ -126,9 +126,9 @@ pub fn explain(error: &str) -> String {
             "its certificate is not trusted here: NATS_TLS_CA names another authority of the same name",
         ),
         ("invalid peer certificate", "its certificate cannot be used"),
+        ("autherror", "the credentials cannot be used"),
         ("authorization violation", "it refuses the credentials"),
         ("authentication", "it refuses the credentials"),
-        ("autherror", "the credentials cannot be used"),
         ("connections exceeded", "it is full (it allows no more connections)"),
         ("connection refused", "nobody listens there"),
         ("dns error", "its name cannot be resolved"),
@@ -207,6 +207,9 @@ mod tests {
             "{explained}"
         );
         assert!(explain("IO error: Connection refused (os error 111)").contains("nobody listens"));
+        let unreadable = "authentication error: AuthError(/user.creds: it cannot be read)";
+        assert!(explain(unreadable).contains("cannot be used"));
+        assert!(explain("IO error: nats: maximum account active connections exceeded").contains("is full"));
         assert!(explain(&"x".repeat(10_000)).len() < 300);
         assert_eq!(explain("of another kind"), "of another kind");
     }
