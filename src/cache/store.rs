@@ -164,18 +164,24 @@ impl Cache {
     /// Each set is looked at once and by itself, however often it is named: what is held of all of them together is the
     /// answer so far and the set just looked at, each within the bound.
     pub fn set_union(&self, keys: &[Key], now: Millis, max_bytes: usize) -> Result<Vec<Bytes>, CacheError> {
-        let mut union = BTreeSet::new();
-        let mut bytes = 0usize;
-        for (_, key) in self.sets_by_size(keys, now)?.into_iter().rev() {
+        let mut sets = self.sets_by_size(keys, now)?.into_iter().rev();
+        let (_, largest) = sets.next().ok_or(CacheError::NoKeys)?;
+        let mut union = self.set_members(largest, now, max_bytes)?;
+        let mut bytes: usize = union.iter().map(|member| answer_bytes(member.len())).sum();
+        let mut others = BTreeSet::new();
+        for (_, key) in sets {
             for member in self.set_members(key, now, max_bytes)? {
                 let more = answer_bytes(member.len());
-                if union.insert(member) {
+                if union.binary_search(&member).is_err() && others.insert(member) {
                     bytes = bytes.saturating_add(more);
                     within(bytes, max_bytes)?;
                 }
             }
         }
-        Ok(union.into_iter().collect())
+        // Two sorted runs, which sorting only merges.
+        union.extend(others);
+        union.sort();
+        Ok(union)
     }
 
     /// Members of all of the sets, sorted (Redis SINTER). An error where they take more than `max_bytes`
