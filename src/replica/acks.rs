@@ -38,11 +38,15 @@ pub struct Unconfirmed {
     pub disconnected: bool,
 }
 
-/// Between the first sending of a frame and its repetition to those who have not confirmed; doubled each time.
+/// Between the first sending of a frame and its repetition to those who have not confirmed, beside twice what
+/// confirmations take; doubled each time.
 const RESEND_MS: Millis = 150;
 
-/// The longest time between two repetitions.
+/// The longest time between two repetitions, beside four times what confirmations take.
 const MAX_RESEND_MS: Millis = 600;
+
+/// Longest time for a confirmation that is gone by.
+const MAX_TOOK_MS: Millis = 1_000;
 
 #[derive(Debug)]
 pub(super) struct Waiter {
@@ -54,31 +58,38 @@ pub(super) struct Waiter {
     /// Peers alive when they left, less those at the end that need not be waited for any more.
     pub peers: Vec<NodeId>,
     pub deadline: Millis,
+    asked_at: Millis,
     resend_at: Millis,
     resend_after: Millis,
 }
 
 /// All waiting writes, oldest first.
 #[derive(Default, Debug)]
-pub(super) struct Acks(VecDeque<Waiter>);
+pub(super) struct Acks {
+    waiters: VecDeque<Waiter>,
+    /// How long confirmations take: the longest lately.
+    took: Millis,
+}
 
 impl Acks {
     pub fn wait(&mut self, request: AckRequest, first: u64, last: u64, peers: Vec<NodeId>, now: Millis) {
-        self.0.push_back(Waiter {
+        let resend_after = RESEND_MS + 2 * self.took;
+        self.waiters.push_back(Waiter {
             id: request.id,
             wanted: request.wanted,
             first,
             last,
             peers,
             deadline: request.deadline,
-            resend_at: now + RESEND_MS,
-            resend_after: RESEND_MS,
+            asked_at: now,
+            resend_at: now + resend_after,
+            resend_after,
         });
     }
 
     /// Peers that were not known when the writes were made, and have to confirm them all the same.
     pub fn also_wait_for(&mut self, peers: &[NodeId]) {
-        for waiter in &mut self.0 {
+        for waiter in &mut self.waiters {
             let new: Vec<NodeId> = peers
                 .iter()
                 .filter(|peer| !waiter.peers.contains(peer))
@@ -89,30 +100,38 @@ impl Acks {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.waiters.is_empty()
     }
 
     /// Takes out those for which `done` holds, among those that wait for frames up to `last`.
     pub fn take(&mut self, last: u64, mut done: impl FnMut(&mut Waiter) -> bool) -> Vec<Waiter> {
-        let end = self.0.partition_point(|waiter| waiter.first <= last);
+        let end = self.waiters.partition_point(|waiter| waiter.first <= last);
         let (mut taken, mut kept) = (Vec::new(), VecDeque::new());
-        for mut waiter in self.0.drain(..end) {
+        for mut waiter in self.waiters.drain(..end) {
             if done(&mut waiter) {
                 taken.push(waiter);
             } else {
                 kept.push_back(waiter);
             }
         }
-        kept.append(&mut self.0);
-        self.0 = kept;
+        kept.append(&mut self.waiters);
+        self.waiters = kept;
         taken
+    }
+
+    /// Writes were confirmed.
+    pub fn confirmed(&mut self, waiters: &[Waiter], now: Millis) {
+        if let Some(took) = waiters.iter().map(|waiter| now - waiter.asked_at).max() {
+            self.took = took.max(self.took - self.took / 8).min(MAX_TOOK_MS);
+        }
     }
 
     /// Runs of frames that are due to be sent again, and to whom at most.
     pub fn due(&mut self, now: Millis) -> Vec<(u64, u64, Vec<NodeId>)> {
         let mut due: Vec<(u64, u64, Vec<NodeId>)> = Vec::new();
-        for waiter in self.0.iter_mut().filter(|waiter| now >= waiter.resend_at) {
-            waiter.resend_after = (2 * waiter.resend_after).min(MAX_RESEND_MS);
+        let most = MAX_RESEND_MS + 4 * self.took;
+        for waiter in self.waiters.iter_mut().filter(|waiter| now >= waiter.resend_at) {
+            waiter.resend_after = (2 * waiter.resend_after).min(most);
             waiter.resend_at = now + waiter.resend_after;
             // Writes of one batch share their frames.
             if due
@@ -131,6 +150,6 @@ impl Acks {
             true => waiter.resend_at.min(waiter.deadline),
             false => waiter.deadline,
         };
-        self.0.iter().map(due).min()
+        self.waiters.iter().map(due).min()
     }
 }

@@ -11,7 +11,7 @@ use crate::cache::{Command, Millis, NodeId, Time};
 /// Frames may arrive a little after the beat or frame that announces them; only then are they missing.
 const GAP_GRACE_MS: Millis = 100;
 
-/// An author that does not answer is asked again after this time.
+/// An author that does not answer is asked again after this time, and twice what answers take.
 const ASK_AGAIN_MS: Millis = 400;
 
 /// Requests for frames without progress after which a comparison has to do.
@@ -112,6 +112,10 @@ impl Replica {
         let whole = frame.commands.len() == sent;
         let accepted = self.apply(now, &frame.commands, frame.clock);
         let heard = self.taken_in(now);
+        self.delay.frame(node, now.mono);
+        if let Some(since) = self.peers.get(node).and_then(|peer| peer.waits_for_frames(frame.seq)) {
+            self.pace.waited(now.mono - since);
+        }
         self.peers.change(node, |peer| {
             if whole && accepted {
                 peer.arrived(frame.seq, now.mono, heard);
@@ -176,13 +180,20 @@ impl Replica {
     /// When the author of the frame missing longest has to be asked for it.
     fn ask_at(&self, peer: &Peer) -> Option<Millis> {
         let since = peer.gap_since?;
-        match peer.asked.times {
-            _ if peer.asked.gone => None,
+        let at = match peer.asked.times {
+            _ if peer.asked.gone => return None,
             // What was asked for may still be coming in.
-            0 => Some(since.max(peer.asked.at).max(peer.last_frame) + GAP_GRACE_MS),
-            times if times < MAX_ASKED => Some(peer.asked.at + ASK_AGAIN_MS),
-            _ => None,
-        }
+            0 => since.max(peer.asked.at).max(peer.last_frame) + GAP_GRACE_MS + self.pace.took(),
+            times if times < MAX_ASKED => peer.asked.at + self.frames_patience(),
+            _ => return None,
+        };
+        // What is missing may stand in the same queue as all else.
+        Some(at.max(self.delay.until()))
+    }
+
+    /// How long the author of missing frames may take to answer.
+    fn frames_patience(&self) -> Millis {
+        ASK_AGAIN_MS + 2 * self.pace.took()
     }
 
     pub(super) fn next_frames_request(&self) -> Option<Millis> {
@@ -199,8 +210,12 @@ impl Replica {
     /// When it is clear that the author will not send what is missing. Only of interest while a comparison could start.
     fn gap_hopeless_at(&self, peer: &Peer) -> Option<Millis> {
         peer.gap_since.filter(|_| self.pull.is_none())?;
-        let patience = if peer.asked.gone { 0 } else { ASK_AGAIN_MS };
-        Some((peer.asked.at + patience).max(self.next_gap_comparison))
+        let patience = if peer.asked.gone { 0 } else { self.frames_patience() };
+        Some(
+            (peer.asked.at + patience)
+                .max(self.next_gap_comparison)
+                .max(self.delay.until()),
+        )
     }
 
     /// Whether the frames that are missing of a peer have to be replaced by a comparison.
@@ -219,9 +234,11 @@ impl Replica {
         };
         let due: Vec<_> = self.peers.with_gaps().filter_map(due).collect();
         for (node, missing) in due {
+            let newest = missing.last().map_or(0, |(_, last)| *last);
             self.peers.change(node, |peer| {
                 peer.asked.times += 1;
                 peer.asked.at = now.mono;
+                peer.asked.newest = newest;
             });
             self.counters.frames_asked += 1;
             let request = self.fresh_id();
@@ -316,6 +333,7 @@ impl Replica {
                 waiter.peers.is_empty()
             }
         });
+        self.acks.confirmed(&done, self.last_call);
         for waiter in done {
             self.outputs.push_back(Output::Acked {
                 id: waiter.id,

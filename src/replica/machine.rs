@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::acks::{AckRequest, Acks, Unconfirmed};
+use super::delay::Delay;
 use super::fragments::Assembler;
 use super::membership::{Strangers, EARLY_BEAT_MS};
 use super::pace::Pace;
@@ -222,7 +223,7 @@ pub struct Replica {
     pub(super) settling: Option<Millis>,
     pub(super) started: Option<Millis>,
     /// When the replica was last called: a long time ago means that the process was stopped.
-    last_call: Millis,
+    pub(super) last_call: Millis,
     /// When the first replay began.
     pub(super) replay_began: Millis,
     pub(super) max_message: usize,
@@ -257,6 +258,8 @@ pub struct Replica {
     pub(super) reverse: Option<Pull>,
     /// How fast answers come, whatever they answer.
     pub(super) pace: Pace,
+    /// Whether what arrives has waited on its way.
+    pub(super) delay: Delay,
     /// Something of a peer that is gone is missing here: peers that may have it and have not been compared with since.
     pub(super) heirs: BTreeSet<NodeId>,
     pub(super) next_comparison: Millis,
@@ -315,6 +318,7 @@ impl Replica {
             pull: None,
             reverse: None,
             pace: Pace::default(),
+            delay: Delay::default(),
             heirs: BTreeSet::new(),
             next_comparison: 0,
             next_gap_comparison: 0,
@@ -480,7 +484,7 @@ impl Replica {
         self.hold_back(now);
         self.listen_again(now);
         // The way may be another one.
-        self.pace = Pace::default();
+        self.pace.reconnected();
         self.begin_search(now);
         if self.phase == Phase::Replaying {
             // What is here of a replay that was interrupted is not asked for again, unless it may hold what was deleted
@@ -528,6 +532,7 @@ impl Replica {
     /// Messages may have been missed: the beats of all peers will tell which.
     fn listen_again(&mut self, now: Now) {
         self.peers.pardon_silence(now.mono);
+        self.delay = Delay::default();
         self.wants_beats = true;
         self.next_beat = now.mono.max(self.last_beat + EARLY_BEAT_MS);
         self.next_comparison = self.next_comparison.max(now.mono + self.spread(self.beat_interval()));

@@ -173,7 +173,12 @@ impl Replica {
         if !self.connected {
             return;
         }
-        for node in self.peers.silent(self.taken_in(now)) {
+        self.delay.look(now.mono);
+        let silent = match now.mono < self.delay.until() {
+            true => Vec::new(),
+            false => self.peers.silent(self.taken_in(now)),
+        };
+        for node in silent {
             if self.peers.get(node).is_some_and(|peer| peer.proven) {
                 tracing::info!(peer = %node, "peer is silent and counts as gone");
             }
@@ -192,6 +197,7 @@ impl Replica {
             self.heirs.extend(self.peers.iter().map(|(peer, _)| peer));
         }
         self.heirs.remove(&node);
+        self.delay.gone(node);
         self.give_up_pulls_from(now, node);
         self.check_acks(u64::MAX);
     }
@@ -355,6 +361,7 @@ impl Replica {
     fn told_by_peer(&mut self, now: Now, node: NodeId, beat: Beat, answer: bool) {
         let past = Past::of_beat(node, &beat);
         let (state, clock, wants_beats, digest) = (beat.state, beat.clock, beat.wants_beats, beat.digest);
+        let interval = beat.interval_ms;
         if !beat.foreign.is_empty() {
             self.disowned(now, &node.to_string(), beat.clock, &beat.foreign);
             self.named_foreign(node, &beat.foreign);
@@ -366,6 +373,7 @@ impl Replica {
             self.counters.repeated += 1;
             return;
         }
+        self.delay.beat(node, interval, now.mono);
         if state == BeatState::Leaving {
             tracing::info!(peer = %node, "peer leaves");
             // Its last frames may come after its last beat.

@@ -6,6 +6,7 @@
 //! commands that a write returns come here as [`Input::Local`].
 
 mod acks;
+mod delay;
 mod fragments;
 mod frames;
 mod index;

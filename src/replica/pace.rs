@@ -30,6 +30,9 @@ const QUEUE_MS: Millis = 300;
 /// A request without a word for this long is asked again, on a way that answers at once.
 const PATIENCE_MS: Millis = 2_000;
 
+/// Longest time for one answer that anything else goes by.
+const MAX_TOOK_MS: Millis = 10_000;
+
 /// Longest patience.
 const MAX_PATIENCE_MS: Millis = 60_000;
 
@@ -66,6 +69,21 @@ impl Default for Pace {
 }
 
 impl Pace {
+    /// The connection is a new one. Its way may carry more; whether it does is not known.
+    pub fn reconnected(&mut self) {
+        (self.window, self.way) = (FIRST_WINDOW, None);
+    }
+
+    /// How long answers of some size take lately.
+    pub fn took(&self) -> Millis {
+        self.took.min(MAX_TOOK_MS)
+    }
+
+    /// Something that was asked for has come after so long.
+    pub fn waited(&mut self, took: Millis) {
+        self.took = took.max(self.took - self.took / 8);
+    }
+
     /// Bytes to ask for in one request.
     pub fn budget(&self) -> usize {
         (self.window / SHARES).clamp(MIN_BUDGET, MAX_BUDGET)
@@ -97,7 +115,7 @@ impl Pace {
     /// An answer of so many bytes is complete, of which so many were expected.
     pub fn answered(&mut self, asked: Asked, (bytes, expected): (usize, usize), now: Millis) {
         let took = now - asked.at;
-        self.took = took.max(self.took - self.took / 8);
+        self.waited(took);
         let wanted = self.way.unwrap_or(took) + QUEUE_MS;
         if took <= wanted {
             self.window = (self.window + bytes).min(MAX_WINDOW);

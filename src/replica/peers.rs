@@ -254,6 +254,8 @@ pub(super) struct Asked {
     pub times: u32,
     /// When the last one was sent.
     pub at: Millis,
+    /// Number of the newest frame that was asked for.
+    pub newest: u64,
     /// The author no longer keeps them.
     pub gone: bool,
 }
@@ -437,6 +439,13 @@ impl Peer {
             true => CHALLENGE_MS,
             false => CHALLENGE_MS.min(2 * self.challenge_after),
         };
+    }
+
+    /// Since when this frame has been waited for, if it is one that was asked for: since the request, or the frame
+    /// before.
+    pub fn waits_for_frames(&self, seq: u64) -> Option<Millis> {
+        let asked = self.asked.at > 0 && seq <= self.asked.newest;
+        asked.then_some(self.asked.at.max(self.last_frame))
     }
 
     /// Takes note of a frame that had not arrived before. It reached this node at `heard`.

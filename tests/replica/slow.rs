@@ -1,7 +1,7 @@
 //! Slow links: what is asked for follows the rate at which it comes.
 
 use nats_kvcache::cache::Millis;
-use nats_kvcache::replica::SyncState;
+use nats_kvcache::replica::{SyncState, Target};
 
 use crate::net::{keyring, Link, Net, BEAT};
 
@@ -27,8 +27,14 @@ fn join(net: &mut Net, link: Link) -> (Millis, u64) {
     let node = net.nodes.len();
     net.link(node, link);
     net.join(keyring(1, &[]));
-    net.settle_within(600_000);
-    (net.now - began, net.carried(node))
+    while net.status(node).sync != SyncState::Synced || !net.equal() {
+        net.run(20);
+        assert!(net.now < began + 600_000, "{:?}", net.status(node));
+    }
+    let joined = (net.now - began, net.carried(node));
+    net.disconnect(node);
+    net.run(10 * BEAT);
+    joined
 }
 
 #[test]
@@ -158,4 +164,63 @@ fn an_answer_that_is_lost_is_asked_for_again() {
     let least = bytes / 250;
     assert!(took <= 3 * least + 20_000, "{took} ms instead of {least}");
     assert!(carried <= bytes * 15 / 10, "{carried} bytes instead of {bytes}");
+}
+
+#[test]
+fn a_burst_in_front_of_beats_makes_nobody_silent_and_nothing_is_asked_for_again() {
+    let mut net = Net::of(4);
+    let node = 3;
+    // Some seconds of beats: what is late has to be known from what is not.
+    net.run(5 * BEAT);
+    net.link(node, Link::of(100, 10));
+    let from = net.sent.len();
+    for n in 0..2_000 {
+        net.set(0, &format!("key{n:06}"), &"v".repeat(1_000));
+        net.run(1);
+    }
+    let asked = net.counters(node).frames_asked;
+    let began = net.now;
+    while !net.equal() {
+        net.run(100);
+        assert_eq!(net.status(node).peers.len(), 3, "after {} ms", net.now - began);
+        assert!(net.now < began + 40_000, "{:?}", net.status(node));
+    }
+    assert!(net.now - began > 10_000, "no queue");
+    assert_eq!(net.counters(node).frames_asked, asked);
+    assert_eq!(net.counters(0).frames_resent, 0);
+    let bytes: usize = net.sent[from..].iter().map(|sent| sent.payload.len()).sum();
+    assert!(
+        net.carried(node) as usize <= bytes,
+        "{} bytes instead of {bytes}",
+        net.carried(node)
+    );
+    // A peer that goes now is noticed as before.
+    net.run(30 * BEAT);
+    net.disconnect(1);
+    net.run(7 * BEAT);
+    assert_eq!(net.status(node).peers.len(), 2);
+}
+
+#[test]
+fn frames_that_were_asked_for_are_waited_for_as_long_as_answers_take() {
+    let (mut net, _) = filled(3_000);
+    let node = net.nodes.len();
+    net.link(node, Link::of(50, 150));
+    net.join(keyring(1, &[]));
+    net.settle();
+    net.run(3 * BEAT);
+    let mut lost = 0;
+    net.drop_where(move |sent, to| {
+        let frame = sent.kind() == 1 && sent.to == Target::Commands && to == node;
+        lost += usize::from(frame);
+        frame && lost <= 10
+    });
+    // Of 30 kB each: more than half a second of the link.
+    for n in 0..10 {
+        net.set(0, &format!("key{n:06}"), &"v".repeat(30_000));
+    }
+    net.set(0, "last", "value");
+    let took = net.wait_equal();
+    assert!(took <= 12_000, "{took} ms");
+    assert_eq!(net.counters(0).frames_resent, 10);
 }

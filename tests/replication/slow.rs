@@ -173,3 +173,12 @@ async fn a_burst_that_a_link_cannot_carry_away_at_once_leaves_once() {
     };
     burst(&server, 250_000, 3_000, true).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_that_a_link_cannot_carry_at_once_arrives_once() {
+    let name = "a_burst_that_a_link_cannot_carry_at_once_arrives_once";
+    let Some(server) = testkit::nats_server_or_skip(name).await else {
+        return;
+    };
+    burst(&server, 250_000, 3_000, false).await;
+}

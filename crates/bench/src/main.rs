@@ -27,6 +27,7 @@ mod repair;
 mod report;
 mod rpc;
 mod sample;
+mod slow;
 mod start;
 mod table;
 mod value;
@@ -54,7 +55,7 @@ pub struct Arguments {
     /// Fewer and shorter runs: about four minutes in all
     #[arg(long)]
     quick: bool,
-    /// Only the bars with these numbers (1 to 10)
+    /// Only the bars with these numbers (1 to 11)
     #[arg(long, value_delimiter = ',')]
     only: Vec<u8>,
     /// Folder of the table, the JSON and the charts
@@ -174,6 +175,9 @@ async fn measure(arguments: &Arguments) -> Result<()> {
     }
     if arguments.begins(10, "start") {
         lines.extend(start::lines(arguments).await?);
+    }
+    if arguments.begins(11, "slow links") {
+        lines.extend(slow::lines(arguments).await?);
     }
     finish(arguments, lines, series)
 }

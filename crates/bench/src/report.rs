@@ -21,7 +21,7 @@ pub enum Limit {
 /// One line of the table. What is judged is the ratio ours / peer where there is a peer, else our median.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Line {
-    /// Number of the bar in the table, 1 to 10.
+    /// Number of the bar in the table, 1 to 11.
     pub bar: u8,
     /// What was measured, with its parameters.
     pub what: String,
