@@ -299,6 +299,13 @@ fn a_recorded_welcome_proves_nothing() {
             assert_eq!(net.status(node).peers.len(), 1, "at node {node}");
         }
     }
+    // Nor to one that has never met it, and challenges it in vain.
+    let fresh = net.join(keyring(1, &[]));
+    net.settle();
+    for sent in &recorded {
+        net.input(fresh, Input::Message(sent.payload.clone()));
+        assert_eq!(net.status(fresh).peers.len(), 2, "at one that joins");
+    }
 }
 
 #[test]
