@@ -11,6 +11,9 @@ use crate::net::{keyring, pair, Net, Sent, BEAT};
 /// Kind of a challenge, see docs/PROTOCOL.md.
 const HELLO: u8 = 13;
 
+/// Kind of an answer to one.
+const WELCOME: u8 = 14;
+
 /// A network of two nodes of one seed and a third of another keyring.
 fn with_stranger(stranger: Arc<Keyring>) -> Net {
     let mut net = Net::of(2);
@@ -305,6 +308,26 @@ fn a_recorded_welcome_proves_nothing() {
     for sent in &recorded {
         net.input(fresh, Input::Message(sent.payload.clone()));
         assert_eq!(net.status(fresh).peers.len(), 2, "at one that joins");
+    }
+}
+
+#[test]
+fn a_recorded_welcome_of_a_peer_unsettles_nobody() {
+    let mut net = Net::of(2);
+    net.run(2 * BEAT);
+    // Made when neither knew the other, they say so.
+    let welcome = |sent: &&Sent| sent.kind() == WELCOME && sent.from == 1;
+    let recorded: Vec<Bytes> = net
+        .sent
+        .iter()
+        .filter(welcome)
+        .map(|sent| sent.payload.clone())
+        .collect();
+    assert!(!recorded.is_empty());
+    let now = net.clock().mono;
+    for welcome in recorded {
+        net.input(0, Input::Message(welcome));
+        assert!(net.nodes[0].replica.current_until() > now);
     }
 }
 
