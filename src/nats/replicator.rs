@@ -219,6 +219,11 @@ impl Replicator {
         self.status.has_changed().is_ok()
     }
 
+    /// How far this node is.
+    pub fn sync(&self) -> SyncState {
+        self.status.borrow().sync
+    }
+
     /// The current status.
     pub fn status(&self) -> Status {
         self.status.borrow().clone()

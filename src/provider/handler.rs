@@ -12,7 +12,7 @@ use super::reads::LargeReads;
 use super::secret::{cleaned, Secret};
 use crate::cache::{Cache, Command};
 use crate::nats::{Credentials, Replicated, Replicator, Settings};
-use crate::replica::{Ack, Keyring, Numbers, SyncState, Unconfirmed};
+use crate::replica::{Ack, Keyring, Numbers, Status, SyncState, Unconfirmed};
 use crate::time;
 
 /// Address of the lattice when the host data names none.
@@ -187,6 +187,23 @@ impl KvCacheProvider {
         }
     }
 
+    /// As [`Self::catch_up`], for writes whose answer depends on what is there.
+    pub(super) async fn before_write(&self, acks: Acks) -> RpcResult<()> {
+        self.may_be_confirmed(acks)?;
+        self.catch_up(acks).await
+    }
+
+    /// Refuses a write that others have to confirm where it is known that they will not, before it is applied.
+    pub(super) fn may_be_confirmed(&self, acks: Acks) -> RpcResult<()> {
+        if acks.wanted == Ack::Local {
+            return Ok(());
+        }
+        match self.replicator().filter(|replicator| replicator.sync().is_bad()) {
+            None => Ok(()),
+            Some(replicator) => Err(RpcError::Other(cannot_be_confirmed(&replicator.status()))),
+        }
+    }
+
     async fn wait_until_current(&self, timeout_ms: u64) -> RpcResult<()> {
         let Some(replicator) = self.replicator() else {
             return Ok(());
@@ -197,7 +214,7 @@ impl KvCacheProvider {
         Err(RpcError::Other(format!(
             "this host is out of contact with the lattice ({}) and may have missed writes that all others have confirmed; \
              ACK=all does not allow to answer from what it has; nothing was changed",
-            replicator.status().sync
+            replicator.sync()
         )))
     }
 
@@ -265,6 +282,14 @@ impl KvCacheProvider {
 /// A value that may hold spaces, and what peers and servers said: in quotes, backslashes before what would end it.
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.escape_debug())
+}
+
+fn cannot_be_confirmed(status: &Status) -> String {
+    let reason = status.reason.as_deref().unwrap_or("no reason is known");
+    format!(
+        "no other host can confirm a write of this one ({}: {reason}), and ACK asks for that; nothing was changed",
+        status.sync
+    )
 }
 
 /// Says what was done and what was not.

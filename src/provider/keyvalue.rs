@@ -180,7 +180,7 @@ impl KvCacheProvider {
 
     async fn delete(&self, caller: &Caller, name: &str) -> RpcResult<Vec<u8>> {
         let (key, acks) = (self.key(caller, name)?, caller.link.acks);
-        self.catch_up(acks).await?;
+        self.before_write(acks).await?;
         let (deleted, command) = self.cache().delete(&key, time::wall()).map_err(refused)?;
         self.replicate(acks, command).await?;
         serialize(&deleted)
@@ -204,7 +204,7 @@ impl KvCacheProvider {
 
     async fn increment(&self, caller: &Caller, arg: request::Increment<'_>) -> RpcResult<Vec<u8>> {
         let (key, acks) = (self.key(caller, arg.key)?, caller.link.acks);
-        self.catch_up(acks).await?;
+        self.before_write(acks).await?;
         let (value, command) = self.cache().increment(&key, arg.value, time::wall()).map_err(refused)?;
         self.replicate(acks, command).await?;
         serialize(&value)
@@ -212,7 +212,7 @@ impl KvCacheProvider {
 
     async fn list_add(&self, caller: &Caller, arg: request::Item<'_>) -> RpcResult<Vec<u8>> {
         let (key, acks) = (self.key(caller, arg.list_name)?, caller.link.acks);
-        self.catch_up(acks).await?;
+        self.before_write(acks).await?;
         let value = Blob::new(arg.value.as_bytes());
         let (length, command) = self.cache().list_push(&key, value, time::wall()).map_err(refused)?;
         self.replicate(acks, command).await?;
@@ -221,7 +221,7 @@ impl KvCacheProvider {
 
     async fn list_del(&self, caller: &Caller, arg: request::Item<'_>) -> RpcResult<Vec<u8>> {
         let (key, acks) = (self.key(caller, arg.list_name)?, caller.link.acks);
-        self.catch_up(acks).await?;
+        self.before_write(acks).await?;
         let removed = self.cache().list_remove(&key, arg.value.as_bytes(), time::wall());
         serialize(&self.replicate_some(acks, removed.map_err(refused)?).await?)
     }
@@ -234,6 +234,7 @@ impl KvCacheProvider {
 
     async fn set(&self, caller: &Caller, arg: request::Set<'_>) -> RpcResult<Vec<u8>> {
         let key = self.key(caller, arg.key)?;
+        self.may_be_confirmed(caller.link.acks)?;
         let value = Blob::new(arg.value.as_bytes());
         let command = self.cache().set(&key, value, arg.expires, time::wall());
         self.replicate(caller.link.acks, command.map_err(refused)?).await?;
@@ -242,7 +243,7 @@ impl KvCacheProvider {
 
     async fn set_add(&self, caller: &Caller, arg: request::Member<'_>) -> RpcResult<Vec<u8>> {
         let (key, acks) = (self.key(caller, arg.set_name)?, caller.link.acks);
-        self.catch_up(acks).await?;
+        self.before_write(acks).await?;
         let member = Blob::new(arg.value.as_bytes());
         let (new, command) = self.cache().set_add(&key, member, time::wall()).map_err(refused)?;
         self.replicate(acks, command).await?;
@@ -251,7 +252,7 @@ impl KvCacheProvider {
 
     async fn set_del(&self, caller: &Caller, arg: request::Member<'_>) -> RpcResult<Vec<u8>> {
         let (key, acks) = (self.key(caller, arg.set_name)?, caller.link.acks);
-        self.catch_up(acks).await?;
+        self.before_write(acks).await?;
         let member = Blob::new(arg.value.as_bytes());
         let (removed, command) = self.cache().set_remove(&key, member, time::wall()).map_err(refused)?;
         self.replicate_some(acks, command).await?;

@@ -521,6 +521,7 @@ impl Replica {
         let took_ms = now.mono - pull.began;
         match purpose {
             Purpose::FirstReplay => {
+                self.search.refused = pull.refused.then_some(self.counters.refused);
                 self.inherit_since();
                 self.replayed(now);
             }

@@ -97,6 +97,8 @@ pub(super) struct Search {
     pub alone: bool,
     /// Somebody took the requests of the first replay, and did not answer.
     swallowed: bool,
+    /// So many commands of the state that this node took were refused for their stamps, and are still missing here.
+    pub refused: Option<u64>,
 }
 
 impl Search {
@@ -305,6 +307,7 @@ impl Replica {
 
     /// The state of this node is one with that of a peer.
     pub(super) fn merged(&mut self, node: NodeId) {
+        self.search.refused = None;
         if std::mem::take(&mut self.search.alone) {
             self.search.swallowed = false;
             tracing::info!(peer = %node, "this node was alone before; its state and that of the peer are one now");
@@ -482,6 +485,10 @@ impl Replica {
         let search = &self.search;
         if let Some(reason) = self.too_few_peers() {
             return (waiting, Some(reason));
+        }
+        if let Some(refused) = search.refused {
+            let reason = format!("{refused} deltas from the future; look at the clocks of the hosts");
+            return (SyncState::Refused, Some(reason));
         }
         let has_peers = self.peers.iter().next().is_some();
         if !has_peers && search.hears_in_vain(if search.alone { QUIET_MS } else { MIN_HEARD_MS }, now) {

@@ -308,3 +308,22 @@ fn a_first_node_that_hears_another_cluster_serves_and_says_so() {
     net.disconnect(1);
     net.run_until("it is alone", |net| state(net, 0) == SyncState::Alone);
 }
+
+#[test]
+fn a_first_replay_of_which_something_was_refused_is_not_done() {
+    let mut net = Net::of(1);
+    let day = 86_400_000;
+    for n in 0..5 {
+        let (key, later) = (crate::net::name(&format!("key {n}")), net.clock().wall + day);
+        net.nodes[0].cache.set(&key, "value", 0, later).unwrap();
+    }
+    net.join(keyring(1, &[]));
+    watch(&mut net, 20 * BEAT, |net| assert!(!state(net, 1).is_whole()));
+    assert_eq!(state(&net, 1), SyncState::Refused);
+    assert!(
+        reason(&net, 1).contains("deltas from the future"),
+        "{}",
+        reason(&net, 1)
+    );
+    assert!(!confirmed(&mut net, 1, 1));
+}
