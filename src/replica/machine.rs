@@ -486,6 +486,7 @@ impl Replica {
         // The way may be another one.
         self.pace.reconnected();
         self.begin_search(now);
+        self.attempt_all(now);
         if self.phase == Phase::Replaying {
             // What is here of a replay that was interrupted is not asked for again, unless it may hold what was deleted
             // and forgotten meanwhile.

@@ -152,7 +152,11 @@ impl Replica {
         search.progress = None;
         search.doubtful = false;
         search.next_probe = Some(now.mono + PROBE_MS);
-        // A new connection is a new attempt at all that was refused.
+    }
+
+    /// A new connection is a new attempt at all that was refused.
+    pub(super) fn attempt_all(&mut self, now: Now) {
+        let search = &mut self.search;
         search.denied.remove(&Refused::Connection);
         for denied in search.denied.values_mut() {
             denied.tried = Some(now.mono);

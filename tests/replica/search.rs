@@ -256,6 +256,20 @@ fn what_the_server_refuses_is_said_tried_again_and_over_when_it_works() {
 }
 
 #[test]
+fn a_process_that_was_stopped_still_makes_its_subscription_again() {
+    let mut net = Net::of(2);
+    let what = Refused::Subscribe(Channel::Node);
+    let subject = "some.subject".into();
+    net.input(0, Input::Refused { what, subject });
+    net.run(BEAT);
+    net.stop(0);
+    net.run(10 * BEAT);
+    net.go_on(0);
+    net.run_until("it works again", |net| state(net, 0).is_whole());
+    assert_eq!(net.nodes[0].subscribed_again, [what]);
+}
+
+#[test]
 fn where_a_number_of_peers_is_asked_for_fewer_are_neither_alone_nor_synced() {
     let mut net = Net::new();
     net.min_peers = 2;

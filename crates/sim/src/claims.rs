@@ -4,11 +4,10 @@
 //! at least the sum which that one had.
 
 use nats_kvcache::cache::{Cache, Key, Millis};
-use nats_kvcache::replica::{Ack, AckRequest};
+use nats_kvcache::replica::{Ack, AckRequest, SyncState};
 use rand::RngExt;
 
 use crate::clients::counter;
-use crate::node::Refusals;
 use crate::scenario::spread;
 use crate::world::World;
 
@@ -23,8 +22,10 @@ const ACQUAINTED_BEATS: Millis = 10;
 pub(crate) struct Sender {
     pub place: usize,
     pub life: u64,
-    /// Its sum, if it had a state to give, and a clock that is not far off.
+    /// Its sum, if it had a state to give.
     pub holds: Option<i64>,
+    /// It is a beat.
+    pub beat: bool,
 }
 
 /// What a node was sent by another one that had a state.
@@ -34,8 +35,8 @@ pub(crate) struct Heard {
     life: u64,
     /// The least that it held when it sent something that has arrived.
     least: i64,
-    /// When the last of it arrived.
-    at: Millis,
+    /// When the last beat of it arrived.
+    beat: Option<Millis>,
 }
 
 /// A write that a client wants to be confirmed.
@@ -70,16 +71,16 @@ impl World {
     }
 
     /// Who sends now from a place.
-    pub(crate) fn sender(&self, place: usize) -> Sender {
+    pub(crate) fn sender(&self, place: usize, beat: bool) -> Sender {
         let node = &self.nodes[place];
         let anybody_asks = self.nodes.iter().any(|node| node.up && !node.merged);
-        let far = node.skew.unsigned_abs() > self.scenario.max_skew_ms;
-        let holds = (self.judges_claims() && anybody_asks && !far && self.has_joined(place))
+        let holds = (self.judges_claims() && anybody_asks && self.has_joined(place))
             .then(|| number(&node.cache, &counter(), self.clock(place).wall));
         Sender {
             place,
             life: node.life,
             holds,
+            beat,
         }
     }
 
@@ -94,15 +95,15 @@ impl World {
         let Some(holds) = sender.holds.filter(|_| !self.nodes[to].merged) else {
             return;
         };
-        let now = self.now;
+        let beat = sender.beat.then_some(self.now);
         let heard = &mut self.nodes[to].heard;
         match heard.iter_mut().find(|heard| heard.life == sender.life) {
-            Some(heard) => (heard.least, heard.at) = (heard.least.min(holds), now),
+            Some(heard) => (heard.least, heard.beat) = (heard.least.min(holds), beat.or(heard.beat)),
             None => heard.push(Heard {
                 place: sender.place,
                 life: sender.life,
                 least: holds,
-                at: now,
+                beat,
             }),
         }
     }
@@ -127,28 +128,53 @@ impl World {
         *last = now;
     }
 
-    /// A node that says that it is synced has the state of at least one of those with a state that it has heard lately,
-    /// as it was when they were heard first; unless there are none.
+    /// A node that says that it is synced has the state of at least one of those with a state that it has heard, as it
+    /// was when they sent the first that arrived. One that says that it is alone has not heard a beat of any of them
+    /// lately.
     pub(crate) fn judge_claims(&mut self, place: usize) {
         let node = &self.nodes[place];
-        if node.merged || !self.judges_claims() || !self.has_joined(place) {
+        if node.merged || !node.active() || !self.judges_claims() {
+            return;
+        }
+        match node.replica.sync_state(self.clock(place)) {
+            SyncState::Synced => self.judge_synced(place),
+            SyncState::Alone => self.judge_alone(place),
+            _ => {}
+        }
+    }
+
+    fn judge_synced(&mut self, place: usize) {
+        let node = &self.nodes[place];
+        let least = node.heard.iter().map(|heard| heard.least).min();
+        let holds = number(&node.cache, &counter(), self.clock(place).wall);
+        assert!(
+            least.is_some_and(|least| holds >= least),
+            "node {place} says that it is synced and holds a sum of {holds}, but the nodes with a state that it has \
+             heard held {:?}",
+            node.heard
+        );
+        self.nodes[place].merged = true;
+        self.outcome.merged += 1;
+    }
+
+    fn judge_alone(&self, place: usize) {
+        // Beats that waited until they were old are no evidence, nor are those with times that are far off.
+        if self.scenario.max_clock_skew_ms.is_some() {
             return;
         }
         let memory = REMEMBERED_BEATS * self.scenario.beat_interval_ms;
         let is_there = |heard: &&Heard| {
             let there = &self.nodes[heard.place];
-            there.life == heard.life && there.active() && self.now - heard.at < memory
+            // The replica that it had before has said that it leaves.
+            let since = there.replica_since + self.scenario.max_delay_ms;
+            let lately = heard.beat.is_some_and(|at| at > since && self.now - at < memory);
+            there.life == heard.life && there.up && lately
         };
-        let Some(least) = node.heard.iter().filter(is_there).map(|heard| heard.least).min() else {
-            self.nodes[place].merged = true;
-            return;
-        };
-        let holds = number(&node.cache, &counter(), self.clock(place).wall);
-        if holds < least {
-            return;
-        }
-        self.nodes[place].merged = true;
-        self.outcome.merged += 1;
+        let heard: Vec<&Heard> = self.nodes[place].heard.iter().filter(is_there).collect();
+        assert!(
+            heard.is_empty(),
+            "node {place} says that it is alone, but has heard {heard:?}"
+        );
     }
 
     // --- confirmations
@@ -206,7 +232,12 @@ impl World {
         let others = (0..self.nodes.len()).filter(|&other| other != place && self.nodes[other].up);
         let has = |other: usize| number(&self.nodes[other].cache, &key, self.clock(other).wall) >= value;
         match wanted {
-            Ack::All if self.nodes[place].refused == Refusals::default() => {
+            Ack::All => {
+                let state = self.nodes[place].replica.sync_state(self.clock(place));
+                assert!(
+                    state.is_whole(),
+                    "node {place} confirms a write for all, but says that it is {state}"
+                );
                 for other in others.filter(|&other| self.nodes[other].active() && self.in_touch_since(place, other, at))
                 {
                     let current = self.nodes[other].replica.current_until() > self.now;
@@ -224,7 +255,7 @@ impl World {
                     "node {place} confirms its write {value} for {peers}, but {holders} have it"
                 );
             }
-            Ack::All | Ack::Peers(_) | Ack::Local => {}
+            Ack::Peers(_) | Ack::Local => {}
         }
     }
 }

@@ -156,6 +156,7 @@ impl World {
         self.tell(|| format!("for {duration} ms the server refuses node {node} {refused:?}"));
         self.outcome.refusals += 1;
         self.nodes[node].refused = refused;
+        self.take_subscriptions(node);
         let life = self.nodes[node].life;
         self.end_after(duration, End::Refusal { node, life });
     }
@@ -241,6 +242,7 @@ impl World {
         it.replica = Replica::new(it.cache.clone(), config, it.replica.numbers());
         (it.session, it.told, it.answers) = (None, false, false);
         let life = it.life;
+        it.replica_since = self.now;
         self.is_out_of_touch(node);
         let connects = self.absence(node, 1, 200);
         self.end_after(connects, End::Cut { node, life });

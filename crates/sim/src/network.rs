@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use nats_kvcache::cache::Millis;
 use nats_kvcache::replica::wire::Header;
-use nats_kvcache::replica::{Input, Output, Target};
+use nats_kvcache::replica::{Channel, Input, Output, Refused, Target};
 use rand::RngExt;
 
 use crate::claims::Sender;
@@ -29,6 +29,17 @@ pub(crate) struct Mail {
 }
 
 impl Subject {
+    const ALL: [Subject; 4] = [Subject::Commands, Subject::Beat, Subject::Replay, Subject::Node];
+
+    fn channel(self) -> Channel {
+        match self {
+            Subject::Commands => Channel::Commands,
+            Subject::Beat => Channel::Beat,
+            Subject::Replay => Channel::Replay,
+            Subject::Node => Channel::Node,
+        }
+    }
+
     fn of(target: Target) -> Self {
         match target {
             Target::Commands => Subject::Commands,
@@ -53,7 +64,9 @@ impl World {
         self.nodes[node].told = true;
         self.nodes[node].busy_us = [0; 2];
         self.nodes[node].max_payload = max_payload;
+        self.nodes[node].unsubscribed = [false; 4];
         self.input(node, Input::Connected { max_payload });
+        self.take_subscriptions(node);
     }
 
     /// The node finds out that it is not connected any more.
@@ -83,7 +96,7 @@ impl World {
                     }
                 }
                 Output::Answer(job) => asked = Some(job),
-                Output::SubscribeAgain(_) => {}
+                Output::SubscribeAgain(what) => self.subscribe_again(node, what),
                 Output::Publish { to, payload } => {
                     let (length, most) = (payload.len(), self.nodes[node].max_payload);
                     assert!(self.nodes[node].told, "node {node} sends while it is not connected");
@@ -122,7 +135,7 @@ impl World {
             self.outcome.lost += 1;
             return;
         };
-        let sender = self.sender(from);
+        let sender = self.sender(from, to == Target::Beat);
         let at = self.pass(from, UP, payload.len());
         if at <= self.now {
             return self.route(sender, session, to, payload);
@@ -156,6 +169,52 @@ impl World {
         (busy / 1_000).saturating_sub(self.now)
     }
 
+    /// The server tells a node what it refuses.
+    fn says_no(&mut self, node: usize, what: Refused) {
+        let Some(session) = self.nodes[node].session else {
+            return;
+        };
+        let mail = Mail {
+            sender: None,
+            input: Input::Refused {
+                what,
+                subject: format!("{what:?}"),
+            },
+        };
+        let at = self.pass(node, DOWN, NOTICE_BYTES);
+        self.at(
+            at,
+            Event::Deliver {
+                to: node,
+                session,
+                mail,
+            },
+        );
+    }
+
+    /// The server takes the subscriptions from a node that it refuses it, and tells it.
+    pub(crate) fn take_subscriptions(&mut self, node: usize) {
+        for subject in Subject::ALL {
+            if self.nodes[node].session.is_some() && self.nodes[node].refused.subscribe[subject as usize] {
+                self.nodes[node].unsubscribed[subject as usize] = true;
+                self.says_no(node, Refused::Subscribe(subject.channel()));
+            }
+        }
+    }
+
+    /// A node makes subscriptions again that it was refused.
+    fn subscribe_again(&mut self, node: usize, what: Refused) {
+        for subject in Subject::ALL {
+            if what == Refused::Subscribe(subject.channel()) {
+                let refused = self.nodes[node].refused.subscribe[subject as usize];
+                self.nodes[node].unsubscribed[subject as usize] = refused;
+                if refused {
+                    self.says_no(node, what);
+                }
+            }
+        }
+    }
+
     /// A message has arrived at the server, unless its connection is gone by now.
     pub(crate) fn route(&mut self, sender: Sender, session: u64, to: Target, payload: Bytes) {
         let from = sender.place;
@@ -166,12 +225,12 @@ impl World {
         }
         if self.nodes[from].refused.publish[subject as usize] {
             self.outcome.lost += 1;
-            return;
+            return self.says_no(from, Refused::Publish(subject.channel()));
         }
         self.record(&payload);
         let hears = |world: &World, other: usize| {
             let there = &world.nodes[other];
-            other != from && there.session.is_some() && !there.refused.subscribe[subject as usize]
+            other != from && there.session.is_some() && !there.unsubscribed[subject as usize]
         };
         match to {
             Target::Commands | Target::Beat => {
@@ -256,12 +315,14 @@ impl World {
     pub(crate) fn deliver(&mut self, to: usize, session: u64, mail: Mail) {
         let mailbox = self.scenario.mailbox;
         let node = &mut self.nodes[to];
-        if node.session != Some(session) || node.slow {
+        // What the server says of the connection itself is not among the messages that a client drops.
+        let told = matches!(mail.input, Input::Refused { .. });
+        if node.session != Some(session) || (node.slow && !told) {
             self.outcome.lost += 1;
             return;
         }
         if let Some(pause) = &mut node.pause {
-            if pause.mailbox.len() < mailbox {
+            if told || pause.mailbox.len() < mailbox {
                 pause.mailbox.push_back(mail);
             } else {
                 pause.overflow = true;

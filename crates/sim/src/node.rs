@@ -75,6 +75,8 @@ pub(crate) struct Node {
     pub slow: bool,
     /// What the server refuses it.
     pub refused: Refusals,
+    /// Subscriptions that it has lost so, until it makes them again.
+    pub unsubscribed: [bool; 4],
     /// Until when its link is busy, towards the server and back, in microseconds.
     pub busy_us: [u64; 2],
     /// By how much its wall clock is off.
@@ -94,6 +96,8 @@ pub(crate) struct Node {
     pub acknowledged: Acknowledged,
     /// When it started.
     pub began: Millis,
+    /// When its replica began.
+    pub replica_since: Millis,
     /// When a long absence of it ended.
     pub returned: Option<Millis>,
 }
@@ -122,6 +126,7 @@ impl Node {
             pause: None,
             slow: false,
             refused: Refusals::default(),
+            unsubscribed: [false; 4],
             busy_us: [0; 2],
             skew,
             wake: Millis::MAX,
@@ -132,6 +137,7 @@ impl Node {
             merged: false,
             acknowledged: Acknowledged::default(),
             began: 0,
+            replica_since: 0,
             returned: None,
         }
     }
