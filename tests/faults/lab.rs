@@ -439,7 +439,9 @@ impl Lab {
 fn users(count: usize, refused: Option<(usize, Refused)>) -> String {
     let denies = |what: &Refused| match what {
         Refused::PublishToNodes => (NODES, ""),
+        Refused::SubscribeToNode => ("", NODES),
         Refused::PublishAnything => (">", ""),
+        Refused::Everything => (">", ">"),
     };
     let user = |slot: usize| {
         let refused = refused.filter(|(other, _)| *other == slot);

@@ -19,8 +19,11 @@ const LONG_RUN: Duration = Duration::from_secs(200);
 pub enum Refused {
     /// To publish to single nodes.
     PublishToNodes,
+    /// To hear what is sent to it alone.
+    SubscribeToNode,
     /// To publish anything.
     PublishAnything,
+    Everything,
 }
 
 /// Seconds by which clocks jump at most.
@@ -296,9 +299,11 @@ impl Planner {
             }
             23..25 => Fault::Refuse {
                 slot,
-                what: match self.rng.random_range(0..2) {
+                what: match self.rng.random_range(0..4) {
                     0 => Refused::PublishToNodes,
-                    _ => Refused::PublishAnything,
+                    1 => Refused::SubscribeToNode,
+                    2 => Refused::PublishAnything,
+                    _ => Refused::Everything,
                 },
                 lasts: self.seconds(1.0, 10.0),
             },
