@@ -161,6 +161,10 @@ impl Replica {
         for denied in search.denied.values_mut() {
             denied.tried = Some(now.mono);
         }
+        if self.phase == Phase::Replaying {
+            // Nobody may be there to be written to: whether this node might, the server has to be asked.
+            self.publish_again(now, Channel::Node);
+        }
     }
 
     /// A message of a node that has not proven to be alive. It may be a recording, but none that is older than clocks may

@@ -13,5 +13,6 @@ mod flood;
 mod isolation;
 mod joining;
 mod live;
+mod refusals;
 mod slow;
 mod trust;

@@ -22,7 +22,12 @@ async fn hosts_of_another_cluster_seed_are_named_and_share_nothing() {
     let (mut one, mut two) = two_clusters(&server);
     one.join(2).await;
     one.kv(0).set("key", "one").await.unwrap();
-    two.join(1).await;
+    let mut provider = two.lattice.start(two.options().link(&two.actor)).await.unwrap();
+    // It serves, and says that it is not the only one there.
+    let isolated = |status: &testkit::Status| status.sync == testkit::SyncState::Isolated;
+    provider.wait_status(LIMIT, isolated).await.unwrap();
+    let kv = provider.keyvalue(&two.actor).await.unwrap();
+    two.nodes.push(crate::cluster::Node { provider, kv });
     two.kv(0).set("key", "two").await.unwrap();
     for (here, there) in [(&one, &two), (&two, &one)] {
         let issuer = there.lattice.issuer();

@@ -460,7 +460,7 @@ impl ProviderProcess {
         self.decode(&answer)
     }
 
-    /// The health message in parts; an unhealthy provider is an error.
+    /// The health message in parts; a provider that does not replicate any more is an error.
     pub async fn status(&self) -> Result<Status> {
         status_in(self.health().await?)
     }
@@ -590,10 +590,12 @@ impl Drop for ProviderProcess {
 
 fn status_in(health: HealthCheckResponse) -> Result<Status> {
     let message = health.message.unwrap_or_default();
-    if !health.healthy {
+    let status: Status = message.parse().with_context(|| format!("unhealthy: {message}"))?;
+    // Other states are unhealthy as well, and say why.
+    if status.pairs.contains_key("error") {
         bail!("unhealthy: {message}");
     }
-    message.parse()
+    Ok(status)
 }
 
 /// The line a host writes to the standard input of a provider.
