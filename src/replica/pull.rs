@@ -400,6 +400,8 @@ impl Pull {
         if *lane.responder.get_or_insert(from) != from {
             return None;
         }
+        self.end_doubt(part.request);
+        let lane = self.lanes.get_mut(&part.request)?;
         lane.heard(pace, now);
         pace.arrived(bytes as usize);
         lane.bytes += bytes as usize;
@@ -414,7 +416,11 @@ impl Pull {
         let Some(lane) = self.lanes.get_mut(&end.request) else {
             return;
         };
-        if *lane.responder.get_or_insert(from) == from {
+        if *lane.responder.get_or_insert(from) != from {
+            return;
+        }
+        self.end_doubt(end.request);
+        if let Some(lane) = self.lanes.get_mut(&end.request) {
             lane.heard(pace, now);
             lane.end = Some(end);
             self.heard = now;
@@ -529,18 +535,42 @@ impl Pull {
         first.filter(|_| waits).map(|since| since + SWALLOWED_MS)
     }
 
-    /// They do not answer: everything is asked for again.
+    /// They do not answer: one request is made again. Its answer shows whether they are slow or do not answer at all.
     pub fn ask_others(&mut self) {
         self.swallowed = true;
-        let lanes = self.lanes.values_mut().filter(|lane| !lane.late);
-        let asked: Vec<(Task, u64)> = lanes
-            .map(|lane| {
-                lane.late = true;
-                (lane.task.clone(), lane.first)
-            })
-            .collect();
-        for (task, first) in asked {
+        let oldest = self
+            .lanes
+            .iter()
+            .find(|(_, lane)| !lane.late)
+            .map(|(request, _)| *request);
+        oldest.into_iter().for_each(|request| self.ask_again(request));
+    }
+
+    fn ask_again(&mut self, request: u64) {
+        if let Some(lane) = self.lanes.get_mut(&request) {
+            lane.late = true;
+            let (task, first) = (lane.task.clone(), lane.first);
             self.failed(task, Some(first));
+        }
+    }
+
+    /// Something of the answer to a request arrives, the first of all after one was made again. If it is that one, those
+    /// before it were swallowed, for they would have been answered before; else they are being answered.
+    fn end_doubt(&mut self, request: u64) {
+        if self.answered || !self.swallowed {
+            return;
+        }
+        let again = |lane: &Lane| lane.first != request;
+        self.swallowed = self.lanes.get(&request).is_some_and(again);
+        if self.swallowed {
+            let silent = |(_, lane): &(&u64, &Lane)| !lane.late && lane.responder.is_none();
+            let before: Vec<u64> = self
+                .lanes
+                .range(..request)
+                .filter(silent)
+                .map(|(request, _)| *request)
+                .collect();
+            before.into_iter().for_each(|request| self.ask_again(request));
         }
     }
 
@@ -567,12 +597,8 @@ impl Pull {
             .collect();
         self.timeouts += u32::from(!lost.is_empty());
         for request in lost {
-            let Some(lane) = self.lanes.get_mut(&request) else {
-                continue;
-            };
-            lane.late = true;
-            let (task, first) = (lane.task.clone(), lane.first);
-            if self.failed(task, Some(first)) == Progress::Failed {
+            self.ask_again(request);
+            if self.has_failed() {
                 return Progress::Failed;
             }
         }
@@ -602,10 +628,14 @@ impl Pull {
     fn failed(&mut self, task: Task, again: Option<u64>) -> Progress {
         self.failures += 1;
         self.todo.push_back(Waiting { task, again });
-        if self.purpose.peer().is_some() && self.failures >= MAX_FAILURES {
-            return Progress::Failed;
+        match self.has_failed() {
+            true => Progress::Failed,
+            false => Progress::Running,
         }
-        Progress::Running
+    }
+
+    fn has_failed(&self) -> bool {
+        self.purpose.peer().is_some() && self.failures >= MAX_FAILURES
     }
 
     pub fn progress(&self) -> Progress {

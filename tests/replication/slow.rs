@@ -73,10 +73,14 @@ async fn join(server: &NatsServer, kilobytes: usize, rate: u64, delay_ms: u64) {
     let proxy = link(server, rate, delay_ms).await;
     let node = cluster.start_node(behind(&cluster, &proxy)).await.unwrap();
     let (took, stats) = (took_ms(&node), proxy.stats());
+    let pairs = node.provider.status().await.unwrap().pairs;
+    let counted = ["replay_bytes", "repeated"].map(|name| format!("{name}={}", pairs[name]));
     cluster.nodes.push(node);
     cluster.converge().await;
     let least = 1_000 * bytes / rate;
-    let told = format!("{rate} B/s, {delay_ms} ms each way: {took} ms instead of {least}, {bytes} bytes, {stats:?}");
+    let told = format!(
+        "{rate} B/s, {delay_ms} ms each way: {took} ms instead of {least}, {bytes} bytes, {stats:?}, {counted:?}"
+    );
     println!("{told}");
     // To meet takes some ways there and back, and so does the window until it is large.
     assert!(took <= least * 12 / 10 + 16 * delay_ms + 1_000, "{told}");
