@@ -75,8 +75,10 @@ impl Subjects {
             "it is the one of commands as well"
         } else if below("beat") || below("node") {
             "it is one of the subjects of beats or nodes as well"
-        } else if self.root.len().max(self.replay.len()) + MAX_SUFFIX_BYTES > MAX_SUBJECT_BYTES {
+        } else if self.root.len() + MAX_SUFFIX_BYTES > MAX_SUBJECT_BYTES {
             "it is longer than 981 bytes"
+        } else if self.replay.len() > MAX_SUBJECT_BYTES {
+            "it is longer than 1,024 bytes"
         } else {
             return Ok(());
         };
