@@ -76,7 +76,10 @@ fn a_node_that_hears_others_and_is_not_heard_never_says_that_it_is_alone_or_sync
     // The server says that nobody listens all the while.
     net.group_is_known(false);
     net.join(keyring(1, &[]));
-    watch(&mut net, 30_000, |net| assert!(!state(net, 2).is_whole()));
+    watch(&mut net, 30_000, |net| {
+        assert!(!state(net, 2).is_whole());
+        assert!(!net.nodes[2].answers, "nor is its empty state handed out");
+    });
     assert_eq!(state(&net, 2), SyncState::Unreachable);
     assert_eq!(reason(&net, 2), "2 nodes heard, none answers");
     assert!(!confirmed(&mut net, 2, 1));
@@ -99,6 +102,46 @@ fn a_lattice_whose_members_went_a_moment_ago_is_not_new() {
     watch(&mut net, 4 * BEAT, |net| assert!(!state(net, 1).is_whole()));
     // Then it is remembered no longer.
     net.run_until("it is alone", |net| state(net, 1) == SyncState::Alone);
+}
+
+/// A node whose requests are taken by another one and not answered, and that hears nobody.
+fn unanswered() -> Net {
+    let mut net = Net::of(1);
+    net.drop_where(|_, _| true);
+    net.join(keyring(1, &[]));
+    net
+}
+
+#[test]
+fn a_single_word_of_the_server_makes_no_first_node() {
+    let mut net = unanswered();
+    net.run(10);
+    let request = net.sent.iter().rev().find_map(|sent| match sent.to {
+        Target::Replay { request } if sent.from == 1 => Some(request),
+        _ => None,
+    });
+    let request = request.expect("it asks whoever answers replays");
+    watch(&mut net, 9_000, |net| {
+        // Nor does the same word again and again.
+        net.input(1, Input::NoResponders { request });
+        assert!(!net.nodes[1].answers);
+    });
+    net.drop_nothing();
+    net.settle();
+    assert!(net.equal());
+}
+
+#[test]
+fn words_of_the_server_about_what_was_not_asked_of_all_do_not_count() {
+    let mut net = unanswered();
+    watch(&mut net, 9_000, |net| {
+        let request = net.now;
+        net.input(1, Input::NoResponders { request });
+        assert!(!net.nodes[1].answers);
+    });
+    net.drop_nothing();
+    net.settle();
+    assert!(net.equal());
 }
 
 #[test]
@@ -251,6 +294,7 @@ fn what_the_server_refuses_is_said_tried_again_and_over_when_it_works() {
                 refused(net);
             }
             assert!(!state(net, 0).is_whole(), "{what:?}");
+            assert!(!net.nodes[0].answers, "{what:?}");
         });
     }
 }
