@@ -8,7 +8,7 @@ readonly SKIPPED=target/skipped-tests.txt
 readonly COULD_NOT_INSTALL=3
 
 tools=0
-scripts/install-tools.sh nats-server docker-registry || tools=$?
+scripts/install-tools.sh nats-server docker-registry libfaketime || tools=$?
 if [ "$tools" != 0 ] && { [ -n "${CI:-}" ] || [ "$tools" != "$COULD_NOT_INSTALL" ]; }; then
   echo "run-tests: stopping, see install-tools above" >&2
   exit "$tools"
@@ -24,7 +24,7 @@ if [ -s "$SKIPPED" ]; then
   echo
   echo "SKIPPED $(wc -l <"$SKIPPED") tests:"
   sed 's/^/  /' "$SKIPPED"
-  echo "Install what they need with: scripts/install-tools.sh nats-server docker-registry"
+  echo "Install what they need with: scripts/install-tools.sh nats-server docker-registry libfaketime"
   if [ -n "${CI:-}" ] && [ "$outcome" = 0 ]; then
     echo "run-tests: in CI no test may be skipped" >&2
     outcome=1
