@@ -289,8 +289,10 @@ fn what_the_server_refuses_is_said_tried_again_and_over_when_it_works() {
         // Nor does a node begin with it that it is alone.
         let mut net = Net::new();
         net.join(keyring(1, &[]));
+        refused(&mut net);
         watch(&mut net, 10_000, |net| {
-            if net.now % 1_000 == 0 {
+            // Seldom enough to listen for long enough meanwhile.
+            if net.now % 3_000 == 0 {
                 refused(net);
             }
             assert!(!state(net, 0).is_whole(), "{what:?}");
