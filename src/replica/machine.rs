@@ -468,6 +468,7 @@ impl Replica {
                 "this process did not run for a while; reconciling"
             );
             self.counters.stops += 1;
+            self.way_is_free();
             self.begin_search(now);
             self.hold_back(now);
             self.listen_again(now);

@@ -610,6 +610,11 @@ impl Pull {
         self.progress()
     }
 
+    /// What kept answers away is over: that they did not come says nothing of how long they take.
+    pub fn way_is_free(&mut self) {
+        self.timeouts = 0;
+    }
+
     /// The connection is lost, and what was under way with it. What has arrived stays.
     pub fn interrupted(&mut self) {
         let mut counted = BTreeSet::new();
