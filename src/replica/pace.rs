@@ -33,8 +33,9 @@ const PATIENCE_MS: Millis = 2_000;
 /// Longest time for one answer that anything else goes by.
 const MAX_TOOK_MS: Millis = 10_000;
 
-/// Longest patience.
-const MAX_PATIENCE_MS: Millis = 60_000;
+/// Longest patience. It is a peer or a server that was stopped, and no way, that answers later than that; and what comes
+/// later is taken all the same.
+const MAX_PATIENCE_MS: Millis = 15_000;
 
 /// A request that is on its way.
 #[derive(Clone, Copy, Debug)]
