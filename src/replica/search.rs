@@ -78,6 +78,8 @@ pub(super) struct Search {
     since: Millis,
     /// How often the server has said since then that nobody listens.
     unheard: u32,
+    /// When that was counted last.
+    unheard_at: Option<Millis>,
     /// Requests to whoever answers replays and that nobody has answered, and whether the server has said of it that
     /// nobody listens.
     open: BTreeMap<u64, bool>,
@@ -126,7 +128,7 @@ impl Search {
 
     fn silence(&mut self, now: Millis) {
         self.since = now;
-        self.unheard = 0;
+        (self.unheard, self.unheard_at) = (0, None);
     }
 
     fn is_foreign(&self, now: Millis) -> bool {
@@ -235,8 +237,11 @@ impl Replica {
             return;
         };
         self.search.doubtful = true;
-        if !std::mem::replace(unheard, true) {
+        // What it says of several requests at one moment is one word.
+        let since = self.search.unheard_at.map(|at| now.mono.saturating_sub(at));
+        if !std::mem::replace(unheard, true) && since.is_none_or(|since| since >= PROBE_MS) {
             self.search.unheard += 1;
+            self.search.unheard_at = Some(now.mono);
         }
         if self.peers.iter().any(|(_, peer)| peer.synced()) {
             // There is somebody: it is asked directly.
@@ -293,8 +298,9 @@ impl Replica {
             return;
         }
         let answered = self.pull.as_ref().is_some_and(|pull| pull.answered);
-        let swallowed = quiet >= SWALLOWED_MS && self.search.unheard == 0 && !answered;
-        if self.search.unheard < MIN_UNHEARD && !swallowed {
+        let told = self.search.unheard >= MIN_UNHEARD;
+        let swallowed = quiet >= SWALLOWED_MS && !told && !answered;
+        if !told && !swallowed {
             return;
         }
         match (swallowed, answered, self.peers.len()) {

@@ -132,6 +132,32 @@ fn a_single_word_of_the_server_makes_no_first_node() {
 }
 
 #[test]
+fn what_the_server_says_at_one_moment_is_one_word() {
+    let mut net = unanswered();
+    net.run(10);
+    let requests: Vec<u64> = (net.sent.iter())
+        .filter(|sent| sent.from == 1)
+        .filter_map(|sent| match sent.to {
+            Target::Replay { request } => Some(request),
+            _ => None,
+        })
+        .collect();
+    assert!(
+        requests.len() >= 4,
+        "a first replay begins with {} requests",
+        requests.len()
+    );
+    for request in requests {
+        net.input(1, Input::NoResponders { request });
+    }
+    watch(&mut net, 9_000, |net| assert!(!net.nodes[1].answers));
+    // Those who take its requests and answer none of them do not keep it waiting for ever.
+    let took = net.run_until("it goes on without them", |net| net.nodes[1].answers);
+    assert!(took <= 1_500, "{took} ms");
+    assert_eq!(reason(&net, 1), "somebody takes requests and does not answer");
+}
+
+#[test]
 fn words_of_the_server_about_what_was_not_asked_of_all_do_not_count() {
     let mut net = unanswered();
     watch(&mut net, 9_000, |net| {
