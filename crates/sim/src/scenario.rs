@@ -201,6 +201,9 @@ impl Scenario {
         if rng.random_bool(0.15) {
             scenario.slow_links(rng);
         }
+        if scenario.tombstone_ttl_ms.is_none() && rng.random_bool(0.1) {
+            scenario.far_clocks(rng);
+        }
         if scenario.max_clock_skew_ms.is_none() {
             scenario.faults.retain(|fault| *fault != Fault::FarClock);
         }
@@ -216,6 +219,15 @@ impl Scenario {
         self.max_value = self.max_value.min(5_000);
         self.write_gap_ms = self.write_gap_ms.max(100);
         self.nodes = self.nodes.min(5);
+    }
+
+    /// Stamps are taken from a little ahead only, so that even those of a clock that is far off are taken while the run
+    /// lasts. The clocks of all others are good enough for that.
+    fn far_clocks(&mut self, rng: &mut StdRng) {
+        self.max_clock_skew_ms = Some(10_000);
+        self.max_skew_ms = self.max_skew_ms.min(2_000);
+        self.far_ms = spread(rng, 15_000, 60_000);
+        self.faults.push(Fault::FarClock);
     }
 
     /// Deletions are forgotten while the run lasts. Clocks and repairs have to be good enough for that: whatever
