@@ -447,15 +447,14 @@ fn users(count: usize, refused: Option<(usize, Refused)>) -> String {
         let refused = refused.filter(|(other, _)| *other == slot);
         let permissions = refused.map(|(_, what)| {
             let (publish, subscribe) = denies(&what);
-            let deny = |name: &str, subject: &str| match subject {
-                "" => String::new(),
-                subject => format!(" {name}: {{ deny: {subject:?} }}"),
-            };
-            format!(
-                ", permissions: {{{}{} }}",
-                deny("publish", publish),
-                deny("subscribe", subscribe)
-            )
+            let deny = |(name, subject): (&str, &str)| format!("{name}: {{ deny: {subject:?} }}");
+            let denied = [("publish", publish), ("subscribe", subscribe)];
+            let denied: Vec<_> = denied
+                .into_iter()
+                .filter(|(_, subject)| !subject.is_empty())
+                .map(deny)
+                .collect();
+            format!(", permissions: {{ {} }}", denied.join(", "))
         });
         format!(
             "    {{ user: provider{slot}, password: provider{} }}\n",
