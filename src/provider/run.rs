@@ -63,6 +63,8 @@ fn keep_memory_private() -> anyhow::Result<()> {
 async fn serve(host_data: HostData) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let provider = KvCacheProvider::start(&host_data).await?;
+    // Replication fills the cache while the lattice is still waited for.
+    tokio::spawn(sweep(provider.clone()));
     tokio::select! {
         ended = serve_lattice(provider.clone(), host_data) => ended,
         _ = terminate.recv() => stop(&provider, "SIGTERM").await,
@@ -82,7 +84,6 @@ async fn serve_lattice(provider: KvCacheProvider, host_data: HostData) -> anyhow
     let client = client.with_context(|| {
         format!("connection to the lattice at '{shown}' (lattice_rpc_url of the host data, LATTICE_CONNECT_SECS)")
     })?;
-    tokio::spawn(sweep(provider.clone()));
     let rpc = Rpc::new(provider, client, &host_data);
     // Not needed any more, and 10,000 links are megabytes.
     drop(host_data);
