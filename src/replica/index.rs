@@ -15,6 +15,10 @@ pub(super) type Rank = (u32, Reverse<Time>);
 /// What of one peer matters for such questions; of a node that is not known, nothing does.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct Marks {
+    /// It has proven to be alive.
+    pub proven: bool,
+    /// It is synced, and has proven to be alive.
+    pub synced: bool,
     /// It still has to be challenged.
     pub strange: bool,
     /// It has proven to be alive, but does not count this node as a peer.
@@ -41,6 +45,8 @@ pub(super) struct Marks {
 /// peers at each tick.
 #[derive(PartialEq, Eq, Default, Debug)]
 pub(super) struct Index {
+    proven: BTreeSet<NodeId>,
+    synced: BTreeSet<NodeId>,
     strange: BTreeSet<NodeId>,
     /// Those that are unaware, and the others that have to be challenged, by when that may be.
     unaware: BTreeSet<(Millis, NodeId)>,
@@ -62,6 +68,8 @@ impl Index {
         if before == after {
             return;
         }
+        mark(&mut self.proven, node, before.proven, after.proven);
+        mark(&mut self.synced, node, before.synced, after.synced);
         mark(&mut self.strange, node, before.strange, after.strange);
         if (before.challenge_at, before.unaware) != (after.challenge_at, after.unaware) {
             if let Some(at) = before.challenge_at {
@@ -151,6 +159,14 @@ impl Index {
     /// The last in rank of those that were not challenged yet.
     pub fn last_unchallenged(&self) -> Option<(Rank, NodeId)> {
         self.ranks.last().copied()
+    }
+
+    pub fn proven(&self) -> &BTreeSet<NodeId> {
+        &self.proven
+    }
+
+    pub fn synced(&self) -> &BTreeSet<NodeId> {
+        &self.synced
     }
 
     pub fn strange(&self) -> &BTreeSet<NodeId> {

@@ -460,8 +460,11 @@ impl Replica {
 
     /// The state of this node is that of its peers, and goes back as far as theirs.
     pub(super) fn inherit_since(&mut self) {
-        let theirs = self.peers.iter().filter(|(_, peer)| peer.synced());
-        let theirs = theirs.filter_map(|(_, peer)| peer.beat.as_ref()).map(|beat| beat.since);
+        let theirs = self
+            .peers
+            .synced()
+            .filter_map(|(_, peer)| peer.beat.as_ref())
+            .map(|beat| beat.since);
         self.since = theirs.min().unwrap_or(self.since).min(self.since);
     }
 

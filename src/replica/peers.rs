@@ -499,6 +499,8 @@ impl Peer {
 
     fn marks(&self) -> Marks {
         Marks {
+            proven: self.proven,
+            synced: self.synced(),
             strange: self.is_strange(),
             unaware: self.proven && !self.knows_us,
             rank: (!self.proven && self.challenged_at.is_none()).then(|| self.rank()),
@@ -529,8 +531,6 @@ pub(super) struct Peers {
     known: BTreeMap<NodeId, Peer>,
     /// Made of all that are known.
     index: Index,
-    /// How many have proven to be alive.
-    alive: usize,
     /// Peers that went.
     gone: Memory,
     /// Nodes that were heard and did not prove to be alive.
@@ -544,7 +544,6 @@ impl Default for Peers {
         Peers {
             known: BTreeMap::new(),
             index: Index::default(),
-            alive: 0,
             gone: Memory::of(MAX_GONE),
             unanswered: Memory::of(MAX_UNANSWERED),
             timers: BTreeSet::new(),
@@ -608,12 +607,11 @@ impl Peers {
 
     /// A node has proven to be alive. Returns whether that is news. `None` when there is no room for another peer.
     pub fn prove(&mut self, node: NodeId) -> Option<bool> {
-        if self.proven(node).is_none() && self.alive >= MAX_PEERS {
+        if self.proven(node).is_none() && self.len() >= MAX_PEERS {
             return None;
         }
         let before = self.change(node, |peer| std::mem::replace(&mut peer.proven, true));
         let news = before == Some(false);
-        self.alive += usize::from(news);
         if news {
             self.unanswered.forget(node);
         }
@@ -691,7 +689,6 @@ impl Peers {
         self.timers.remove(&(peer.timer, node));
         let number = peer.number.max(peer.hello);
         if peer.proven {
-            self.alive -= 1;
             self.gone.remember(node, now, number);
         } else if peer.unanswered > 0 {
             self.unanswered.remember(node, now, number);
@@ -748,7 +745,12 @@ impl Peers {
 
     /// Peers that have proven to be alive.
     pub fn iter(&self) -> impl Iterator<Item = (NodeId, &Peer)> {
-        self.all().filter(|(_, peer)| peer.proven)
+        self.of(self.index.proven())
+    }
+
+    /// Those of them that are synced.
+    pub fn synced(&self) -> impl Iterator<Item = (NodeId, &Peer)> {
+        self.of(self.index.synced())
     }
 
     /// Those that were only heard as well.
@@ -836,7 +838,7 @@ impl Peers {
     }
 
     pub fn len(&self) -> usize {
-        self.alive
+        self.index.proven().len()
     }
 
     pub fn status(&self) -> Vec<PeerStatus> {

@@ -159,7 +159,7 @@ impl Replica {
             let to = match purpose.peer() {
                 Some(node) => Target::Node(node),
                 // One that is known to be there, should those that NATS picks not answer.
-                None => match self.peers.iter().find(|(_, peer)| peer.synced()).filter(|_| doubtful) {
+                None => match self.peers.synced().next().filter(|_| doubtful) {
                     Some((node, _)) => Target::Node(node),
                     None => Target::Replay { request },
                 },
@@ -471,7 +471,7 @@ impl Replica {
     /// When a first replay that nobody answers is asked for at a peer that is known.
     pub(super) fn swallowed_at(&self) -> Option<Millis> {
         let at = self.pull.as_ref().and_then(Pull::swallowed_at)?;
-        self.peers.iter().any(|(_, peer)| peer.synced()).then_some(at)
+        self.peers.synced().next().is_some().then_some(at)
     }
 
     pub(super) fn tick_pulls(&mut self, now: Now) {

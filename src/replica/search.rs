@@ -243,7 +243,7 @@ impl Replica {
             self.search.unheard += 1;
             self.search.unheard_at = Some(now.mono);
         }
-        if self.peers.iter().any(|(_, peer)| peer.synced()) {
+        if self.peers.synced().next().is_some() {
             // There is somebody: it is asked directly.
             self.ask_anew(true);
         }
@@ -502,7 +502,7 @@ impl Replica {
         if let Some(syncing) = syncing.filter(|_| !search.progress.is_none_or(stalled)) {
             return (syncing, None);
         }
-        let synced = self.peers.iter().any(|(_, peer)| peer.synced());
+        let synced = self.peers.synced().next().is_some();
         let in_vain = synced && stalled(search.progress.unwrap_or(self.replay_began));
         if in_vain || search.hears_in_vain(QUIET_MS, now) {
             return (SyncState::Unreachable, Some(self.unreachable()));
@@ -544,7 +544,7 @@ impl Replica {
     }
 
     fn unreachable(&self) -> String {
-        let synced = self.peers.iter().filter(|(_, peer)| peer.synced()).count();
+        let synced = self.peers.synced().count();
         match self.search.heard.len() + synced {
             1 => "1 node heard, it does not answer".into(),
             heard => format!("{heard} nodes heard, none answers"),
