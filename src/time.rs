@@ -38,7 +38,7 @@ pub(crate) fn instant(mono: Millis) -> tokio::time::Instant {
 }
 
 /// What nobody else knows of this process.
-pub fn fresh_secret() -> [u64; 2] {
+pub fn fresh_secret() -> [u64; 4] {
     rand::random()
 }
 

@@ -208,7 +208,7 @@ mod tests {
         let keys = colliding_keys(200);
         let hashes: BTreeSet<u64> = keys.iter().map(|key| KeyHash::of(key).0).collect();
         assert_eq!(hashes.len(), 1, "the attack");
-        let secret = TableSecret::new([1, 2]);
+        let secret = TableSecret::new([1, 2, 3, 4]);
         let places: BTreeSet<u64> = keys.iter().map(|key| Home::of(key, &secret).place).collect();
         assert_eq!(places.len(), keys.len());
     }

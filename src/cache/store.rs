@@ -80,11 +80,11 @@ impl Cache {
     /// An empty cache of the process `node`, whose tables are in an order that everybody knows. For tests, simulations
     /// and benchmarks: who knows it can make keys that all collide.
     pub fn new(node: NodeId, limits: Limits) -> Self {
-        Cache::with_secret(node, limits, [0, 0])
+        Cache::with_secret(node, limits, [0; 4])
     }
 
     /// An empty cache of the process `node`. `secret` is random, and decides where in its tables keys lie.
-    pub fn with_secret(node: NodeId, limits: Limits, secret: [u64; 2]) -> Self {
+    pub fn with_secret(node: NodeId, limits: Limits, secret: [u64; 4]) -> Self {
         Cache {
             secret: TableSecret::new(secret),
             clock: Clock::new(node),
