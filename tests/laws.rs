@@ -227,6 +227,162 @@ fn without_expiry(step: Step) -> Step {
     }
 }
 
+/// What happens where wall clocks run up to two days ahead for a while.
+#[derive(Clone, Debug)]
+enum Jump {
+    Write {
+        node: usize,
+        key: usize,
+        write: Write,
+    },
+    /// Commands from the future arrive too, as though this node's clock were ahead as well.
+    Deliver {
+        node: usize,
+        command: Index,
+    },
+    /// The wall clock of a node is so many hours ahead from now on.
+    Clock {
+        node: usize,
+        hours: u64,
+    },
+    Sweep {
+        node: usize,
+    },
+}
+
+fn jumps() -> impl Strategy<Value = Vec<Jump>> {
+    let jump = prop_oneof![
+        5 => (0usize..3, 0usize..2, write()).prop_map(|(node, key, write)| Jump::Write { node, key, write }),
+        2 => (0usize..3, any::<Index>()).prop_map(|(node, command)| Jump::Deliver { node, command }),
+        3 => (0usize..3, prop_oneof![2 => Just(0u64), 1 => 1u64..48]).prop_map(|(node, hours)| Jump::Clock { node, hours }),
+        1 => (0usize..3).prop_map(|node| Jump::Sweep { node }),
+    ];
+    prop::collection::vec(jump, 1..60)
+}
+
+const HOUR: Millis = 3_600_000;
+
+/// What the client sees that has just written at a node, given what it saw before.
+fn check_own_write(before: &Seen, write: &Write, after: &Seen) {
+    let has = |text: &String| match after {
+        Seen::List(all) => all.last().is_some_and(|last| **last == *text.as_bytes()),
+        Seen::Set(all) => all.iter().any(|member| **member == *text.as_bytes()),
+        _ => false,
+    };
+    let number = |seen: &Seen| match seen {
+        Seen::Scalar(text) => std::str::from_utf8(text).unwrap().parse::<i64>().unwrap(),
+        _ => 0,
+    };
+    match write {
+        Write::Set { value, .. } => assert_eq!(after, &Seen::Scalar(value.clone().into())),
+        Write::Delete => assert_eq!(after, &Seen::Nothing),
+        Write::Increment(amount) => assert_eq!(number(after), number(before) + i64::from(*amount)),
+        Write::Push(text) | Write::Add(text) => assert!(has(text), "{text:?} in {after:?}"),
+        Write::Drop(text) => assert!(!has(text), "{text:?} in {after:?}"),
+        Write::Remove(_) => assert_ne!(after, before),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_write_counts_after_all_its_key_holds_though_the_clock_went_back(jumps in jumps(), selector in any::<Selector>()) {
+        let nodes: Vec<Cache> = (1..=3).map(cache).collect();
+        let (mut ahead, mut now) = ([0; 3], START);
+        let mut all: Vec<Command> = Vec::new();
+        let mut swept = false;
+        for jump in &jumps {
+            now += 20;
+            match jump {
+                Jump::Clock { node, hours } => ahead[*node] = hours * HOUR,
+                Jump::Sweep { node } => {
+                    nodes[*node].sweep(1_024, now + ahead[*node]);
+                    swept = true;
+                    let newest = now + ahead[*node] + Limits::default().max_clock_skew_ms;
+                    prop_assert!(nodes[*node].floor().millis() <= newest - Limits::default().tombstone_ttl_ms);
+                }
+                Jump::Deliver { node, command } if !all.is_empty() => {
+                    nodes[*node].apply(command.get(&all), now + 48 * HOUR).expect("an honest command");
+                }
+                Jump::Deliver { .. } => {}
+                Jump::Write { node, key, write } => {
+                    let (key, cache, wall) = (&keys()[*key], &nodes[*node], now + ahead[*node]);
+                    let before = seen(cache, key, wall);
+                    let of_key = |command: &&Command| *command.key == *key.as_bytes();
+                    let newest = commands(cache).iter().filter(of_key).map(|command| command.newest()).max();
+                    let Ok(Some(command)) = perform(cache, key, write, wall) else { continue };
+                    prop_assert!(Some(command.newest()) > newest, "{:?} after {newest:?}", command.newest());
+                    check_own_write(&before, write, &seen(cache, key, wall));
+                    all.push(command);
+                }
+            }
+        }
+        let later = now + 48 * HOUR;
+        for node in &nodes {
+            checked_digest(node);
+        }
+        if swept {
+            // What was collected early may be here or not.
+            return Ok(());
+        }
+        // No two have one stamp, on one key.
+        let mut stamps: Vec<_> = all.iter().map(|command| (&command.key, command.newest())).collect();
+        stamps.sort_unstable();
+        prop_assert!(stamps.windows(2).all(|pair| pair[0] != pair[1]));
+        let replica = cache(10);
+        let mut order: Vec<&Command> = all.iter().collect();
+        while !order.is_empty() {
+            let index = *selector.select(&(0..order.len()).collect::<Vec<_>>());
+            apply_all(&replica, [order.swap_remove(index)], later);
+        }
+        for node in &nodes {
+            apply_all(node, &all, later);
+            prop_assert_eq!(checked_digest(node), checked_digest(&replica));
+            prop_assert_eq!(commands(node), commands(&replica));
+        }
+    }
+}
+
+#[test]
+fn what_was_written_with_a_clock_ahead_may_be_written_again_and_expires_in_time() {
+    let node = cache(1);
+    let (number, text) = (Key::shared(b"number"), Key::shared(b"text"));
+    let day = 24 * HOUR;
+    assert_eq!(node.increment(&number, 5, START + day).unwrap().0, 5);
+    node.set(&text, "old", 0, START + day).unwrap();
+    assert_eq!(node.increment(&number, 1, START + 1).unwrap().0, 6);
+    node.set(&text, "new", 60, START + 1).unwrap();
+    assert_eq!(seen(&node, &text, START + 60_000), Seen::Scalar("new".into()));
+    assert_eq!(seen(&node, &text, START + 60_001), Seen::Nothing);
+    // It counts anew, and so does everybody who gets to know of it.
+    assert_eq!(node.increment(&text, 3, START + 60_001).unwrap().0, 3);
+    let other = cache(2);
+    apply_all(&other, &commands(&node), START + day);
+    assert_eq!(seen(&other, &text, START + day), Seen::Scalar("3".into()));
+    assert_eq!(seen(&other, &number, START + day), Seen::Scalar("6".into()));
+}
+
+#[test]
+fn a_clock_that_was_ahead_does_not_make_forget_early() {
+    let (node, key, day) = (cache(1), Key::shared(b"key"), 24 * HOUR);
+    node.delete(&key, START).unwrap();
+    node.set(&Key::shared(b"expires"), "value", 3_600, START).unwrap();
+    // Others are there, whose clocks are right.
+    node.clock().compare_with([START; 2]);
+    node.sweep(1_024, START + 10 * day);
+    assert_eq!((node.entries(), node.keys()), (2, 1));
+    // Nobody is there: it is believed, until it goes back.
+    node.clock().compare_with([0; 2]);
+    node.sweep(1_024, START + 10 * day);
+    assert_eq!(node.entries(), 0);
+    node.sweep(1_024, START + 1);
+    assert!(node.floor() <= Time::from_millis(START + 1 - day));
+    node.delete(&key, START + 1).unwrap();
+    node.sweep(1_024, START + 2);
+    assert_eq!(node.entries(), 1);
+}
+
 #[test]
 fn deletions_are_forgotten_after_their_lifetime_and_the_cache_is_empty_again() {
     let node = cache(1);

@@ -80,10 +80,14 @@ impl Scalar {
     pub fn reading(&self, horizon: Horizon, moment: Moment) -> Reading {
         let expired = self.expired(moment.now);
         let after = match self.expires_at.filter(|_| expired) {
-            Some(deadline) => Stamp {
-                time: Time::from_millis(deadline),
-                node: NodeId(0),
-            },
+            Some(deadline) => {
+                let at = Stamp {
+                    time: Time::from_millis(deadline),
+                    node: NodeId(0),
+                };
+                // A reset of a key that was written with a clock far ahead may be stamped after its own deadline.
+                at.max(horizon.stamp)
+            }
             None => horizon.stamp,
         };
         Reading {

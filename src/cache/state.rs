@@ -202,10 +202,18 @@ impl<'a> State<'a> {
     }
 
     /// See [`KeyState::counter_entry`].
-    pub fn counter_entry(&self, node: NodeId, at: Time, floor: Time) -> (Base, i64) {
+    pub fn counter_entry(&self, node: NodeId, at: Time, moment: Moment) -> (Base, i64) {
         match self {
-            State::Reset(reset) => KeyState::of_reset(reset).counter_entry(node, at, floor),
-            State::Large(state) => state.counter_entry(node, at, floor),
+            State::Reset(reset) => KeyState::of_reset(reset).counter_entry(node, at, moment),
+            State::Large(state) => state.counter_entry(node, at, moment),
+        }
+    }
+
+    /// Newest stamp of anything that the key holds, what is left of removals included: nothing here was written later.
+    pub fn newest(&self) -> Stamp {
+        match self {
+            State::Reset(reset) => reset.horizon.stamp,
+            State::Large(state) => state.newest(),
         }
     }
 
@@ -590,22 +598,21 @@ impl KeyState {
         }
     }
 
-    /// The entry to which `node` adds at `at`: its base and its sum so far.
+    /// The entry to which `node` adds with the stamp `at`: its base and its sum so far.
     ///
     /// Where the horizon lies before the floor, something may have been forgotten: an entry of this node on the very
     /// same base, which a peer that is swept later still knows from what a deletion has seen. And the horizon itself may
     /// be forgotten elsewhere, where an entry on it would wait for it. So a new entry stands on a base of its own there.
-    pub fn counter_entry(&self, node: NodeId, at: Time, floor: Time) -> (Base, i64) {
+    pub fn counter_entry(&self, node: NodeId, at: Time, moment: Moment) -> (Base, i64) {
         let mut current = self.horizon.base(false);
         if let Live::Scalar(scalar) = &self.live {
-            let now = at.millis();
-            let reading = scalar.reading(self.horizon, Moment { now, floor });
+            let reading = scalar.reading(self.horizon, moment);
             if let Some(entry) = scalar.entry_of(node, reading) {
                 return (entry.base, entry.sum);
             }
             current = reading.current;
         }
-        if self.horizon.stamp.time < floor {
+        if self.horizon.stamp.time < moment.floor {
             return (Base::fresh(at), 0);
         }
         (current, 0)
@@ -735,18 +742,24 @@ impl KeyState {
         }
     }
 
+    /// Newest stamp of anything that the key holds, what is left of removals included.
+    fn newest(&self) -> Stamp {
+        let newest = match &self.live {
+            Live::Nothing | Live::Value(_) => Stamp::default(),
+            Live::Scalar(scalar) => scalar.adds.newest(),
+            Live::List(list) => list.newest,
+            Live::Set(set) => set.newest,
+        };
+        newest.max(self.horizon.stamp)
+    }
+
     /// For a key that shows nothing: newest time of anything that is left of it.
     fn died_at(&self) -> Time {
-        let newest = match &self.live {
-            Live::Nothing | Live::Value(_) => Time(0),
-            Live::Scalar(scalar) => {
-                let deadline = scalar.expires_at.map_or(Time(0), Time::from_millis);
-                deadline.max(scalar.adds.newest().time)
-            }
-            Live::List(list) => list.newest.time,
-            Live::Set(set) => set.newest.time,
+        let deadline = match &self.live {
+            Live::Scalar(scalar) => scalar.expires_at.map_or(Time(0), Time::from_millis),
+            _ => Time(0),
         };
-        newest.max(self.horizon.stamp.time)
+        deadline.max(self.newest().time)
     }
 }
 

@@ -87,7 +87,7 @@ impl Cache {
     pub fn with_secret(node: NodeId, limits: Limits, secret: [u64; 4]) -> Self {
         Cache {
             secret: TableSecret::new(secret),
-            clock: Clock::new(node),
+            clock: Clock::new(node, limits.max_clock_skew_ms),
             limits,
             map: DashMap::with_hasher_and_shard_amount(BuildHasherDefault::default(), PARTITIONS),
             nodes: Nodes::new(),
@@ -244,10 +244,10 @@ impl Cache {
         let value = value.into();
         self.check_length("key", key.as_bytes())?;
         self.check_length("value", &value)?;
-        self.write(key, now, |state, at| {
+        self.write(key, now, |state, at, moment| {
             let expires_at = match expires_seconds {
                 0 => None,
-                seconds => Some(at.time.millis() + u64::from(seconds) * 1_000),
+                seconds => Some(moment.now + u64::from(seconds) * 1_000),
             };
             Ok((
                 (),
@@ -267,8 +267,8 @@ impl Cache {
     pub fn delete(&self, key: &Key, now: Millis) -> Result<(bool, Command), CacheError> {
         // A key that was never written is remembered too.
         self.check_length("key", key.as_bytes())?;
-        self.write(key, now, |state, at| {
-            let there = state.kind(self.moment_of(at)).is_some();
+        self.write(key, now, |state, at, moment| {
+            let there = state.kind(moment).is_some();
             Ok((there, Some(Change::Delete { at, seen: state.seen() })))
         })
         .map(|(there, command)| (there, command.expect("a delete always writes")))
@@ -278,14 +278,13 @@ impl Cache {
     pub fn increment(&self, key: &Key, amount: i32, now: Millis) -> Result<(i32, Command), CacheError> {
         self.check_length("key", key.as_bytes())?;
         let node = self.node();
-        self.write(key, now, |state, at| {
-            let moment = self.moment_of(at);
+        self.write(key, now, |state, at, moment| {
             let value = current_number(state, moment)?;
             let total = value
                 .checked_add(amount.into())
                 .and_then(|total| i32::try_from(total).ok())
                 .ok_or(CacheError::OutOfRange { value, amount })?;
-            let (base, sum) = state.counter_entry(node, at.time, moment.floor);
+            let (base, sum) = state.counter_entry(node, at.time, moment);
             let sum = sum.wrapping_add(amount.into());
             Ok((total, Some(Change::Add { node, base, sum, at })))
         })
@@ -297,8 +296,8 @@ impl Cache {
         let value = value.into();
         self.check_length("list name", key.as_bytes())?;
         self.check_length("value", &value)?;
-        self.write(key, now, |state, at| {
-            expect_kind(state, Kind::List, self.moment_of(at))?;
+        self.write(key, now, |state, at, moment| {
+            expect_kind(state, Kind::List, moment)?;
             let length = state.list().map_or(0, |list| list.items.len());
             let length = u32::try_from(length + 1).map_err(|_| CacheError::ListTooLong)?;
             Ok((length, Some(Change::ListPush { id: at, value })))
@@ -308,8 +307,8 @@ impl Cache {
 
     /// Removes the first item equal to `value` (Redis LREM with count 1). `None` if there was none.
     pub fn list_remove(&self, key: &Key, value: &[u8], now: Millis) -> Result<Option<Command>, CacheError> {
-        self.write(key, now, |state, at| {
-            expect_kind(state, Kind::List, self.moment_of(at))?;
+        self.write(key, now, |state, at, moment| {
+            expect_kind(state, Kind::List, moment)?;
             let found = state
                 .list()
                 .and_then(|list| list.items.iter().find(|item| *item.value == *value));
@@ -324,8 +323,8 @@ impl Cache {
         let member = member.into();
         self.check_length("set name", key.as_bytes())?;
         self.check_length("value", &member)?;
-        self.write(key, now, |state, at| {
-            expect_kind(state, Kind::Set, self.moment_of(at))?;
+        self.write(key, now, |state, at, moment| {
+            expect_kind(state, Kind::Set, moment)?;
             let known = state.set().is_some_and(|set| set.contains(&member));
             Ok((!known, Some(Change::SetAdd { member, at })))
         })
@@ -342,11 +341,11 @@ impl Cache {
     ) -> Result<(bool, Option<Command>), CacheError> {
         let member = member.into();
         self.check_length("value", &member)?;
-        self.write(key, now, |state, at| {
-            expect_kind(state, Kind::Set, self.moment_of(at))?;
+        self.write(key, now, |state, at, moment| {
+            expect_kind(state, Kind::Set, moment)?;
             let known = state.set().is_some_and(|set| set.contains(&member));
             // A mark on a key that is no set here could void a concurrent writer's scalar or list.
-            let is_set = state.kind(self.moment_of(at)) == Some(Kind::Set);
+            let is_set = state.kind(moment) == Some(Kind::Set);
             Ok((known, is_set.then_some(Change::SetRemove { member, at })))
         })
     }
@@ -455,7 +454,7 @@ impl Cache {
     /// Writes a partition out as commands that rebuild it in any other cache. What the next sweep drops is left out:
     /// two nodes that are not swept at the same time would give it back to each other for ever.
     pub fn commands(&self, partition: Partition, mut emit: impl FnMut(Command<&[u8]>)) {
-        let moment = self.moment(0);
+        let moment = self.latest_moment();
         let shard = self.map.shards()[partition.0 as usize].read();
         // SAFETY: the iterator lives no longer than the read guard, which keeps the table in place; so its buckets are
         // those of a live table.
@@ -504,7 +503,7 @@ impl Cache {
         mut wanted: impl FnMut(u64) -> bool,
         mut emit: impl FnMut(Component, Command<&[u8]>),
     ) {
-        let moment = self.moment(0);
+        let moment = self.latest_moment();
         let forgotten = |state: State<'_>| state.is_forgotten(moment);
         self.visit(span, forgotten, |key, component, part| {
             if !wanted(component.hash) {
@@ -591,13 +590,25 @@ impl Cache {
         self.floor.fetch_max(floor.0, Ordering::Relaxed);
     }
 
+    /// A floor that no clock which is right can have was raised while the wall clock was ahead. What was collected then is
+    /// gone, but peers may have it, and give it back.
+    fn lower_floor(&self, newest: Time, due: Time) {
+        let lower = |floor: u64| (floor > newest.0).then_some(due.0);
+        // Nothing to do is what happens.
+        let _ = self.floor.fetch_update(Ordering::Relaxed, Ordering::Relaxed, lower);
+    }
+
     /// Gives back memory of the next `partitions` partitions in turn: values past their deadline, and deletions older
     /// than the tombstone lifetime. Returns how many entries were dropped.
     pub fn sweep(&self, partitions: usize, now: Millis) -> usize {
-        let now = self.clock.now(now);
-        let step = (self.limits.tombstone_ttl_ms / FLOOR_STEPS).max(1);
-        let due = now.saturating_sub(self.limits.tombstone_ttl_ms) / step * step;
-        self.raise_floor(Time::from_millis(due));
+        self.clock.mend(now);
+        let ttl = self.limits.tombstone_ttl_ms;
+        let newest = self.clock.now(now).saturating_add(self.limits.max_clock_skew_ms);
+        let now = self.clock.certain(now);
+        let step = (ttl / FLOOR_STEPS).max(1);
+        let due = Time::from_millis(now.saturating_sub(ttl) / step * step);
+        self.lower_floor(Time::from_millis(newest.saturating_sub(ttl)), due);
+        self.raise_floor(due);
         (0..partitions.min(PARTITIONS))
             .map(|_| self.swept.fetch_add(1, Ordering::Relaxed) % PARTITIONS)
             .map(|partition| self.sweep_partition(Partition(partition as u16), now))
@@ -605,7 +616,8 @@ impl Cache {
     }
 
     fn sweep_partition(&self, partition: Partition, now: Millis) -> usize {
-        let moment = self.moment(now);
+        let floor = self.floor();
+        let moment = Moment { now, floor };
         let due = |_: &[u8], state: State<'_>| state.is_due(moment);
         self.change_all(partition, now, due, |key, state| {
             let swept = state.sweep(KeyHash::of(key), moment);
@@ -740,10 +752,14 @@ impl Cache {
         }
     }
 
-    /// That of an operation stamped `at`.
-    fn moment_of(&self, at: Stamp) -> Moment {
+    /// What is certain without a wall clock.
+    fn latest_moment(&self) -> Moment {
+        self.moment_at(self.clock.latest())
+    }
+
+    fn moment_at(&self, time: Time) -> Moment {
         Moment {
-            now: at.time.millis(),
+            now: time.millis(),
             floor: self.floor(),
         }
     }
@@ -773,15 +789,21 @@ impl Cache {
     }
 
     /// One local operation: `decide` sees the key's state and a fresh stamp, and may answer with a change of it.
-    /// The stamp is taken under the lock, so that it is above everything the state holds.
+    ///
+    /// The stamp is taken under the lock, and is above everything the state holds: removals too, and what was written
+    /// while the clock was ahead, before it was set back. So operations on a key happen in the order of their stamps,
+    /// and no two of this node have the same. Deadlines are judged by the clock, not by such a stamp.
     fn write<T>(
         &self,
         key: &Key,
         now: Millis,
-        decide: impl FnOnce(State<'_>, Stamp) -> Result<(T, Option<Change>), CacheError>,
+        decide: impl FnOnce(State<'_>, Stamp, Moment) -> Result<(T, Option<Change>), CacheError>,
     ) -> Result<(T, Option<Command>), CacheError> {
         let home = self.home(key.as_bytes());
-        let decide = |state: State<'_>| decide(state, self.clock.tick(now));
+        let decide = |state: State<'_>| {
+            let tick = self.clock.tick(now);
+            decide(state, tick.above(state.newest()), self.moment_at(tick.time))
+        };
         // At the same time as the lock.
         prefetch(ptr::from_ref(self.stats(home.partition)).cast());
         let mut shard = self.map.shards()[home.partition.0 as usize].write();

@@ -16,8 +16,8 @@ use super::queue::{Queue, Taken, Waiting};
 use super::subjects::{replay_group, Subjects};
 use crate::cache::{Cache, Command, Millis, NodeId};
 use crate::replica::{
-    Ack, AckRequest, Answered, Channel, Config, Input, Keyring, Numbers, Output, Refused, Replica, Status, SyncState,
-    Target, Unconfirmed,
+    Ack, AckRequest, Answered, Channel, ClockFault, Config, Input, Keyring, Numbers, Output, Refused, Replica, Status,
+    SyncState, Target, Unconfirmed,
 };
 use crate::time;
 
@@ -222,6 +222,12 @@ impl Replicator {
     /// How far this node is.
     pub fn sync(&self) -> SyncState {
         self.status.borrow().sync
+    }
+
+    /// Whether it is known that others will not confirm what is written here.
+    pub fn is_refused(&self) -> bool {
+        let status = self.status.borrow();
+        status.sync.is_bad() || matches!(status.clock, Some(ClockFault::Ahead(_)))
     }
 
     /// The current status.

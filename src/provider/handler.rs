@@ -198,7 +198,7 @@ impl KvCacheProvider {
         if acks.wanted == Ack::Local {
             return Ok(());
         }
-        match self.replicator().filter(|replicator| replicator.sync().is_bad()) {
+        match self.replicator().filter(|replicator| replicator.is_refused()) {
             None => Ok(()),
             Some(replicator) => Err(RpcError::Other(cannot_be_confirmed(&replicator.status()))),
         }
@@ -260,6 +260,10 @@ impl KvCacheProvider {
             message += &format!(" {}", status.counters);
             if !status.foreign.is_empty() {
                 message += &format!(" foreign={}", status.foreign.join(","));
+            }
+            if let Some(fault) = status.clock {
+                message += &format!(" clock={:+}", fault.ahead_secs());
+                bad = true;
             }
             if let Some(reason) = status.reason {
                 message += &format!(" reason={}", quoted(&reason));

@@ -79,6 +79,8 @@ impl Replica {
             .started
             .is_some_and(|started| now.mono.saturating_sub(started) > ttl);
         let node = self.cache.node();
+        // By a clock that is wrong nothing is known to be old enough.
+        let watched = watched && self.clock_fault(now).is_none();
         if self.phase != Phase::Synced || !watched || self.peers.iter().any(|(peer, _)| peer < node) {
             return;
         }
@@ -110,7 +112,7 @@ impl Replica {
         let sent = frame.commands.len();
         frame.commands.retain(|command| command.newest().time >= floor);
         let whole = frame.commands.len() == sent;
-        let accepted = self.apply(now, &frame.commands, frame.clock);
+        let accepted = self.apply(now, node, &frame.commands, frame.clock);
         let heard = self.taken_in(now);
         self.delay.frame(node, now.mono);
         if let Some(since) = self.peers.get(node).and_then(|peer| peer.waits_for_frames(frame.seq)) {
@@ -152,16 +154,26 @@ impl Replica {
         self.send(Target::Node(node), &Message::Ack(ack));
     }
 
-    /// Merges commands. Returns whether all were accepted.
-    pub(super) fn apply(&mut self, now: Now, commands: &[Command<&[u8]>], clock: Time) -> bool {
+    /// Merges commands that `from` has sent. Returns whether all were accepted.
+    pub(super) fn apply(&mut self, now: Now, from: NodeId, commands: &[Command<&[u8]>], clock: Time) -> bool {
         self.observe(now, clock);
         let refused = self.counters.refused;
         self.counters.commands_received += commands.len() as u64;
+        let mut number = 0;
         self.cache.apply_all(commands, now.wall, |applied| {
+            number += 1;
             if let Err(error) = applied {
                 self.counters.refused += 1;
                 if let Some(suppressed) = self.logs.refused.pass(now.mono) {
-                    tracing::warn!(%error, suppressed, "refused a command of a peer; check the clocks of the hosts");
+                    // Its author, if it is there; else it was passed on by somebody.
+                    let author = commands[number - 1].newest().node;
+                    let host = self.peers.host(author).unwrap_or_else(|| "unknown".into());
+                    let sender = self.peers.host(from).unwrap_or_else(|| from.to_string());
+                    let (host, sender) = (host.escape_debug(), sender.escape_debug());
+                    tracing::warn!(
+                        %error, %author, %host, %sender, suppressed,
+                        "refused a command of a peer; check the clock of its host"
+                    );
                 }
             }
         });
@@ -366,10 +378,7 @@ impl Replica {
             .peers
             .iter()
             .partition(|(_, peer)| peer.confirmed.covers(waiter.first, waiter.last));
-        let name = |(node, peer): (NodeId, &Peer)| match peer.host.as_str() {
-            "" => node.to_string(),
-            host => host.to_owned(),
-        };
+        let name = |(node, _): (NodeId, &Peer)| self.peers.host(node).unwrap_or_default();
         Unconfirmed {
             confirmed: confirmed.len(),
             missing: missing.into_iter().map(name).collect(),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::acks::{AckRequest, Acks, Unconfirmed};
+use super::clocks::Clocks;
 use super::delay::Delay;
 use super::fragments::Assembler;
 use super::membership::{Strangers, EARLY_BEAT_MS};
@@ -243,6 +244,8 @@ pub struct Replica {
     pub(super) listening: Time,
     /// Since when this node, which was alone for long, hears newcomers only.
     pub(super) newcomers_since: Option<Millis>,
+    /// The wall clock of this host and those of the others.
+    pub(super) clocks: Clocks,
     /// Whether anybody is there to have the state of.
     pub(super) search: Search,
     /// The state that was last told.
@@ -308,6 +311,7 @@ impl Replica {
             joined,
             listening: Time::default(),
             newcomers_since: None,
+            clocks: Clocks::default(),
             search: Search::default(),
             told: SyncState::Starting,
             serves_from: 0,
@@ -452,6 +456,7 @@ impl Replica {
         Status {
             sync: self.sync_state(now),
             reason: self.reason(now),
+            clock: self.clock_fault(now),
             peers: self.peers.status(),
             foreign: self.strangers.foreign(now.mono),
             counters: self.counters,
@@ -460,6 +465,7 @@ impl Replica {
 
     /// Notices that the process was stopped (SIGSTOP, a suspended machine): what happened meanwhile was missed.
     fn called(&mut self, now: Now) {
+        self.mend_clock(now);
         self.started.get_or_insert(now.mono);
         let last = std::mem::replace(&mut self.last_call, now.mono);
         if last > 0 && self.connected && now.mono.saturating_sub(last) > 3 * self.beat_interval() {
@@ -503,6 +509,8 @@ impl Replica {
 
     fn disconnect(&mut self, now: Now) {
         self.connected = false;
+        // What they would say by now is not known.
+        self.look_at_clocks(now);
         if self.phase == Phase::Yielding {
             self.stop_yielding(now);
         }

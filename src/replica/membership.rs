@@ -321,6 +321,7 @@ impl Replica {
     }
 
     pub(super) fn beat(&mut self, now: Now, state: BeatState) {
+        self.look_at_clocks(now);
         let beat = self.fresh_beat(now, state);
         self.last_beat = now.mono;
         self.next_beat = now.mono + self.beat_interval();

@@ -6,6 +6,7 @@
 //! commands that a write returns come here as [`Input::Local`].
 
 mod acks;
+mod clocks;
 mod delay;
 mod fragments;
 mod frames;
@@ -30,7 +31,7 @@ pub use acks::{Ack, AckRequest, Unconfirmed};
 pub use machine::{Config, Input, Numbers, Output, Replica, Target};
 pub use seal::{Keyring, KeyringError, Proof, Refusal, Signature, Unsealed};
 pub use serve::{Answered, Job};
-pub use status::{Channel, Counters, PeerStatus, Refused, Status, SyncState};
+pub use status::{Channel, ClockFault, Counters, PeerStatus, Refused, Status, SyncState};
 
 use crate::cache::Millis;
 

@@ -317,6 +317,8 @@ pub(super) struct Peer {
     last_heard: Millis,
     interval: Millis,
     pub beat: Option<Beat>,
+    /// What its clock said in its newest beat, and when that reached this node.
+    said: Option<(Millis, Millis)>,
 }
 
 impl Peer {
@@ -353,6 +355,7 @@ impl Peer {
             last_heard: now,
             interval: UNPROVEN_MS,
             beat: None,
+            said: None,
         }
     }
 
@@ -675,6 +678,7 @@ impl Peers {
                 peer.differs_since = comparable.then(|| peer.differs_since.unwrap_or(now));
                 peer.floor_agrees = beat.floor == floor;
             }
+            peer.said = Some((beat.clock.millis(), heard));
             peer.beat = Some(beat);
         });
         true
@@ -839,6 +843,29 @@ impl Peers {
 
     pub fn len(&self) -> usize {
         self.index.proven().len()
+    }
+
+    /// What the clocks of the peers say by now: half of all nodes and more, this one not among them, say the first time or
+    /// an earlier one, and half and more the second or a later one. `None` if there is no peer.
+    pub fn clocks(&self, now: Millis) -> Option<[Millis; 2]> {
+        let clock = |(_, peer): (NodeId, &Peer)| {
+            let (clock, heard) = peer.said?;
+            Some(clock.saturating_add(now.saturating_sub(heard)))
+        };
+        let mut clocks: Vec<Millis> = self.iter().filter_map(clock).collect();
+        clocks.sort_unstable();
+        let half = (clocks.len() + 1).div_ceil(2);
+        let first = clocks.get(half - 1)?;
+        Some([*first, *clocks.get(clocks.len() - half)?])
+    }
+
+    /// How the host of a peer is called, or the peer if that is not known.
+    pub fn host(&self, node: NodeId) -> Option<String> {
+        let peer = self.get(node)?;
+        Some(match peer.host.as_str() {
+            "" => node.to_string(),
+            host => host.to_owned(),
+        })
     }
 
     pub fn status(&self) -> Vec<PeerStatus> {

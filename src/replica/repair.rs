@@ -310,7 +310,7 @@ impl Replica {
         self.counters.replay_bytes_received += length;
         self.counters.replay_commands_received += replay.commands.len() as u64;
         let before = self.cache.root_digest();
-        let accepted = self.apply(now, &replay.commands, replay.clock);
+        let accepted = self.apply(now, node, &replay.commands, replay.clock);
         let changed = self.cache.root_digest() != before;
         if let Some((pull, _)) = self.asked(node, replay.part.request) {
             pull.refused |= !accepted;

@@ -455,7 +455,8 @@ impl Replica {
 
     /// What is wrong, in words.
     pub(super) fn reason(&self, now: Now) -> Option<String> {
-        self.judged(now.mono).1
+        let fault = || self.clock_fault(now).map(|fault| fault.to_string());
+        self.judged(now.mono).1.or_else(fault)
     }
 
     /// Whether this node may answer as though it had all that its peers have confirmed.

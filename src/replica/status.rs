@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::cache::{Digest, NodeId};
+use crate::cache::{Digest, Millis, NodeId};
 
 /// How far this node is with its first replay, and whether it can reach the lattice. The reason for a bad one is in
 /// [`Status::reason`].
@@ -92,6 +92,56 @@ pub enum Channel {
     Replay,
     /// Messages to single nodes.
     Node,
+}
+
+/// What is wrong with the clock of this host, or was when it wrote. Each by more than clocks may differ.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ClockFault {
+    /// The wall clock is so many milliseconds ahead of those of most peers, which refuse what is written here.
+    Ahead(Millis),
+    /// It is so far behind those of most peers, and this node refuses what they write.
+    Behind(Millis),
+    /// The wall clock was ahead when something was written.
+    WasAhead {
+        /// How far it was ahead of what it is now.
+        ahead_ms: Millis,
+        /// For how long peers still refuse what was written then.
+        refused_ms: Millis,
+    },
+}
+
+impl ClockFault {
+    /// How far the clock is, or was, ahead, in seconds.
+    pub fn ahead_secs(self) -> i64 {
+        match self {
+            ClockFault::Ahead(ms) | ClockFault::WasAhead { ahead_ms: ms, .. } => ms as i64 / 1_000,
+            ClockFault::Behind(ms) => -(ms as i64 / 1_000),
+        }
+    }
+}
+
+impl fmt::Display for ClockFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ClockFault::Ahead(ms) => write!(
+                f,
+                "the clock of this host is {} s ahead of those of its peers, which refuse what it writes; set it right",
+                ms / 1_000
+            ),
+            ClockFault::Behind(ms) => write!(
+                f,
+                "the clock of this host is {} s behind those of its peers, and what they write is refused here; set it right",
+                ms / 1_000
+            ),
+            ClockFault::WasAhead { ahead_ms, refused_ms } => write!(
+                f,
+                "the clock of this host was {} s ahead when it wrote: for {} s more the peers refuse the keys that were \
+                 written then, and take all others",
+                ahead_ms / 1_000,
+                refused_ms.div_ceil(1_000)
+            ),
+        }
+    }
 }
 
 /// Counted since the start of the process.
@@ -202,6 +252,8 @@ pub struct Status {
     pub sync: SyncState,
     /// What is wrong, for people; one line of what peers and servers may have said.
     pub reason: Option<String>,
+    /// What is wrong with the clock of this host.
+    pub clock: Option<ClockFault>,
     /// Live peers.
     pub peers: Vec<PeerStatus>,
     /// Issuers that were heard and are not accepted here, by their public keys.
@@ -215,6 +267,7 @@ impl Default for Status {
         Status {
             sync: SyncState::Starting,
             reason: None,
+            clock: None,
             peers: Vec::new(),
             foreign: Vec::new(),
             counters: Counters::default(),

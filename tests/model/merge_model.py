@@ -125,6 +125,23 @@ def local(rng, s, t, node):
     return d, 0
 
 
+def newest_stamp(s):
+    """The newest stamp of anything that the key holds, removals included."""
+    stamps = [last for last, _ in s["adds"].values()] + [newest(i, r[1]) for i, r in s["items"].items()]
+    return max([s["horizon"][0]] + stamps + [t for t, _ in s["members"].values()])
+
+
+def shows(before, after, command, amount):
+    """Whether whoever has just written sees that."""
+    if command["adds"]:
+        return integer(after) == integer(before) + amount
+    if command["items"]:
+        return all(after["items"].get(i) == ("" if r[1] else r[0], r[1]) for i, r in command["items"].items())
+    if command["members"]:
+        return all(after["members"].get(m) == t for m, t in command["members"].items())
+    return after["horizon"] == command["horizon"] and after["value"] == command["value"]
+
+
 def twin(rng, command):
     """The command of an author that gives its stamp away once more, to another content."""
     d = {k: dict(v) if isinstance(v, dict) else v for k, v in command.items()}
@@ -140,19 +157,27 @@ def twin(rng, command):
 def history(seed):
     rng = random.Random(seed)
     nodes, commands, adds, clock = [empty() for _ in range(rng.randint(2, 4))], [], [], 0
+    ahead = [0] * len(nodes)  # wall clocks jump ahead and back
     for _ in range(rng.randint(3, 14)):
         n = rng.randrange(len(nodes))
+        if rng.random() < 0.1:
+            ahead[n] = rng.choice([0, 0, 5, 100])
         if commands and rng.random() < 0.45:  # some old command arrives, perhaps again
             nodes[n] = join(nodes[n], rng.choice(commands))
             continue
         clock += 1
-        t = max(clock * 10, (nodes[n]["horizon"][0] // 10 + 1) * 10) + n
-        clock = t // 10
+        # The clock, or above all that the key holds: so stamps are unique, and a write is never older than what it saw.
+        t = max(clock + ahead[n], newest_stamp(nodes[n]) // 10 + 1) * 10 + n
         command, amount = local(rng, nodes[n], t, n)
         if command:
             commands.append(command)
             adds.append((t, amount))
+            before = nodes[n]
             nodes[n] = join(nodes[n], command)
+            if not shows(before, nodes[n], command, amount):
+                return "a write has no effect where it was made", command, canonical(before)
+    if len({t for t, _ in adds}) < len(adds):
+        return "one stamp for two writes", adds
     if seed % 2:
         commands += [twin(rng, rng.choice(commands)) for _ in range(rng.randint(1, 4)) if commands]
     ends = set()

@@ -2,6 +2,7 @@
 
 mod absence;
 mod acks;
+mod clocks;
 mod flood;
 mod net;
 mod repair;

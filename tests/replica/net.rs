@@ -115,6 +115,8 @@ pub struct Net {
     /// What is on its way over links, by the time when it arrives and by number.
     on_links: BTreeMap<(Millis, usize), (usize, Bytes)>,
     number: usize,
+    /// By how many milliseconds the wall clock of a node is ahead.
+    ahead: BTreeMap<usize, i64>,
 }
 
 impl Net {
@@ -134,6 +136,7 @@ impl Net {
             links: BTreeMap::new(),
             on_links: BTreeMap::new(),
             number: 0,
+            ahead: BTreeMap::new(),
         }
     }
 
@@ -258,12 +261,27 @@ impl Net {
         }
     }
 
+    /// As a node sees it.
+    pub fn clock_of(&self, node: usize) -> Now {
+        let now = self.clock();
+        let ahead = self.ahead.get(&node).copied().unwrap_or(0);
+        Now {
+            wall: now.wall.saturating_add_signed(ahead),
+            ..now
+        }
+    }
+
+    /// From now on the wall clock of a node is so many milliseconds ahead.
+    pub fn set_clock(&mut self, node: usize, ahead: i64) {
+        self.ahead.insert(node, ahead);
+    }
+
     pub fn input(&mut self, node: usize, input: Input) {
         if self.nodes[node].stopped {
             self.nodes[node].mailbox.push_back(input);
             return;
         }
-        let now = self.clock();
+        let now = self.clock_of(node);
         self.nodes[node].replica.handle(now, input);
         self.perform(node);
     }
@@ -274,7 +292,7 @@ impl Net {
                 Output::AnswerReplays => self.nodes[node].answers = true,
                 Output::LeaveReplays => self.nodes[node].answers = false,
                 Output::Answer(job) => {
-                    let (answered, now) = (job.run(&self.nodes[node].cache), self.clock());
+                    let (answered, now) = (job.run(&self.nodes[node].cache), self.clock_of(node));
                     self.nodes[node].replica.handle(now, Input::Answered(answered));
                 }
                 Output::SubscribeAgain(what) => self.nodes[node].subscribed_again.push(what),
@@ -367,7 +385,7 @@ impl Net {
             self.now = next;
             for node in 0..self.nodes.len() {
                 if !self.nodes[node].stopped {
-                    let now = self.clock();
+                    let now = self.clock_of(node);
                     self.nodes[node].replica.tick(now);
                     self.perform(node);
                 }
@@ -424,7 +442,7 @@ impl Net {
     }
 
     pub fn status(&self, node: usize) -> Status {
-        self.nodes[node].replica.status(self.clock())
+        self.nodes[node].replica.status(self.clock_of(node))
     }
 
     pub fn counters(&self, node: usize) -> Counters {
@@ -451,7 +469,7 @@ impl Net {
     /// A write at a node that is not replicated: as if all that was ever sent of it had been lost.
     pub fn set_silently(&self, node: usize, key: &str, value: &str) -> Command {
         let value = Bytes::copy_from_slice(value.as_bytes());
-        let now = self.clock().wall;
+        let now = self.clock_of(node).wall;
         self.nodes[node]
             .cache
             .set(&name(key), value, 0, now)
@@ -464,7 +482,7 @@ impl Net {
     }
 
     pub fn delete(&mut self, node: usize, key: &str) {
-        let now = self.clock().wall;
+        let now = self.clock_of(node).wall;
         let (_, command) = self.nodes[node].cache.delete(&name(key), now).unwrap();
         self.send(node, vec![command]);
     }
@@ -485,7 +503,7 @@ impl Net {
         let acks = vec![AckRequest {
             id,
             wanted,
-            deadline: self.clock().mono + within,
+            deadline: self.clock_of(node).mono + within,
         }];
         self.input(node, Input::Local { commands, acks });
     }
@@ -493,14 +511,14 @@ impl Net {
     pub fn get(&self, node: usize, key: &str) -> Option<String> {
         let value = self.nodes[node]
             .cache
-            .get(&name(key), self.clock().wall)
+            .get(&name(key), self.clock_of(node).wall)
             .expect("a scalar");
         value.map(|value| String::from_utf8(value.into()).expect("text"))
     }
 
     /// Sweeps all of a node's cache.
     pub fn sweep(&self, node: usize) {
-        self.nodes[node].cache.sweep(1_024, self.clock().wall);
+        self.nodes[node].cache.sweep(1_024, self.clock_of(node).wall);
     }
 
     /// Bytes sent since `from` to single nodes: all but frames and beats.

@@ -1,0 +1,142 @@
+//! Wall clocks that jump, and what is stamped in the future.
+
+use nats_kvcache::cache::{Millis, Time};
+use nats_kvcache::replica::wire::Message;
+use nats_kvcache::replica::{ClockFault, SyncState};
+
+use crate::net::{Net, Sent, BEAT};
+
+const DAY: i64 = 86_400_000;
+
+/// Longer than it takes to be sure that a clock differs.
+const LOOKS: Millis = 5 * BEAT;
+
+fn set_and_send(net: &mut Net, node: usize, key: &str) {
+    net.set(node, key, "value");
+    net.run(20);
+}
+
+#[test]
+fn a_host_whose_clock_jumped_ahead_and_back_writes_on_at_once() {
+    for count in [2, 3] {
+        let mut net = Net::of(count);
+        net.set_clock(0, DAY);
+        set_and_send(&mut net, 0, "ahead");
+        assert_eq!(net.get(1, "ahead"), None);
+        net.run(LOOKS);
+        assert_eq!(
+            net.status(0).clock,
+            Some(ClockFault::Ahead(DAY as Millis)),
+            "{count} nodes"
+        );
+        let told = net.status(0).reason.expect("a reason");
+        assert!(told.contains("86400 s ahead"), "{told}");
+        net.set_clock(0, 0);
+        // Before the replica has noticed anything.
+        set_and_send(&mut net, 0, "back");
+        assert_eq!(net.get(1, "back").as_deref(), Some("value"), "{count} nodes");
+        // And what was written before the jump, or by others.
+        set_and_send(&mut net, 1, "other");
+        assert_eq!(net.get(0, "other").as_deref(), Some("value"));
+        for key in ["back", "other"] {
+            net.delete(0, key);
+            net.run(20);
+            assert_eq!((net.get(0, key), net.get(1, key)), (None, None));
+        }
+        // What was written meanwhile is here, may be written again, and waits.
+        net.set(0, "ahead", "again");
+        net.run(LOOKS);
+        assert_eq!(
+            (net.get(0, "ahead").as_deref(), net.get(1, "ahead")),
+            (Some("again"), None)
+        );
+        let Some(ClockFault::WasAhead { ahead_ms, refused_ms }) = net.status(0).clock else {
+            panic!("{:?}", net.status(0).clock);
+        };
+        let skew = net.limits.max_clock_skew_ms;
+        assert!(
+            ahead_ms > DAY as Millis - 3 * LOOKS && refused_ms < ahead_ms - skew + 10,
+            "{ahead_ms} {refused_ms}"
+        );
+        for other in 1..count {
+            assert_eq!(net.status(other).clock, None, "{count} nodes");
+        }
+    }
+}
+
+#[test]
+fn a_host_of_three_whose_clock_is_behind_says_so_and_keeps_its_hybrid_clock() {
+    let mut net = Net::of(3);
+    set_and_send(&mut net, 0, "before");
+    let hour = 3_600_000;
+    let latest = net.nodes[0].cache.clock().latest();
+    net.set_clock(0, -hour);
+    set_and_send(&mut net, 0, "behind");
+    assert!(net.nodes[0].cache.clock().latest() > latest);
+    net.run(LOOKS);
+    assert_eq!(net.status(0).clock, Some(ClockFault::Behind(hour as Millis)));
+    assert_eq!((net.status(1).clock, net.status(2).clock), (None, None));
+    assert_eq!(net.get(1, "behind").as_deref(), Some("value"));
+    net.set_clock(0, 0);
+    net.run(LOOKS);
+    assert_eq!(net.status(0).clock, None);
+    net.wait_equal();
+}
+
+/// The newest beat that a node has sent.
+fn last_beat(net: &Net, node: usize) -> nats_kvcache::replica::wire::Beat {
+    let of_node = |sent: &&Sent| sent.from == node;
+    let beat = |sent: &Sent| match Message::borrow(&sent.payload.slice(..sent.payload.len() - 17)) {
+        Ok(Message::Beat(beat)) => Some(beat),
+        _ => None,
+    };
+    net.sent.iter().rev().filter(of_node).find_map(beat).expect("a beat")
+}
+
+#[test]
+fn what_a_host_tells_of_its_past_lies_in_the_past_once_its_clock_is_back() {
+    let mut net = Net::of(2);
+    // Connected, synced and in contact for the first time while its clock is ahead.
+    net.set_clock(2, DAY);
+    net.join(crate::net::keyring(1, &[]));
+    net.run(LOOKS);
+    set_and_send(&mut net, 2, "ahead");
+    let joined = net.clock().wall;
+    net.run(60_000);
+    let before = last_beat(&net, 2);
+    assert!(before.joined.millis() > net.clock().wall);
+    net.set_clock(2, 0);
+    net.run(LOOKS);
+    let beat = last_beat(&net, 2);
+    let present = Time::from_millis(net.clock().wall + 1);
+    for time in [
+        beat.contact,
+        beat.joined,
+        beat.listening,
+        beat.since,
+        beat.clock,
+        beat.floor,
+    ] {
+        assert!(time < present, "{beat:?}");
+    }
+    // When it joined, and no later.
+    assert!(beat.joined.millis() < joined, "{beat:?}");
+}
+
+#[test]
+fn nothing_is_forgotten_early_by_a_clock_ahead() {
+    let mut net = Net::of(2);
+    net.set(0, "key", "value");
+    net.delete(0, "key");
+    net.wait_equal();
+    net.run(LOOKS);
+    net.set_clock(0, 3 * DAY);
+    net.run(LOOKS);
+    net.sweep(0);
+    assert_eq!(net.nodes[0].cache.entries(), 1);
+    net.set_clock(0, 0);
+    net.sweep(0);
+    net.run(LOOKS);
+    assert!(net.equal());
+    assert_eq!(net.status(0).sync, SyncState::Synced);
+}
