@@ -283,6 +283,7 @@ fn messages() -> Vec<(String, Message)> {
             Message::FramesRequest(FramesRequest {
                 request: 9,
                 missing: vec![(3, 3), (7, 70_000)],
+                budget: 65_536,
             }),
         ),
         (

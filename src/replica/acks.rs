@@ -42,7 +42,8 @@ pub struct Unconfirmed {
 /// confirmations take; doubled each time.
 const RESEND_MS: Millis = 150;
 
-/// The longest time between two repetitions, beside four times what confirmations take.
+/// The longest time between two repetitions, beside twice what confirmations take: where frames are lost, that is longer
+/// than the way.
 const MAX_RESEND_MS: Millis = 600;
 
 /// Longest time for a confirmation that is gone by.
@@ -129,7 +130,7 @@ impl Acks {
     /// Runs of frames that are due to be sent again, and to whom at most.
     pub fn due(&mut self, now: Millis) -> Vec<(u64, u64, Vec<NodeId>)> {
         let mut due: Vec<(u64, u64, Vec<NodeId>)> = Vec::new();
-        let most = MAX_RESEND_MS + 4 * self.took;
+        let most = MAX_RESEND_MS + 2 * self.took;
         for waiter in self.waiters.iter_mut().filter(|waiter| now >= waiter.resend_at) {
             waiter.resend_after = (2 * waiter.resend_after).min(most);
             waiter.resend_at = now + waiter.resend_after;

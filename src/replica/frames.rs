@@ -3,7 +3,7 @@
 use super::acks::Ack as Wanted;
 use super::acks::{AckRequest, Unconfirmed, Waiter};
 use super::machine::{Output, Phase, Replica, Target};
-use super::peers::Peer;
+use super::peers::{Asked, Peer};
 use super::wire::{Ack, Chunk, Chunker, Frame, FramesGone, FramesRequest, Message};
 use super::Now;
 use crate::cache::{Command, Millis, NodeId, Time};
@@ -14,10 +14,13 @@ const GAP_GRACE_MS: Millis = 100;
 /// An author that does not answer is asked again after this time, and twice what answers take.
 const ASK_AGAIN_MS: Millis = 400;
 
-/// Requests for frames without progress after which a comparison has to do.
-const MAX_ASKED: u32 = 3;
+/// Between two requests for frames if all that the first one asks for has arrived: the author answers so many a second.
+const ASK_MORE_MS: Millis = 50;
 
-/// Bytes of frames sent again for one request.
+/// Requests for frames without progress after which a comparison has to do.
+pub(super) const MAX_ASKED: u32 = 3;
+
+/// Most bytes of frames sent again for one request, however much is asked for.
 const RESEND_BYTES: usize = 1 << 20;
 
 /// Counters with at least so many entries of nodes that are gone are folded.
@@ -95,7 +98,8 @@ impl Replica {
 
     // --- peers' commands
 
-    pub(super) fn frame_of_peer(&mut self, now: Now, node: NodeId, mut frame: Frame<&[u8]>) {
+    /// A frame of a peer has arrived, of so many bytes without its seal.
+    pub(super) fn frame_of_peer(&mut self, now: Now, node: NodeId, mut frame: Frame<&[u8]>, bytes: usize) {
         let Some(peer) = self.peers.proven(node) else { return };
         if !peer.frames.takes(frame.seq) {
             self.counters.repeated += 1;
@@ -115,16 +119,24 @@ impl Replica {
         let accepted = self.apply(now, node, &frame.commands, frame.clock);
         let heard = self.taken_in(now);
         self.delay.frame(node, now.mono);
-        if let Some(since) = self.peers.get(node).and_then(|peer| peer.waits_for_frames(frame.seq)) {
-            self.pace.waited(now.mono - since);
-        }
-        self.peers.change(node, |peer| {
-            if whole && accepted {
+        // One that cannot be taken stays missing, however often it comes: it is no progress.
+        let taken = whole && accepted;
+        let asked = self.peers.get(node).and_then(|peer| peer.asked_for(frame.seq));
+        let asked = asked.filter(|_| taken);
+        let closed = self.peers.change(node, |peer| {
+            if asked.is_some() {
+                peer.answered_in_part(bytes, now.mono);
+            }
+            if taken {
                 peer.arrived(frame.seq, now.mono, heard);
             } else {
                 peer.announced(frame.seq, now.mono);
             }
+            !peer.frames.has_gap()
         });
+        if let Some(asked) = asked {
+            self.frames_arrived(now, asked, bytes, closed == Some(true));
+        }
         if !whole {
             self.counters.outdated += 1;
         } else if accepted && frame.wants_ack {
@@ -189,18 +201,47 @@ impl Replica {
 
     // --- missing frames
 
+    /// So many bytes have arrived of frames that were asked for, and perhaps nothing is missing any more.
+    fn frames_arrived(&mut self, now: Now, asked: Asked, bytes: usize, closed: bool) {
+        self.pace.waited(now.mono - asked.heard());
+        self.pace.arrived(bytes);
+        if asked.bytes == 0 {
+            self.pace.begun(asked.last, now.mono);
+        }
+        let all = asked.bytes + bytes;
+        if !asked.is_answered() && (closed || all >= asked.budget) {
+            self.pace.answered(asked.last, (all, asked.budget), now.mono);
+        }
+    }
+
     /// When the author of the frame missing longest has to be asked for it.
     fn ask_at(&self, peer: &Peer) -> Option<Millis> {
         let since = peer.gap_since?;
-        let at = match peer.asked.times {
-            _ if peer.asked.gone => return None,
+        let asked = &peer.asked;
+        let at = match asked.times {
+            _ if asked.gone => return None,
+            MAX_ASKED.. => return None,
+            // There is more.
+            _ if asked.is_answered() => return Some(asked.last.at + ASK_MORE_MS),
             // What was asked for may still be coming in.
-            0 => since.max(peer.asked.at).max(peer.last_frame) + GAP_GRACE_MS + self.pace.took(),
-            times if times < MAX_ASKED => peer.asked.at + self.frames_patience(),
-            _ => return None,
+            0 => since.max(asked.heard()) + GAP_GRACE_MS + self.pace.took(),
+            _ => asked.heard() + self.frames_patience(),
         };
         // What is missing may stand in the same queue as all else.
         Some(at.max(self.delay.until()))
+    }
+
+    /// Whether frames are missing that their author is or will be asked for. What others have and this node lacks is most
+    /// likely in them: nothing is to be had twice.
+    pub(super) fn expects_frames(&self) -> bool {
+        self.peers.with_gaps().any(|(_, peer)| self.ask_at(peer).is_some())
+    }
+
+    /// Whether frames were asked for and come in. Where frames are lost all the time, some are always missing, but few of
+    /// them for long.
+    pub(super) fn asks_for_frames(&self) -> bool {
+        let asked = |peer: &Peer| peer.asked.budget > 0 && self.ask_at(peer).is_some();
+        self.peers.with_gaps().any(|(_, peer)| asked(peer))
     }
 
     /// How long the author of missing frames may take to answer.
@@ -224,7 +265,7 @@ impl Replica {
         peer.gap_since.filter(|_| self.pull.is_none())?;
         let patience = if peer.asked.gone { 0 } else { self.frames_patience() };
         Some(
-            (peer.asked.at + patience)
+            (peer.asked.heard() + patience)
                 .max(self.next_gap_comparison)
                 .max(self.delay.until()),
         )
@@ -247,23 +288,30 @@ impl Replica {
         let due: Vec<_> = self.peers.with_gaps().filter_map(due).collect();
         for (node, missing) in due {
             let newest = missing.last().map_or(0, |(_, last)| *last);
-            self.peers.change(node, |peer| {
-                peer.asked.times += 1;
-                peer.asked.at = now.mono;
-                peer.asked.newest = newest;
-            });
+            let budget = self.pace.room(self.under_way());
+            let last = self.pace.asked(now.mono);
+            self.peers.change(node, |peer| peer.asked.again(last, newest, budget));
             self.counters.frames_asked += 1;
-            let request = self.fresh_id();
-            let message = Message::FramesRequest(FramesRequest { request, missing });
-            self.send(Target::Node(node), &message);
+            let request = FramesRequest {
+                request: self.fresh_id(),
+                missing,
+                budget: budget as u64,
+            };
+            self.send(Target::Node(node), &Message::FramesRequest(request));
         }
     }
 
     pub(super) fn serve_frames(&mut self, now: Now, node: NodeId, request: &FramesRequest) {
-        if self.peers.change(node, |peer| peer.resends.take(now.mono)) != Some(true) {
+        let may = self.peers.change(node, |peer| {
+            // That it lacks something is no news: it gets it.
+            peer.differs_since = None;
+            peer.resends.take(now.mono)
+        });
+        if may != Some(true) {
             return;
         }
         let oldest = self.ring.oldest().unwrap_or(self.seq + 1);
+        let most = request.budget.min(RESEND_BYTES as u64) as usize;
         let mut bytes = 0;
         let mut gone = false;
         'runs: for &(first, last) in &request.missing {
@@ -277,7 +325,7 @@ impl Replica {
                 bytes += frame.len();
                 self.counters.frames_resent += 1;
                 self.publish(Target::Node(node), frame);
-                if bytes > RESEND_BYTES {
+                if bytes >= most {
                     break 'runs;
                 }
             }

@@ -474,7 +474,6 @@ impl Replica {
                 "this process did not run for a while; reconciling"
             );
             self.counters.stops += 1;
-            self.way_is_free();
             self.begin_search(now);
             self.hold_back(now);
             self.listen_again(now);
@@ -564,7 +563,7 @@ impl Replica {
                 false => self.malformed(now, &WireError::Malformed("no version of this protocol")),
             };
         }
-        let length = sealed.len() as u64;
+        let length = sealed.len();
         let keyring = self.config.keyring.clone();
         let (bytes, proof) = match keyring.unseal(&sealed) {
             Ok(Unsealed::Accepted(bytes, proof)) => (bytes, proof),
@@ -585,18 +584,18 @@ impl Replica {
                 let Some(whole) = self.assembler.add(header.node, fragment, now.mono) else {
                     return;
                 };
-                let length = whole.len() as u64;
+                let length = whole.len();
                 match (Header::of(&whole), Message::borrow(&whole)) {
                     (Some(inner), Ok(message))
                         if inner.node == header.node && !matches!(message, Message::Fragment(_)) =>
                     {
-                        self.understood(now, header.node, proof, message, length);
+                        self.understood(now, header.node, proof, message, (length, length));
                     }
                     (_, Err(error)) => self.malformed(now, &error),
                     _ => self.malformed(now, &WireError::Malformed("whole of fragments")),
                 }
             }
-            Ok(message) => self.understood(now, header.node, proof, message, length),
+            Ok(message) => self.understood(now, header.node, proof, message, (bytes.len(), length)),
             Err(error) => self.malformed(now, &error),
         }
     }
@@ -703,7 +702,16 @@ impl Replica {
         pulls.any(|pull| pull.has_request(request))
     }
 
-    fn understood(&mut self, now: Now, node: NodeId, proof: Proof, message: Message<&[u8]>, length: u64) {
+    /// A message that is accepted, and its length without and with its seal.
+    fn understood(
+        &mut self,
+        now: Now,
+        node: NodeId,
+        proof: Proof,
+        message: Message<&[u8]>,
+        (bare, length): (usize, usize),
+    ) {
+        let length = length as u64;
         let sent = self.sent(now, &message);
         let heard = self.taken_in(now);
         let known = self.peers.heard(node, proof == Proof::OtherIssuer, sent, heard);
@@ -732,7 +740,7 @@ impl Replica {
             Message::Welcome(welcome) => self.welcome(now, node, welcome),
             // All else counts only from those who are known to be alive.
             _ if known == Some(false) => {}
-            Message::Frame(frame) => self.frame_of_peer(now, node, frame),
+            Message::Frame(frame) => self.frame_of_peer(now, node, frame, bare),
             Message::Beat(beat) => self.beat_of_peer(now, node, beat),
             Message::FramesGone(gone) => self.frames_gone(node, gone),
             Message::Ack(ack) => self.ack_of_peer(node, ack),

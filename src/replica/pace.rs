@@ -1,8 +1,8 @@
 //! How fast answers come: how many bytes may be under way at a time, and how long to wait for them.
 //!
 //! What is under way waits in front of everything else that is sent to this node, its peers' beats included. So the
-//! window is what the way here carries in a part of a second, measured by the answers themselves: it doubles with each
-//! round as long as they come at once, and is cut to the rate that was measured when they do not.
+//! window is what the way here carries in a part of a second, measured by the answers themselves: it grows with each round
+//! as long as they come at once, and is cut to the rate that was measured when they do not.
 
 use crate::cache::Millis;
 
@@ -24,8 +24,17 @@ pub(super) const MIN_BUDGET: usize = 16 << 10;
 /// Most bytes asked for in one request. The end of each is a chance for another peer to take over.
 pub(super) const MAX_BUDGET: usize = 1 << 20;
 
+/// Bytes that the very first request asks for: what it takes is the way there and back.
+const FIRST_BUDGET: usize = 4 << 10;
+
 /// How long an answer may take longer than the way there and back.
 const QUEUE_MS: Millis = 300;
+
+/// An answer that takes no longer than this beside the way has waited behind nothing.
+const NO_QUEUE_MS: Millis = QUEUE_MS / 4;
+
+/// As long as none has waited, the window is far too small, and grows by so many times each answer instead of once.
+const FAST_GROWTH: usize = 3;
 
 /// A request without a word for this long is asked again, on a way that answers at once.
 const PATIENCE_MS: Millis = 2_000;
@@ -38,7 +47,7 @@ const MAX_TOOK_MS: Millis = 10_000;
 const MAX_PATIENCE_MS: Millis = 15_000;
 
 /// A request that is on its way.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct Asked {
     /// When it was sent.
     pub at: Millis,
@@ -50,6 +59,8 @@ pub(super) struct Asked {
 #[derive(Debug)]
 pub(super) struct Pace {
     window: usize,
+    /// No answer has waited behind others yet.
+    opening: bool,
     /// Bytes of answers that have arrived.
     delivered: u64,
     /// Shortest time from a request to the first word of its answer.
@@ -62,6 +73,7 @@ impl Default for Pace {
     fn default() -> Self {
         Pace {
             window: FIRST_WINDOW,
+            opening: true,
             delivered: 0,
             way: None,
             took: 0,
@@ -72,7 +84,7 @@ impl Default for Pace {
 impl Pace {
     /// The connection is a new one. Its way may carry more; whether it does is not known.
     pub fn reconnected(&mut self) {
-        (self.window, self.way) = (FIRST_WINDOW, None);
+        (self.window, self.opening, self.way) = (FIRST_WINDOW, true, None);
     }
 
     /// How long answers of some size take lately.
@@ -85,9 +97,19 @@ impl Pace {
         self.took = took.max(self.took - self.took / 8);
     }
 
+    /// Bytes to ask for in the first request of all, while the way is not known.
+    pub fn first_budget(&self) -> Option<usize> {
+        self.way.is_none().then_some(FIRST_BUDGET)
+    }
+
     /// Bytes to ask for in one request.
     pub fn budget(&self) -> usize {
         (self.window / SHARES).clamp(MIN_BUDGET, MAX_BUDGET)
+    }
+
+    /// Bytes to ask for where one request after the other is made, beside what is under way.
+    pub fn room(&self, under_way: usize) -> usize {
+        self.window.saturating_sub(under_way).max(self.budget()).min(MAX_BUDGET)
     }
 
     /// Whether a request of so many bytes may join what is under way.
@@ -117,14 +139,22 @@ impl Pace {
     pub fn answered(&mut self, asked: Asked, (bytes, expected): (usize, usize), now: Millis) {
         let took = now - asked.at;
         self.waited(took);
-        let wanted = self.way.unwrap_or(took) + QUEUE_MS;
+        let way = self.way.unwrap_or(took);
+        let wanted = way + QUEUE_MS;
+        self.opening &= took <= way + NO_QUEUE_MS;
         if took <= wanted {
-            self.window = (self.window + bytes).min(MAX_WINDOW);
+            let growth = if self.opening { FAST_GROWTH } else { 1 };
+            self.window = (self.window + growth * bytes).min(MAX_WINDOW);
         } else if 2 * bytes >= expected {
             // One that is much shorter says nothing of the rate. What has arrived since it was asked for is what the way carries in this time.
             let carried = (self.delivered - asked.delivered) * wanted / took;
             self.window = self.window.min(carried as usize).max(MIN_WINDOW);
         }
+    }
+
+    /// Answers have not come in time. If they were not lost, the way has become slow: what is asked for again joins them.
+    pub fn given_up(&mut self) {
+        self.window = self.window.min(FIRST_WINDOW);
     }
 
     /// An answer that was given up has arrived all the same: it was not lost, the way is slow.
@@ -155,7 +185,8 @@ mod tests {
                 under_way.iter().map(|(_, bytes, _)| bytes).sum::<usize>()
             };
             while pace.has_room(outstanding(&under_way), pace.budget()) {
-                let budget = pace.budget();
+                let first = pace.first_budget().filter(|_| under_way.is_empty());
+                let budget = first.unwrap_or(pace.budget());
                 free = free.max(now + way) + budget as u64 / rate;
                 under_way.push_back((pace.asked(now), budget, free));
             }

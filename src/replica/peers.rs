@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use std::cmp::Reverse;
 
+use super::frames::MAX_ASKED;
 use super::index::{Index, Marks, Rank};
+use super::pace;
 use super::status::PeerStatus;
 use super::throttle::Budget;
 use super::wire::{Beat, BeatState, Request};
@@ -252,12 +254,49 @@ impl Memory {
 pub(super) struct Asked {
     /// Requests without any progress.
     pub times: u32,
-    /// When the last one was sent.
-    pub at: Millis,
-    /// Number of the newest frame that was asked for.
+    /// The last one.
+    pub last: pace::Asked,
+    /// When a frame that it asks for arrived last.
+    arrived: Millis,
+    /// Number of the newest frame that it asks for.
     pub newest: u64,
+    /// So many bytes it asks for.
+    pub budget: usize,
+    /// So many of them have arrived.
+    pub bytes: usize,
     /// The author no longer keeps them.
     pub gone: bool,
+}
+
+impl Asked {
+    /// When something was heard last of the answer, or it was asked for.
+    pub fn heard(&self) -> Millis {
+        self.last.at.max(self.arrived)
+    }
+
+    /// Whether the author has sent as much as it was asked for.
+    pub fn is_answered(&self) -> bool {
+        self.budget > 0 && self.bytes >= self.budget
+    }
+
+    /// One more request.
+    pub fn again(&mut self, last: pace::Asked, newest: u64, budget: usize) {
+        *self = Asked {
+            times: self.times + 1,
+            last,
+            newest,
+            budget,
+            ..Asked::default()
+        };
+    }
+
+    /// Bytes of the answer that are still to come, at most.
+    fn outstanding(&self) -> usize {
+        match self.gone || self.times >= MAX_ASKED {
+            true => 0,
+            false => self.budget.saturating_sub(self.bytes),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -311,8 +350,6 @@ pub(super) struct Peer {
     /// A message of it has arrived. Else only others have named it.
     heard: bool,
     first_heard: Millis,
-    /// When its last frame arrived.
-    pub last_frame: Millis,
     /// Only what is no recording counts: a new beat, a new frame.
     last_heard: Millis,
     interval: Millis,
@@ -351,7 +388,6 @@ impl Peer {
             release: String::new(),
             heard: false,
             first_heard: now,
-            last_frame: 0,
             last_heard: now,
             interval: UNPROVEN_MS,
             beat: None,
@@ -444,17 +480,20 @@ impl Peer {
         };
     }
 
-    /// Since when this frame has been waited for, if it is one that was asked for: since the request, or the frame
-    /// before.
-    pub fn waits_for_frames(&self, seq: u64) -> Option<Millis> {
-        let asked = self.asked.at > 0 && seq <= self.asked.newest;
-        asked.then_some(self.asked.at.max(self.last_frame))
+    /// What was asked for, if this frame is part of it.
+    pub fn asked_for(&self, seq: u64) -> Option<Asked> {
+        (seq <= self.asked.newest).then_some(self.asked)
+    }
+
+    /// So many bytes of what was asked for have arrived.
+    pub fn answered_in_part(&mut self, bytes: usize, now: Millis) {
+        self.asked.bytes += bytes;
+        self.asked.arrived = now;
     }
 
     /// Takes note of a frame that had not arrived before. It reached this node at `heard`.
     pub fn arrived(&mut self, seq: u64, now: Millis, heard: Millis) {
         self.last_heard = self.last_heard.max(heard);
-        self.last_frame = now;
         if self.frames.arrived(seq) {
             self.asked.times = 0;
         }
@@ -804,6 +843,11 @@ impl Peers {
     /// Those that have proven to be alive and of which frames are missing.
     pub fn with_gaps(&self) -> impl Iterator<Item = (NodeId, &Peer)> {
         self.of(self.index.gaps())
+    }
+
+    /// Bytes of frames that were asked for and are still to come.
+    pub fn under_way(&self) -> usize {
+        self.with_gaps().map(|(_, peer)| peer.asked.outstanding()).sum()
     }
 
     /// Those that have proven to be alive and differ although no frame is missing.

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::pace::{Asked, Pace};
+use super::pace::{Asked, Pace, MAX_BUDGET};
 use super::wire::{Part, ReplayEnd, Sketch, Split, Symbol};
 use crate::cache::{Millis, NodeId, Partition, Span, Time, PARTITIONS};
 
@@ -16,6 +16,10 @@ const MAX_LANES: usize = 8;
 
 /// Requests that were asked again and whose answers are still taken, should they come.
 const MAX_LATE: usize = 16;
+
+/// Partitions that are named may take more than is expected, by one part in so many, before the answer ends early, which
+/// costs one more way there and back.
+const SPARE: usize = 4;
 
 /// While other answers arrive, a request is waited for so many times longer.
 const PATIENCE_IN_QUEUE: u64 = 4;
@@ -226,13 +230,15 @@ pub(super) struct Pull {
     todo: VecDeque<Waiting>,
     lanes: BTreeMap<u64, Lane>,
     failures: u32,
-    /// How often in a row answers did not come in time.
+    /// How often in a row answers did not come in time, and when that was last. All requests that were under way then are
+    /// one time.
     timeouts: u32,
+    timed_out: Millis,
     /// When something of an answer has arrived last.
     heard: Millis,
     /// Some responder has answered something.
     pub answered: bool,
-    /// Bytes of whole partitions that have arrived, and how many partitions.
+    /// Bytes of whole partitions that have arrived of late, and the weights of these partitions.
     partitions: (usize, usize),
     /// Per node the number of the frames whose effect every answer so far stands for.
     seqs: Option<BTreeMap<NodeId, u64>>,
@@ -269,6 +275,7 @@ impl Pull {
             lanes: BTreeMap::new(),
             failures: 0,
             timeouts: 0,
+            timed_out: 0,
             heard: now,
             answered: false,
             partitions: (0, 0),
@@ -330,15 +337,24 @@ impl Pull {
         under_way: usize,
         now: Millis,
     ) -> Option<(Task, usize)> {
-        let budget = pace.budget();
+        let first = pace
+            .first_budget()
+            .filter(|_| self.lanes.is_empty() && self.purpose == Purpose::FirstReplay);
+        let budget = first.unwrap_or(pace.budget());
         let expected = budget.max(self.bytes_per_partition());
         let active = self.lanes.values().filter(|lane| !lane.late).count();
         if active >= MAX_LANES || (active > 0 && !pace.has_room(under_way, expected)) {
             return None;
         }
         let Waiting { mut task, again } = self.todo.pop_front()?;
+        let mut most_bytes = budget;
         if let (Task::Partitions(range), None) = (&mut task, again) {
-            let most = most.min(self.partitions_in(budget));
+            let well_within = budget.min(MAX_BUDGET - MAX_BUDGET / SPARE);
+            let known = self.partitions_in(range.from, well_within);
+            if known.is_some() {
+                most_bytes += budget / SPARE;
+            }
+            let most = known.map_or(most, |known| most.min(known));
             if range.to - range.from > most {
                 let from = range.from + most;
                 self.todo.push_front(Waiting {
@@ -364,7 +380,7 @@ impl Pull {
                 gone_at: None,
             },
         );
-        Some((task, budget))
+        Some((task, most_bytes))
     }
 
     /// A request that nobody has begun to answer is asked again; a late answer is taken all the same.
@@ -381,16 +397,21 @@ impl Pull {
 
     /// What a partition takes, as far as it is known.
     fn bytes_per_partition(&self) -> usize {
-        let (bytes, partitions) = self.partitions;
-        bytes / partitions.max(1)
+        let (bytes, weight) = self.partitions;
+        bytes.saturating_mul(MIDDLE_WEIGHT) / weight.max(1)
     }
 
-    /// How many partitions to name for an answer of so many bytes: each digest takes place in the request.
-    fn partitions_in(&self, budget: usize) -> u16 {
-        match self.bytes_per_partition() {
-            0 => PARTITIONS as u16,
-            bytes => (2 * budget / bytes + 2).min(PARTITIONS) as u16,
-        }
+    /// How many partitions from `from` on answers of so many bytes hold, if that is known.
+    fn partitions_in(&self, from: u16, bytes: usize) -> Option<u16> {
+        let (known, weight) = self.partitions;
+        let mut room = bytes.saturating_mul(weight).checked_div(known)?;
+        let fits = |partition: &u16| {
+            let left = room.checked_sub(weight_of(*partition));
+            room = left.unwrap_or(0);
+            left.is_some()
+        };
+        let partitions = (from..PARTITIONS as u16).take_while(fits).count();
+        Some(partitions.max(1) as u16)
     }
 
     /// A part of an answer has arrived, of so many bytes. Returns the task it answers if it is one of this pull that was
@@ -460,8 +481,9 @@ impl Pull {
                 }
                 self.note_seqs(&end.seqs);
                 let from = end.next.min(range.to.into()) as u16;
-                self.partitions.0 += bytes;
-                self.partitions.1 += usize::from(from - range.from);
+                // They need not all be alike: what came last says most.
+                self.partitions.0 = self.partitions.0 / 2 + bytes;
+                self.partitions.1 = self.partitions.1 / 2 + (range.from..from).map(weight_of).sum::<usize>();
                 (from < range.to).then_some(Task::Partitions(Range { from, ..range }))
             }
             // Answered in one piece, or not at all.
@@ -587,7 +609,7 @@ impl Pull {
     }
 
     /// Asks again for what has not been answered in time.
-    pub fn tick(&mut self, pace: &Pace, now: Millis) -> Progress {
+    pub fn tick(&mut self, pace: &mut Pace, now: Millis) -> Progress {
         let lost = |lane: &Lane| !lane.late && now >= self.lost_at(lane, pace);
         let lost: Vec<u64> = self
             .lanes
@@ -595,7 +617,16 @@ impl Pull {
             .filter(|(_, lane)| lost(lane))
             .map(|(request, _)| *request)
             .collect();
-        self.timeouts += u32::from(!lost.is_empty());
+        let anew = |request: &u64| {
+            self.lanes
+                .get(request)
+                .is_some_and(|lane| lane.asked.at >= self.timed_out)
+        };
+        if lost.iter().any(anew) {
+            self.timeouts += 1;
+            self.timed_out = now;
+            pace.given_up();
+        }
         for request in lost {
             self.ask_again(request);
             if self.has_failed() {
@@ -608,11 +639,6 @@ impl Pull {
             self.lanes.remove(request);
         }
         self.progress()
-    }
-
-    /// What kept answers away is over: that they did not come says nothing of how long they take.
-    pub fn way_is_free(&mut self) {
-        self.timeouts = 0;
     }
 
     /// The connection is lost, and what was under way with it. What has arrived stays.
@@ -656,6 +682,14 @@ impl Pull {
         waited_for.map(|lane| self.lost_at(lane, pace)).min()
     }
 }
+
+/// How much a partition holds, compared with others: by chance, the last one twice as much as the first.
+fn weight_of(partition: u16) -> usize {
+    PARTITIONS + usize::from(partition)
+}
+
+/// That of one in the middle.
+const MIDDLE_WEIGHT: usize = PARTITIONS + PARTITIONS / 2;
 
 /// What is left of a list of which `done` were answered; the list back if none was.
 fn remaining<T>(mut list: Vec<T>, done: u64) -> Result<Option<Vec<T>>, Vec<T>> {

@@ -70,11 +70,17 @@ impl Replica {
 
     /// Has the next answer made, if none is being made.
     fn next_job(&mut self, now: Now) {
-        while let Some((node, request)) = self.jobs.next() {
+        while let Some((node, mut request)) = self.jobs.next() {
             let replays = self.phase == Phase::Synced && now.mono >= self.serves_from;
             let of_state = matches!(request, Request::Replay(_) | Request::Survey(_));
             if self.peers.proven(node).is_none() || of_state && !replays {
                 continue;
+            }
+            if let Request::Survey(survey) = &mut request {
+                // Who compares partitions at rest finds none: what differs here is about to come.
+                if survey.settled_ms > 0 && self.expects_frames() {
+                    survey.settled_ms = u64::MAX;
+                }
             }
             self.counters.replays_served += u64::from(of_state);
             let version = self.version_for(Target::Node(node));
@@ -111,7 +117,7 @@ impl Replica {
     /// A peer that compares with this node has something that is missing here. One exchange so makes both equal.
     fn may_fetch_back(&self, now: Now, node: NodeId) -> bool {
         let paused = now.mono < self.next_reverse && self.reverse.is_none();
-        !paused && self.phase == Phase::Synced && self.may_take_from(node)
+        !paused && !self.expects_frames() && self.phase == Phase::Synced && self.may_take_from(node)
     }
 
     fn fetch_back(&mut self, now: Now, node: NodeId, spans: Vec<Span>) {
@@ -175,8 +181,10 @@ impl Replica {
         let request = self.next_id + 1;
         // The fragments of a larger request could reach different peers of the replay group.
         let most = (self.max_message.saturating_sub(2 * ENVELOPE_BYTES) / 8).clamp(1, PARTITIONS) as u16;
-        let pulls = [&self.pull, &self.reverse].into_iter().flatten();
-        let under_way = pulls.map(Pull::under_way).sum();
+        if self.pull.is_none() && self.reverse.is_none() {
+            return None;
+        }
+        let under_way = self.under_way();
         for pull in [&mut self.pull, &mut self.reverse].into_iter().flatten() {
             if let Some((task, budget)) = pull.next_request(request, most, &self.pace, under_way, now.mono) {
                 self.next_id = request;
@@ -185,6 +193,12 @@ impl Replica {
             }
         }
         None
+    }
+
+    /// Bytes that were asked for and are still to come.
+    pub(super) fn under_way(&self) -> usize {
+        let pulls = [&self.pull, &self.reverse].into_iter().flatten();
+        pulls.map(Pull::under_way).sum::<usize>() + self.peers.under_way()
     }
 
     fn request(&self, purpose: Purpose, request: u64, task: Task, budget: u64) -> Message {
@@ -479,7 +493,7 @@ impl Replica {
             tracing::warn!("those who should answer the first replay do not: asking a peer that is known");
             self.pull.as_mut().into_iter().for_each(Pull::ask_others);
         }
-        let pace = &self.pace;
+        let pace = &mut self.pace;
         let progress = |pull: &mut Pull| (pull.purpose, pull.tick(pace, now.mono));
         let pulls = [&mut self.pull, &mut self.reverse];
         let all: Vec<_> = pulls.into_iter().flatten().map(progress).collect();
@@ -688,7 +702,7 @@ impl Replica {
     }
 
     fn difference(&self, now: Now) -> Option<Purpose> {
-        if now.mono < self.next_comparison {
+        if now.mono < self.next_comparison || self.asks_for_frames() {
             return None;
         }
         let interval = self.config.beat_interval_ms;

@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 
 use super::machine::{Output, Phase, Replica, Target};
-use super::pace::Pace;
 use super::pull::{Pull, Purpose};
 use super::seal::Refusal;
 use super::status::{Channel, Refused, SyncState};
@@ -343,7 +342,6 @@ impl Replica {
     /// Tries again what the server refuses. It answers only if it still does.
     fn try_again(&mut self, now: Now) {
         let phase = self.phase;
-        let before = self.search.denied.len();
         self.search.denied.retain(|what, denied| {
             // Only a first replay needs it.
             let moot = *what == Refused::Publish(Channel::Replay) && phase == Phase::Synced;
@@ -353,11 +351,6 @@ impl Replica {
             }
             !granted
         });
-        if self.search.denied.len() < before {
-            self.way_is_free();
-            self.tick_pulls(now);
-            self.request_tasks(now);
-        }
         let pause = |what: &Refused| match what {
             Refused::Subscriptions => RECONNECT_MS,
             _ => RETRY_MS,
@@ -379,14 +372,6 @@ impl Replica {
                 // The shell tries by itself.
                 Refused::Connection => {}
             }
-        }
-    }
-
-    /// What kept answers away is over: they are not waited for as long as those were that did not come.
-    pub(super) fn way_is_free(&mut self) {
-        self.pace = Pace::default();
-        for pull in [&mut self.pull, &mut self.reverse].into_iter().flatten() {
-            pull.way_is_free();
         }
     }
 

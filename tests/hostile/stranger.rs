@@ -350,6 +350,7 @@ async fn recorded_requests_are_answered_once_and_hold_up_nobody() {
             Message::FramesRequest(FramesRequest {
                 request: n,
                 missing: vec![(1, 1_000)],
+                budget: u64::MAX,
             }),
             Message::SketchRequest(SketchRequest {
                 request: n,

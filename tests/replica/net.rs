@@ -245,6 +245,11 @@ impl Net {
         self.links[&node].carried
     }
 
+    /// Milliseconds of messages that wait on the node's link, from the server and to it.
+    pub fn queues(&self, node: usize) -> [Millis; 2] {
+        self.links[&node].busy.map(|until| until.saturating_sub(self.now))
+    }
+
     /// From now on messages do not reach a node where this says true.
     pub fn drop_where(&mut self, drops: impl FnMut(&Sent, usize) -> bool + 'static) {
         self.drops = Box::new(drops);

@@ -68,6 +68,24 @@ fn a_missing_frame_is_fetched_from_its_author_and_nothing_else_is() {
 }
 
 #[test]
+fn a_missing_frame_is_fetched_while_its_author_goes_on_writing() {
+    let mut net = Net::of(2);
+    let mut lost = 0;
+    net.drop_where(move |sent, to| {
+        let frame = sent.kind() == FRAME && sent.to == Target::Commands && to == 1;
+        lost += usize::from(frame);
+        frame && lost == 1
+    });
+    net.set(0, "lost", "value");
+    for n in 0..100 {
+        net.set(0, &format!("key{n}"), "value");
+        net.run(10);
+    }
+    assert_eq!(net.get(1, "lost").as_deref(), Some("value"));
+    assert_eq!(net.counters(0).frames_resent, 1);
+}
+
+#[test]
 fn a_lost_last_frame_is_noticed_by_the_next_beat() {
     let mut net = Net::of(2);
     net.drop_where(|sent, _| sent.kind() == FRAME && sent.to == Target::Commands);

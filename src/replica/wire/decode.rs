@@ -583,10 +583,11 @@ impl<'a> Decoder<'a> {
     }
 
     fn frames_request(&mut self) -> Result<FramesRequest, WireError> {
-        self.array(2, "frames request")?;
+        self.array(3, "frames request")?;
         Ok(FramesRequest {
             request: self.uint("request")?,
             missing: self.pairs("missing frames")?,
+            budget: self.uint("budget")?,
         })
     }
 

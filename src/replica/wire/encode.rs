@@ -372,11 +372,12 @@ impl Message {
                 encoder
             }
             Message::FramesRequest(request) => {
-                let mut encoder = start(11, 2);
+                let mut encoder = start(11, 3);
                 encoder.uint(request.request);
                 encoder.array(2 * request.missing.len() as u32);
                 let runs = request.missing.iter();
                 runs.for_each(|(first, last)| encoder.uints(&[*first, *last]));
+                encoder.uint(request.budget);
                 encoder
             }
             Message::FramesGone(gone) => {

@@ -310,6 +310,8 @@ pub struct FramesRequest {
     pub request: u64,
     /// First and last number of each run of missing frames.
     pub missing: Vec<(u64, u64)>,
+    /// About how many bytes the frames may have.
+    pub budget: u64,
 }
 
 /// Frames that were asked for are no longer kept: they have to be replaced by a comparison.
@@ -496,7 +498,8 @@ impl Request {
             Request::Fetch(request) => Some(request.budget),
             Request::Survey(request) => Some(request.budget),
             Request::Exchange(request) => Some(request.budget),
-            Request::Symbols(_) | Request::Frames(_) => None,
+            Request::Frames(request) => Some(request.budget),
+            Request::Symbols(_) => None,
         }
     }
 }
