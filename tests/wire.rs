@@ -7,13 +7,13 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use nats_kvcache::cache::{
-    Base, Blob, Cache, Change, Command, Component, Digest, KeyHash, Limits, NodeId, Partition, Position, SeenAdd, Span,
-    Stamp, Time, Value,
+    Base, Blob, Cache, Change, Command, Component, Cursor, Digest, KeyHash, Limits, NodeId, Partition, Position,
+    SeenAdd, Span, Stamp, Time, Value,
 };
 use nats_kvcache::replica::wire::{
-    Ack, Beat, BeatState, Compare, Exchange, Fetch, Fragment, Frame, FramesGone, FramesRequest, Header, Hello, Holding,
-    Message, Offer, Part, ReplayCommands, ReplayEnd, ReplayRequest, Sketch, SketchRequest, SpanDigest, Split, Splits,
-    Survey, Symbol, Unknown, Want, Welcome, WireError, HEADER_BYTES, MAX_SYMBOLS, VERSION,
+    place, Ack, Beat, BeatState, Compare, Exchange, Fetch, Fragment, Frame, FramesGone, FramesRequest, Header, Hello,
+    Holding, Message, Offer, Part, ReplayCommands, ReplayEnd, ReplayRequest, Sketch, SketchRequest, SpanDigest, Split,
+    Splits, Survey, Symbol, Unknown, Want, Welcome, WireError, HEADER_BYTES, MAX_SYMBOLS, VERSION,
 };
 use proptest::prelude::*;
 
@@ -177,14 +177,19 @@ fn messages() -> Vec<(String, Message)> {
         digests: vec![Digest(0), Digest(1), Digest(u64::MAX)],
         want,
         budget: 65_536,
+        rest: None,
     };
     let end = ReplayEnd {
         to: NODE,
         request: 9,
         parts: 3,
         next: 1_024,
+        rest: None,
         seqs: vec![(OTHER, 70_000), (NodeId(7), 0)],
     };
+    let rest = Some(Cursor::of_bytes([
+        1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16,
+    ]));
     let fragment = Fragment {
         id: 4,
         index: 1,
@@ -245,6 +250,22 @@ fn messages() -> Vec<(String, Message)> {
                 part,
                 clock,
                 commands: every,
+            }),
+        ),
+        (
+            "replay_request_rest".into(),
+            Message::ReplayRequest(ReplayRequest {
+                digests: vec![Digest(1)],
+                rest,
+                ..request(Want::Commands)
+            }),
+        ),
+        (
+            "replay_end_rest".into(),
+            Message::ReplayEnd(ReplayEnd {
+                next: 17,
+                rest,
+                ..end.clone()
             }),
         ),
         ("replay_end".into(), Message::ReplayEnd(end)),
@@ -417,6 +438,17 @@ fn the_published_digests_and_positions_hold() {
         id,
         value: Blob::default(),
     };
+    let place = |wanted: &str| {
+        let partition = Partition::of(KeyHash::of(b"\0key"));
+        place((NODE, 9), partition, &command(golden_change(wanted)))
+    };
+    expect(format!(
+        "In the Exchange 9 of node `{:016x}` the place of the component of `v2_frame_put.hex` is `{:016x}`, and that of \
+         `v2_frame_set_add.hex` is `{:016x}`.",
+        NODE.0,
+        place("put"),
+        place("set_add")
+    ));
     for (state, change) in [
         ("Put at `at`", golden_change("put")),
         ("Delete at `at`", golden_change("delete")),
@@ -534,7 +566,7 @@ fn announced_lengths_are_checked_against_what_is_there() {
         (8, &[0x94, 1, 1, 1]),
         (9, &[0x94, 1, 0]),
         (11, &[0x91]),
-        (4, &[0x95, 1, 1, 1, 1]),
+        (4, &[0x96, 1, 1, 1, 1, 0xc0]),
         (17, &[0x96, 1, 1, 1]),
         (18, &[0x94, 1]),
         (19, &[0x95, 1]),
@@ -546,7 +578,7 @@ fn announced_lengths_are_checked_against_what_is_there() {
         );
     }
     // Partitions beyond the last one.
-    let request = [0x95, 1, 0xcd, 4, 0, 0xc4, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    let request = [0x96, 1, 0xcd, 4, 0, 0xc4, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xc0];
     assert_eq!(
         Message::decode(message_of(2, &request)),
         Err(WireError::Malformed("range of partitions"))

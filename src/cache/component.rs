@@ -17,6 +17,9 @@ use super::state::Reset;
 /// Bits of [`Position::key`] below the number of the partition.
 const BITS_IN_PARTITION: u32 = 54;
 
+/// What a command takes beside its bytes, about.
+pub(super) const COMMAND_BYTES: usize = 32;
+
 /// Where a component stands in the order over which two caches are compared.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Position {
@@ -121,6 +124,35 @@ impl<'a> Part<'a> {
             Part::Removed { id, at } => hash::of_removed(key, *id, *at),
             Part::Member { member, membership } => hash::of_member(key, member, membership.at, membership.present),
         }
+    }
+
+    /// Hash of what it is about within its key, by a function of bytes; `None` for the reset.
+    pub fn identity(&self, hash: impl Fn(&[u8]) -> u64) -> Option<u64> {
+        let of_words = |words: &[u64]| {
+            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+            hash(&bytes)
+        };
+        Some(match self {
+            Part::Reset(_) => return None,
+            Part::Add(AddEntry { node, base, .. }) => {
+                let flags = u64::from(base.void) | u64::from(base.expired) << 1;
+                of_words(&[node.0, base.stamp.time.0, base.stamp.node.0, flags])
+            }
+            Part::Item(Item { id, .. }) | Part::Removed { id, .. } => of_words(&[id.time.0, id.node.0]),
+            Part::Member { member, .. } => hash(member),
+        })
+    }
+
+    /// About how many bytes its command has, beside the key.
+    pub fn written_bytes(&self) -> usize {
+        COMMAND_BYTES
+            + match self {
+                Part::Reset(reset) => reset.bytes().map_or(0, <[u8]>::len) + reset.seen.len() * COMMAND_BYTES,
+                Part::Add(_) => COMMAND_BYTES,
+                Part::Item(item) => item.value.len(),
+                Part::Removed { .. } => 0,
+                Part::Member { member, .. } => member.len(),
+            }
     }
 
     /// The newest stamp in it.

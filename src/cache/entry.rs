@@ -28,6 +28,7 @@ use std::slice;
 
 use super::blob::Blob;
 use super::command::{Change, Value};
+use super::component::COMMAND_BYTES;
 use super::hash::KeyHash;
 use super::nodes::Nodes;
 use super::prefetch::prefetch;
@@ -142,6 +143,29 @@ impl Entry {
             Some(large) => large.state.holds_data(),
             // SAFETY: a small entry begins with its flags.
             None => unsafe { *self.0.as_ptr() & VALUE != 0 },
+        }
+    }
+
+    /// Whether it is one component.
+    pub fn is_small(&self) -> bool {
+        self.large_pointer().is_none()
+    }
+
+    /// About how many bytes the commands have that make up the state.
+    pub fn written_bytes(&self) -> usize {
+        match self.as_large() {
+            Some(large) => {
+                let mut bytes = 0;
+                large
+                    .state
+                    .parts(|part| bytes += large.key.len() + part.written_bytes());
+                bytes
+            }
+            // SAFETY: a small entry is laid out as the head of this file says.
+            None => unsafe {
+                let head = self.0.as_ptr();
+                COMMAND_BYTES + key_length(head) + value_length(head)
+            },
         }
     }
 

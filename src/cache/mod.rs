@@ -22,8 +22,10 @@ mod prefetch;
 mod removed;
 mod scalar;
 mod set;
+mod slice;
 mod stamp;
 mod state;
+mod table;
 mod table_hash;
 
 pub use blob::Blob;
@@ -33,6 +35,7 @@ pub use error::CacheError;
 pub use hash::{KeyHash, Partition, PARTITIONS};
 pub use key::{Key, KeyError, MAX_NAMESPACE_BYTES};
 pub use partition::Digest;
+pub use slice::Cursor;
 pub use stamp::{Clock, Millis, NodeId, Stamp, Time};
 
 mod store;

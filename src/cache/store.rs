@@ -1,13 +1,11 @@
 //! The map of all keys and the operations on it.
 
 use std::collections::BTreeSet;
-use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::ptr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use dashmap::{DashMap, SharedValue};
-use hashbrown_of_dashmap::raw::RawTable;
+use dashmap::{RwLock, RwLockReadGuard};
 
 use super::blob::Blob;
 use super::command::{Change, Command, CommandError, Value};
@@ -22,8 +20,10 @@ use super::partition::{Digest, PartitionStats};
 use super::prefetch::{ahead, prefetch, AT_ONCE};
 use super::scalar::{self, Moment, View};
 use super::set::Set;
+use super::slice::Cursor;
 use super::stamp::{Clock, Millis, NodeId, Stamp, Time};
 use super::state::{KeyState, Kind, State};
+use super::table::{entries, let_others_in, order_of, Piece, Table};
 use super::table_hash::TableSecret;
 
 /// Bounds of what the cache takes.
@@ -56,24 +56,32 @@ const MAX_LOCKED: usize = 256;
 /// Keys for which an empty table is made large enough at once, at most: commands may all be about one key.
 const MAX_RESERVED: usize = 4_096;
 
-/// The table of one partition.
-type Shard = RawTable<(Entry, SharedValue<()>)>;
+/// The table of one partition and its lock, by itself in the processor's cache.
+#[repr(align(128))]
+struct Shard(RwLock<Table>);
 
 /// The replicated map of one node.
 ///
 /// Reads and local writes are plain calls on `&self` that lock one partition. A local write has happened when the call
 /// returns; the [`Command`] it returns has to reach the peers, in any order and any number of times.
-#[derive(Debug)]
 pub struct Cache {
     clock: Clock,
     limits: Limits,
-    /// Reached by its tables alone, in which [`TableSecret`] says where keys lie; its own hasher is not used.
-    map: DashMap<Entry, (), BuildHasherDefault<DefaultHasher>>,
+    shards: Box<[Shard]>,
+    /// Says where in them keys lie.
     secret: TableSecret,
-    nodes: Nodes,
+    pub(super) nodes: Nodes,
     partitions: Box<[PartitionStats]>,
     floor: AtomicU64,
     swept: AtomicUsize,
+}
+
+impl std::fmt::Debug for Cache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cache")
+            .field("node", &self.node())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Cache {
@@ -89,7 +97,7 @@ impl Cache {
             secret: TableSecret::new(secret),
             clock: Clock::new(node, limits.max_clock_skew_ms),
             limits,
-            map: DashMap::with_hasher_and_shard_amount(BuildHasherDefault::default(), PARTITIONS),
+            shards: (0..PARTITIONS).map(|_| Shard(RwLock::new(Table::new()))).collect(),
             nodes: Nodes::new(),
             partitions: (0..PARTITIONS).map(|_| PartitionStats::default()).collect(),
             floor: AtomicU64::new(0),
@@ -381,9 +389,9 @@ impl Cache {
             self.fetch_ahead(&homes, done, &mut fetched);
             for first in (done..done + run).step_by(MAX_LOCKED) {
                 let batch = first..(first + MAX_LOCKED).min(done + run);
-                let mut shard = self.map.shards()[partition.0 as usize].write();
-                if shard.is_empty() && run > 1 {
-                    shard.reserve(run.min(MAX_RESERVED), |entry| self.place_of(entry));
+                let mut table = self.shards[partition.0 as usize].0.write();
+                if run > 1 {
+                    table.expect(run.min(MAX_RESERVED), |entry| self.place_of(entry));
                 }
                 for (command, home) in commands[batch.clone()].iter().zip(&homes[batch]) {
                     answer(command.check(latest).map(|()| {
@@ -393,7 +401,7 @@ impl Cache {
                         let forgotten = command.removes_an_element() && command.newest().time < floor;
                         let key = command.key.as_ref();
                         let (_, changed) = self.merge(
-                            &mut shard,
+                            &mut table,
                             key,
                             *home,
                             now,
@@ -443,8 +451,8 @@ impl Cache {
         if !self.stats(home.partition).is_large() {
             return;
         }
-        if let Some(shard) = self.map.shards()[home.partition.0 as usize].try_read() {
-            shard.find(home.place, |(entry, _)| {
+        if let Some(table) = self.shards[home.partition.0 as usize].0.try_read() {
+            table.piece(home.place).find(home.place, |entry| {
                 entry.prefetch();
                 true
             });
@@ -453,23 +461,13 @@ impl Cache {
 
     /// Writes a partition out as commands that rebuild it in any other cache. What the next sweep drops is left out:
     /// two nodes that are not swept at the same time would give it back to each other for ever.
+    ///
+    /// This and all that looks at every key of a partition takes its lock for a piece of its table at a time. So what is
+    /// seen need not be what the partition held at any one moment; but of each key it is, at some moment since the call.
     pub fn commands(&self, partition: Partition, mut emit: impl FnMut(Command<&[u8]>)) {
-        let moment = self.latest_moment();
-        let shard = self.map.shards()[partition.0 as usize].read();
-        // SAFETY: the iterator lives no longer than the read guard, which keeps the table in place; so its buckets are
-        // those of a live table.
-        let entries = unsafe { shard.iter().map(|bucket| &bucket.as_ref().0) };
-        for entry in ahead(entries, |entry| entry.prefetch()) {
-            let state = entry.state(&self.nodes);
-            if state.is_forgotten(moment) {
-                continue;
-            }
-            state.parts(|part| {
-                emit(Command {
-                    key: entry.key(),
-                    change: part.change(),
-                })
-            });
+        let mut from = Some(Cursor::default());
+        while let Some(cursor) = from {
+            from = self.slice(partition, cursor, usize::MAX, &mut emit);
         }
     }
 
@@ -516,19 +514,15 @@ impl Cache {
 
     /// Shows the components in the span with their keys, key after key, but for keys that `skip` names.
     fn visit(&self, span: Span, skip: impl Fn(State<'_>) -> bool, mut show: impl FnMut(&[u8], Component, Part<'_>)) {
-        let shard = self.map.shards()[span.partition().0 as usize].read();
-        // SAFETY: the iterator lives no longer than the read guard, which keeps the table in place; so its buckets are
-        // those of a live table.
-        let entries = unsafe { shard.iter().map(|bucket| &bucket.as_ref().0) };
-        for entry in ahead(entries, |entry| entry.prefetch()) {
+        self.visit_entries(span.partition(), |entry| {
             let key = entry.key();
             let hash = KeyHash::of(key);
             let Some(elements) = span.elements(hash) else {
-                continue;
+                return;
             };
             let state = entry.state(&self.nodes);
             if skip(state) {
-                continue;
+                return;
             }
             state.parts(|part| {
                 let element = part.element();
@@ -541,6 +535,24 @@ impl Cache {
                     show(key, Component { position, hash }, part);
                 }
             });
+        });
+    }
+
+    /// Shows all entries of a partition, each once.
+    fn visit_entries(&self, partition: Partition, mut show: impl FnMut(&Entry)) {
+        let mut from = Some(0);
+        while let Some(order) = from {
+            let table = self.table(partition);
+            let (piece, first, last) = table.piece_around(order);
+            for entry in entries(piece) {
+                // Pieces that were put together since begin with what was seen already.
+                if first == order || self.order_of(entry) >= order {
+                    show(entry);
+                }
+            }
+            drop(table);
+            from = last.checked_add(1);
+            from.iter().for_each(|_| let_others_in());
         }
     }
 
@@ -562,7 +574,9 @@ impl Cache {
     /// The digest of the whole cache, computed anew from the state. For tests and diagnosis.
     pub fn recomputed_digest(&self) -> Digest {
         let of_entry = |entry: &Entry| Digest(entry.state(&self.nodes).digest(KeyHash::of(entry.key())));
-        self.map.iter().map(|entry| of_entry(entry.key())).sum()
+        let mut digests = Vec::new();
+        Partition::all().for_each(|partition| self.visit_entries(partition, |entry| digests.push(of_entry(entry))));
+        digests.into_iter().sum()
     }
 
     /// Number of keys that hold data.
@@ -573,9 +587,14 @@ impl Cache {
             .fold(0, u64::wrapping_add)
     }
 
+    /// Number of keys of a partition that hold data.
+    pub fn keys_in(&self, partition: Partition) -> u64 {
+        self.stats(partition).keys()
+    }
+
     /// Number of entries in memory, tombstones included.
     pub fn entries(&self) -> usize {
-        self.map.len()
+        self.shards.iter().map(|shard| shard.0.read().len()).sum()
     }
 
     // --- sweeping
@@ -712,13 +731,34 @@ impl Cache {
         wanted: impl Fn(&[u8], State<'_>) -> bool,
         mut change: impl FnMut(&[u8], &mut KeyState) -> (u64, bool),
     ) -> usize {
+        let mut dropped = 0;
+        let mut from = Some(0);
+        while let Some(order) = from {
+            let (of_piece, last) = self.change_piece(partition, order, now, &wanted, &mut change);
+            dropped += of_piece;
+            from = last.checked_add(1);
+            from.iter().for_each(|_| let_others_in());
+        }
+        dropped
+    }
+
+    /// The same with the keys of one piece. Returns how many were dropped, and the last order in that piece.
+    fn change_piece(
+        &self,
+        partition: Partition,
+        order: u64,
+        now: Millis,
+        wanted: impl Fn(&[u8], State<'_>) -> bool,
+        mut change: impl FnMut(&[u8], &mut KeyState) -> (u64, bool),
+    ) -> (usize, u64) {
         let stats = self.stats(partition);
-        let mut shard = self.map.shards()[partition.0 as usize].write();
+        let mut table = self.shards[partition.0 as usize].0.write();
+        let (piece, _, last) = table.piece_around_mut(order);
         let mut dropped = 0;
         // SAFETY: the write guard is held throughout; erasing the bucket just yielded is allowed while iterating.
         unsafe {
-            for bucket in ahead(shard.iter(), |bucket| bucket.as_ref().0.prefetch()) {
-                let (entry, _) = bucket.as_mut();
+            for bucket in ahead(piece.iter(), |bucket| bucket.as_ref().prefetch()) {
+                let entry = bucket.as_mut();
                 let state = entry.state(&self.nodes);
                 if !wanted(entry.key(), state) {
                     continue;
@@ -728,18 +768,15 @@ impl Cache {
                 let holds = entry.holds_data();
                 stats.record(delta, held, holds && !drop, now);
                 if drop {
-                    shard.erase(bucket);
+                    piece.erase(bucket);
                     dropped += 1;
                 }
             }
         }
-        // A table that was mostly emptied gives its memory back.
-        if dropped > 0 && shard.len() * 4 < shard.capacity() {
-            let len = shard.len();
-            shard.shrink_to(len, |entry| self.place_of(entry));
-            note_table(stats, &shard);
+        if dropped > 0 && table.shrink(order, |entry| self.place_of(entry)) {
+            note_table(stats, &table);
         }
-        dropped
+        (dropped, last)
     }
 
     // --- when a key is looked at
@@ -753,7 +790,7 @@ impl Cache {
     }
 
     /// What is certain without a wall clock.
-    fn latest_moment(&self) -> Moment {
+    pub(super) fn latest_moment(&self) -> Moment {
         self.moment_at(self.clock.latest())
     }
 
@@ -771,8 +808,23 @@ impl Cache {
     }
 
     /// Where a table puts an entry.
-    fn place_of(&self, (entry, _): &(Entry, SharedValue<()>)) -> u64 {
+    fn place_of(&self, entry: &Entry) -> u64 {
         self.secret.hash(entry.key())
+    }
+
+    /// Where it stands in the order of pieces.
+    pub(super) fn order_of(&self, entry: &Entry) -> u64 {
+        order_of(self.place_of(entry))
+    }
+
+    /// Where an element of a key stands among those of the key, and the reset before them.
+    pub(super) fn order_of_part(&self, part: &Part<'_>) -> u64 {
+        part.identity(|bytes| self.secret.hash(bytes)).unwrap_or(0)
+    }
+
+    /// The table of a partition, to be looked at.
+    pub(super) fn table(&self, partition: Partition) -> RwLockReadGuard<'_, Table> {
+        self.shards[partition.0 as usize].0.read()
     }
 
     fn stats(&self, partition: Partition) -> &PartitionStats {
@@ -782,10 +834,11 @@ impl Cache {
     fn read<T>(&self, key: &Key, look: impl FnOnce(State<'_>) -> T) -> T {
         let key = key.as_bytes();
         let home = self.home(key);
-        let shard = self.map.shards()[home.partition.0 as usize].read();
-        fetch_bucket(&shard, home.place);
-        let found = shard.get(home.place, |(known, _)| known.key() == key);
-        look(found.map_or(State::NEW, |(entry, _)| entry.state(&self.nodes)))
+        let table = self.table(home.partition);
+        let piece = table.piece(home.place);
+        fetch_bucket(piece, home.place);
+        let found = piece.get(home.place, |known| known.key() == key);
+        look(found.map_or(State::NEW, |entry| entry.state(&self.nodes)))
     }
 
     /// One local operation: `decide` sees the key's state and a fresh stamp, and may answer with a change of it.
@@ -806,13 +859,13 @@ impl Cache {
         };
         // At the same time as the lock.
         prefetch(ptr::from_ref(self.stats(home.partition)).cast());
-        let mut shard = self.map.shards()[home.partition.0 as usize].write();
-        fetch_bucket(&shard, home.place);
-        let (decided, _) = self.merge(&mut shard, key.as_bytes(), home, now, decide, |decided| match decided {
+        let mut table = self.shards[home.partition.0 as usize].0.write();
+        fetch_bucket(table.piece(home.place), home.place);
+        let (decided, _) = self.merge(&mut table, key.as_bytes(), home, now, decide, |decided| match decided {
             Ok((_, Some(change))) => Some((change, false)),
             _ => None,
         });
-        drop(shard);
+        drop(table);
         let (answer, change) = decided?;
         Ok((
             answer,
@@ -828,7 +881,7 @@ impl Cache {
     /// what was decided, and whether the state has changed.
     fn merge<T, B: AsRef<[u8]>>(
         &self,
-        shard: &mut Shard,
+        table: &mut Table,
         key: &[u8],
         Home { hash, partition, place }: Home,
         now: Millis,
@@ -836,7 +889,8 @@ impl Cache {
         change: impl for<'t> FnOnce(&'t T) -> Option<(&'t Change<B>, bool)>,
     ) -> (T, bool) {
         let stats = self.stats(partition);
-        let Some((entry, _)) = shard.get_mut(place, |(known, _)| known.key() == key) else {
+        let known = table.piece_mut(place).get_mut(place, |known| known.key() == key);
+        let Some(entry) = known else {
             let decided = decide(State::NEW);
             let made = match change(&decided) {
                 Some((change, false)) => Entry::made_by(&self.nodes, key, hash, change),
@@ -846,8 +900,8 @@ impl Cache {
                 return (decided, false);
             };
             stats.record(delta, false, entry.holds_data(), now);
-            insert(shard, place, entry, |entry| self.place_of(entry));
-            note_table(stats, shard);
+            table.insert(place, entry, |entry| self.place_of(entry));
+            note_table(stats, table);
             return (decided, true);
         };
         let held = entry.holds_data();
@@ -905,26 +959,19 @@ fn copied<'a>(elements: impl Iterator<Item = &'a Blob>, max_bytes: usize) -> Res
 
 /// Asks the processor to fetch the bucket in which a key with this hash is looked for first: so it comes at the same time
 /// as the control bytes, not after them.
-fn fetch_bucket(shard: &Shard, place: u64) {
-    let place = place as usize & (shard.buckets() - 1);
+fn fetch_bucket(piece: &Piece, place: u64) {
+    let place = place as usize & (piece.buckets() - 1);
     // Buckets are counted downwards.
-    prefetch(shard.data_end().as_ptr().wrapping_sub(place + 1).cast());
+    prefetch(piece.data_end().as_ptr().wrapping_sub(place + 1).cast());
 }
 
-/// Inserts a key that is not there.
-fn insert(shard: &mut Shard, place: u64, entry: Entry, place_of: impl Fn(&(Entry, SharedValue<()>)) -> u64) {
-    // A full table doubles, and hashes all its keys again, which lie anywhere in memory.
-    if shard.len() == shard.capacity() {
-        // SAFETY: the iterator lives no longer than the borrow of the table.
-        unsafe { shard.iter().for_each(|bucket| bucket.as_ref().0.prefetch()) }
+/// Where the table of a partition lies now. One in pieces is not asked for ahead.
+fn note_table(stats: &PartitionStats, table: &Table) {
+    match table.whole() {
+        // The control bytes follow the buckets.
+        Some(whole) => stats.lies_at(whole.data_end().as_ptr().cast(), whole.buckets()),
+        None => stats.lies_at(ptr::null_mut(), 1),
     }
-    shard.insert(place, (entry, SharedValue::new(())), place_of);
-}
-
-/// Where the table of a partition lies now.
-fn note_table(stats: &PartitionStats, shard: &Shard) {
-    // The control bytes follow the buckets.
-    stats.lies_at(shard.data_end().as_ptr().cast(), shard.buckets());
 }
 
 fn expect_kind(state: State<'_>, kind: Kind, moment: Moment) -> Result<(), CacheError> {
@@ -960,7 +1007,8 @@ mod tests {
                 cache.set(&key, Bytes::from_static(b"value"), 0, 1).expect("fits");
             }
             held = number;
-            let buckets: usize = cache.map.shards().iter().map(|shard| shard.read().buckets()).sum();
+            let buckets_of = |shard: &Shard| shard.0.read().pieces().map(Piece::buckets).sum::<usize>();
+            let buckets: usize = cache.shards.iter().map(buckets_of).sum();
             let per_key = buckets as f64 / number as f64;
             assert!((1.5..1.8).contains(&per_key), "{number} keys: {per_key}");
         }

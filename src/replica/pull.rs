@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::pace::{Asked, Pace, MAX_BUDGET};
 use super::wire::{Part, ReplayEnd, Sketch, Split, Symbol};
-use crate::cache::{Millis, NodeId, Partition, Span, Time, PARTITIONS};
+use crate::cache::{Cursor, Millis, NodeId, Partition, Span, Time, PARTITIONS};
 
 /// Ranges that a replay begins with.
 const RANGES: usize = 4;
@@ -89,6 +89,8 @@ pub(super) struct Range {
 pub(super) enum Task {
     /// The partitions whose digests differ.
     Partitions(Range),
+    /// What is left of a partition that one node has answered in part.
+    Rest(Rest),
     /// Further symbols of a sketch.
     Sketch(Sketched),
     /// Components that differ, by their hashes.
@@ -97,6 +99,15 @@ pub(super) enum Task {
     Compare(Vec<Span>),
     /// Spans to be fetched, and (false) spans that the peer lacks altogether.
     Fetch(Vec<(Span, bool)>),
+}
+
+/// A partition that was too large for one answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Rest {
+    pub partition: Partition,
+    /// Who has answered so far. Nobody else can go on from there.
+    pub node: NodeId,
+    pub from: Cursor,
 }
 
 /// What is known of a sketch that needs further symbols.
@@ -144,8 +155,24 @@ impl Task {
                 surveys && sketch.first == 0 && sketch.partitions.iter().all(inside)
             }
             Task::Sketch(known) => sketch.first == known.theirs.len() && sketch.partitions == known.partitions,
-            Task::Exchange(_) | Task::Compare(_) | Task::Fetch(_) => false,
+            Task::Rest(_) | Task::Exchange(_) | Task::Compare(_) | Task::Fetch(_) => false,
         }
+    }
+
+    /// The task to be asked of others, from its beginning.
+    fn anew(self) -> Task {
+        match self {
+            Task::Rest(Rest { partition, .. }) => Task::Partitions(Range {
+                from: partition.0,
+                to: partition.0 + 1,
+            }),
+            task => task,
+        }
+    }
+
+    /// Whether only this node can answer.
+    fn is_for(&self, node: NodeId) -> bool {
+        matches!(self, Task::Rest(rest) if rest.node == node)
     }
 
     /// Whether a split of this span answers the task.
@@ -156,7 +183,7 @@ impl Task {
                 (range.from..range.to).contains(&partition.0) && span == Span::of(partition)
             }
             Task::Compare(spans) => spans.contains(&span),
-            Task::Sketch(_) | Task::Exchange(_) | Task::Fetch(_) => false,
+            Task::Rest(_) | Task::Sketch(_) | Task::Exchange(_) | Task::Fetch(_) => false,
         }
     }
 }
@@ -183,6 +210,8 @@ struct Lane {
     received: BTreeSet<u64>,
     /// And how many bytes they have.
     bytes: usize,
+    /// Something of it was new.
+    changed: bool,
     /// The end, which may overtake them.
     end: Option<ReplayEnd>,
     /// When it was asked for, or the last part arrived.
@@ -314,6 +343,7 @@ impl Pull {
     pub fn percent(&self) -> u8 {
         let left = |task: &Task| match task {
             Task::Partitions(range) => usize::from(range.to - range.from),
+            Task::Rest(_) => 1,
             _ => 0,
         };
         let mut counted = BTreeSet::new();
@@ -375,6 +405,7 @@ impl Pull {
                 responder: None,
                 received: BTreeSet::new(),
                 bytes: 0,
+                changed: false,
                 end: None,
                 since: now,
                 gone_at: None,
@@ -389,7 +420,7 @@ impl Pull {
         if let Some(lane) = self.lanes.get_mut(&request).filter(unheard) {
             lane.late = true;
             self.todo.push_back(Waiting {
-                task: lane.task.clone(),
+                task: lane.task.clone().anew(),
                 again: Some(lane.first),
             });
         }
@@ -432,6 +463,14 @@ impl Pull {
         lane.received.insert(part.index).then_some(&lane.task)
     }
 
+    /// Something of the answer was new.
+    pub fn changed_by(&mut self, request: u64) {
+        self.changed = true;
+        if let Some(lane) = self.lanes.get_mut(&request) {
+            lane.changed = true;
+        }
+    }
+
     /// The end of an answer has arrived.
     pub fn end(&mut self, from: NodeId, end: ReplayEnd, pace: &mut Pace, now: Millis) {
         let Some(lane) = self.lanes.get_mut(&end.request) else {
@@ -462,7 +501,9 @@ impl Pull {
             asked,
             bytes,
             expected,
+            changed,
             late,
+            responder,
             ..
         }) = self.lanes.remove(&request)
         else {
@@ -476,19 +517,42 @@ impl Pull {
         self.todo.retain(|waiting| waiting.again != Some(first));
         let rest = match task {
             Task::Partitions(range) => {
-                if end.next <= range.from.into() {
+                let from = end.next.min(range.to.into()) as u16;
+                let rest = self.rest_of(from, range, responder, end.rest);
+                if from < range.from || from == range.from && rest.is_none() {
                     return self.failed(Task::Partitions(range), None);
                 }
                 self.note_seqs(&end.seqs);
-                let from = end.next.min(range.to.into()) as u16;
-                // They need not all be alike: what came last says most.
-                self.partitions.0 = self.partitions.0 / 2 + bytes;
-                self.partitions.1 = self.partitions.1 / 2 + (range.from..from).map(weight_of).sum::<usize>();
-                (from < range.to).then_some(Task::Partitions(Range { from, ..range }))
+                match rest {
+                    Some(_) => {
+                        let from = from + 1;
+                        self.add_front((from < range.to).then_some(Task::Partitions(Range { from, ..range })));
+                        rest
+                    }
+                    None => {
+                        // They need not all be alike: what came last says most.
+                        self.partitions.0 = self.partitions.0 / 2 + bytes;
+                        self.partitions.1 = self.partitions.1 / 2 + (range.from..from).map(weight_of).sum::<usize>();
+                        (from < range.to).then_some(Task::Partitions(Range { from, ..range }))
+                    }
+                }
+            }
+            Task::Rest(known) => {
+                let partition = u64::from(known.partition.0);
+                // Each answer has to get on, or they would never end.
+                let from = end.rest.filter(|from| end.next == partition && *from > known.from);
+                if end.next <= partition && from.is_none() {
+                    return self.failed(Task::Rest(known), None);
+                }
+                self.note_seqs(&end.seqs);
+                from.map(|from| Task::Rest(Rest { from, ..known }))
             }
             // Answered in one piece, or not at all.
             Task::Sketch(_) if end.next > 0 => None,
             Task::Sketch(known) => return self.failed(Task::Sketch(known), None),
+            // Cut within a partition or span: what has come is not asked for again.
+            Task::Exchange(named) if end.next == 0 && changed => Some(Task::Exchange(named)),
+            Task::Fetch(spans) if end.next == 0 && changed => Some(Task::Fetch(spans)),
             Task::Exchange(named) if end.next == 0 => return self.failed(Task::Exchange(named), None),
             Task::Exchange(mut named) => {
                 let left = named.partitions.len() - named.done;
@@ -505,10 +569,23 @@ impl Pull {
             },
         };
         self.failures = 0;
-        if let Some(task) = rest {
-            self.todo.push_front(Waiting { task, again: None });
-        }
+        self.add_front(rest);
         self.progress()
+    }
+
+    fn add_front(&mut self, task: Option<Task>) {
+        let waiting = |task| Waiting { task, again: None };
+        task.map(waiting)
+            .into_iter()
+            .for_each(|task| self.todo.push_front(task));
+    }
+
+    /// What is left of a partition of the range in which an answer ended.
+    fn rest_of(&self, next: u16, range: Range, responder: Option<NodeId>, from: Option<Cursor>) -> Option<Task> {
+        let (node, from) = (responder?, from?);
+        let partition = Partition(next);
+        let cut = !self.purpose.surveys() && (range.from..range.to).contains(&next);
+        cut.then_some(Task::Rest(Rest { partition, node, from }))
     }
 
     fn note_seqs(&mut self, seqs: &[(NodeId, u64)]) {
@@ -539,8 +616,12 @@ impl Pull {
 
     /// A node is gone: what it has not answered in full is asked for again, by whoever is there.
     pub fn gone(&mut self, node: NodeId, now: Millis) {
-        for lane in self.lanes.values_mut().filter(|lane| lane.responder == Some(node)) {
+        let of_node = |lane: &&mut Lane| lane.responder == Some(node) || lane.task.is_for(node);
+        for lane in self.lanes.values_mut().filter(of_node) {
             lane.gone_at = Some(now);
+        }
+        for waiting in self.todo.iter_mut().filter(|waiting| waiting.task.is_for(node)) {
+            waiting.task = waiting.task.clone().anew();
         }
     }
 
@@ -658,6 +739,7 @@ impl Pull {
 
     fn failed(&mut self, task: Task, again: Option<u64>) -> Progress {
         self.failures += 1;
+        let task = task.anew();
         self.todo.push_back(Waiting { task, again });
         match self.has_failed() {
             true => Progress::Failed,

@@ -7,7 +7,7 @@ use super::membership::Past;
 use super::outbound::spread_of;
 use super::pace::Pace;
 use super::peers::Peer;
-use super::pull::{is_whole, FollowUp, Named, Progress, Pull, Purpose, Range, Sketched, Task};
+use super::pull::{is_whole, FollowUp, Named, Progress, Pull, Purpose, Range, Rest, Sketched, Task};
 use super::serve::{digest_of, symbols_of, Answered, Held, Job, Lacking};
 use super::sketch::{self, decode};
 use super::wire::{
@@ -161,8 +161,12 @@ impl Replica {
             return;
         }
         while let Some((purpose, doubtful, request, task, budget)) = self.next_task(now) {
+            let peer = match &task {
+                Task::Rest(rest) => Some(rest.node),
+                _ => purpose.peer(),
+            };
             let message = self.request(purpose, request, task, budget as u64);
-            let to = match purpose.peer() {
+            let to = match peer {
                 Some(node) => Target::Node(node),
                 // One that is known to be there, should those that NATS picks not answer.
                 None => match self.peers.synced().next().filter(|_| doubtful) {
@@ -238,6 +242,15 @@ impl Replica {
                     _ => Want::Splits,
                 },
                 budget,
+                rest: None,
+            }),
+            Task::Rest(Rest { partition, from, .. }) => Message::ReplayRequest(ReplayRequest {
+                request,
+                from: partition,
+                digests: vec![self.cache.digest(partition)],
+                want: Want::Commands,
+                budget,
+                rest: Some(from),
             }),
             Task::Compare(spans) => {
                 let mut held = Held::of(&self.cache);
@@ -269,6 +282,7 @@ impl Replica {
     fn exchange(&self, request: u64, named: &Named, budget: u64) -> Exchange {
         let mut wanted: BTreeSet<u64> = named.wanted.iter().copied().collect();
         let offered: BTreeSet<u64> = named.offered.iter().copied().collect();
+        let of_request = (self.cache.node(), request);
         let mut offers = Vec::new();
         for partition in &named.partitions {
             let is_offered = |hash| {
@@ -279,7 +293,7 @@ impl Replica {
                 .select_components(Span::of(*partition), is_offered, |component, command| {
                     offers.push(Offer {
                         hash: component.hash,
-                        place: wire::place(component.position),
+                        place: wire::place(of_request, *partition, &command),
                         time: command.newest().time,
                     });
                 });
@@ -328,7 +342,9 @@ impl Replica {
         let changed = self.cache.root_digest() != before;
         if let Some((pull, _)) = self.asked(node, replay.part.request) {
             pull.refused |= !accepted;
-            pull.changed |= changed;
+            if changed {
+                pull.changed_by(replay.part.request);
+            }
         }
         self.close(now, replay.part.request);
     }

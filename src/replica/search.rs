@@ -399,6 +399,7 @@ impl Replica {
             digests: Vec::new(),
             want: Want::Commands,
             budget: 0,
+            rest: None,
         };
         self.send(Target::Replay { request }, &Message::ReplayRequest(nothing));
     }

@@ -10,10 +10,13 @@ use super::wire::{
     SketchRequest, SpanDigest, Split, Splits, Survey, Symbol, Unknown, Want,
 };
 use super::Now;
-use crate::cache::{Cache, Component, Digest, NodeId, Partition, Position, Span, PARTITIONS};
+use crate::cache::{Cache, Component, Cursor, Digest, NodeId, Partition, Position, Span};
 
 /// An answer ends after the partition or span with which it exceeds the bytes asked for, if these are not above this.
 const BUDGET_BYTES: usize = 1 << 20;
+
+/// An answer that has become so long within a partition, or within spans of one partition, ends there.
+const MOST_BYTES: usize = 2 * BUDGET_BYTES;
 
 /// Messages are not made shorter than this, however little is asked for.
 const LEAST_BYTES: usize = 4 << 10;
@@ -184,6 +187,8 @@ pub(super) struct Answer<'a> {
     sent: usize,
     messages: Vec<Vec<u8>>,
     held: Held<'a>,
+    /// See [`ReplayEnd::rest`].
+    rest: Option<Cursor>,
 }
 
 impl<'a> Answer<'a> {
@@ -209,6 +214,7 @@ impl<'a> Answer<'a> {
             sent: 0,
             messages: Vec::new(),
             held: Held::of(cache),
+            rest: None,
         }
     }
 
@@ -217,17 +223,20 @@ impl<'a> Answer<'a> {
         let mut chunker = Chunker::new(self.max_bytes);
         let mut splits = Vec::new();
         let mut next = request.from.0;
+        let mut from = request.rest.unwrap_or_default();
         for theirs in &request.digests {
             let partition = Partition(next);
-            next += 1;
             if self.cache.digest(partition) != *theirs {
                 match request.want {
-                    Want::Commands => self
-                        .cache
-                        .commands(partition, |command| self.chunk(chunker.push(&command))),
+                    Want::Commands => self.rest = self.write_out(partition, from, &mut chunker),
                     Want::Splits => self.split(Span::of(partition), &mut splits),
                 }
             }
+            if self.rest.is_some() {
+                break;
+            }
+            next += 1;
+            from = Cursor::default();
             if self.sent + chunker.pending() >= self.budget {
                 break;
             }
@@ -235,6 +244,21 @@ impl<'a> Answer<'a> {
         self.chunk(chunker.finish());
         self.flush(&mut splits);
         self.finish(next.into())
+    }
+
+    /// The commands of a partition, slice by slice. Returns where to go on if they are too many for this answer.
+    fn write_out(&mut self, partition: Partition, from: Cursor, chunker: &mut Chunker) -> Option<Cursor> {
+        let cache = self.cache;
+        let mut rest = Some(from);
+        while let Some(from) = rest {
+            rest = cache.slice(partition, from, BUDGET_BYTES, |command| {
+                self.chunk(chunker.push(&command))
+            });
+            if self.sent + chunker.pending() >= self.budget {
+                break;
+            }
+        }
+        rest
     }
 
     /// A sketch of the partitions whose digests differ, or how they split if that is likely to be less.
@@ -247,7 +271,7 @@ impl<'a> Answer<'a> {
         };
         let differing: Vec<_> = (survey.from.0..).zip(&survey.digests).filter_map(differs).collect();
         let mut next = u64::from(survey.from.0) + survey.digests.len() as u64;
-        if let Some(count) = self.symbols_for(differing.len(), survey.digests.len()) {
+        if let Some(count) = self.symbols_for(&differing, survey.digests.len()) {
             self.sketch(differing, 0, count);
             return self.finish(next);
         }
@@ -264,8 +288,9 @@ impl<'a> Answer<'a> {
     }
 
     /// How many symbols to send if `differing` of `all` partitions differ; `None` if splits are better.
-    fn symbols_for(&self, differing: usize, all: usize) -> Option<usize> {
-        let keys = self.cache.keys() / PARTITIONS as u64 * differing as u64;
+    fn symbols_for(&self, differing: &[Partition], all: usize) -> Option<usize> {
+        let keys: u64 = differing.iter().map(|partition| self.cache.keys_in(*partition)).sum();
+        let differing = differing.len();
         if differing == 0 || 2 * differing > all.max(2) || keys > MAX_SKETCHED_KEYS {
             return None;
         }
@@ -292,7 +317,7 @@ impl<'a> Answer<'a> {
     /// The commands of what the requester wants, but for those that are older than what it offers at the same place.
     /// Also returns what it offers that is not older than what is here, once all is answered.
     pub fn exchange(mut self, exchange: &Exchange) -> (Vec<Vec<u8>>, Option<Named>) {
-        let cache = self.cache;
+        let (cache, of_request) = (self.cache, (self.to, self.request));
         let mut chunker = Chunker::new(self.max_bytes);
         let mut offers: BTreeMap<u64, &Offer> = exchange.offers.iter().map(|offer| (offer.place, offer)).collect();
         let mut wanted: BTreeSet<u64> = exchange.wanted.iter().copied().collect();
@@ -301,15 +326,19 @@ impl<'a> Answer<'a> {
             if self.sent + chunker.pending() >= self.budget {
                 break;
             }
-            next += 1;
             if wanted.is_empty() {
+                next += 1;
                 continue;
             }
-            let mut found = Vec::new();
+            let (mut found, mut cut) = (Vec::new(), false);
             let is_wanted = |hash| wanted.contains(&hash);
             cache.select_components(Span::of(*partition), is_wanted, |component, command| {
+                cut |= self.sent + chunker.pending() >= MOST_BYTES;
+                if cut {
+                    return;
+                }
                 found.push(component.hash);
-                let place = wire::place(component.position);
+                let place = wire::place(of_request, *partition, &command);
                 let (ours, theirs) = (command.newest().time, offers.get(&place).map(|offer| offer.time));
                 if theirs.is_some_and(|theirs| theirs < ours) {
                     offers.remove(&place);
@@ -321,6 +350,11 @@ impl<'a> Answer<'a> {
             for hash in found {
                 wanted.remove(&hash);
             }
+            // Whoever asks again names what is still missing.
+            if cut {
+                break;
+            }
+            next += 1;
         }
         self.chunk(chunker.finish());
         let complete = next == exchange.partitions.len();
@@ -363,11 +397,20 @@ impl<'a> Answer<'a> {
         let mut unknown = Vec::new();
         // What of the current partition has to be sent: it is gone through once for many spans.
         let (mut current, mut wanted) = (None, HashSet::new());
-        let mut next = 0;
+        // So many spans have been looked at, and so many are answered: whoever asks again names what has arrived.
+        let (mut next, mut done, mut cut) = (0, Done::default(), false);
         for holding in &fetch.holdings {
             let partition = holding.span.partition();
             if current.is_some_and(|current| current != partition) || wanted.len() >= SELECTED_AT_ONCE {
-                self.select(current, &mut wanted, &mut chunker);
+                cut = !self.select(current, &mut wanted, &mut chunker);
+                if cut {
+                    break;
+                }
+                done = Done {
+                    spans: next,
+                    lacking: lacking.len(),
+                    unknown: unknown.len(),
+                };
             }
             current = Some(partition);
             if self.sent + chunker.pending() >= self.budget {
@@ -388,7 +431,11 @@ impl<'a> Answer<'a> {
             let theirs: HashSet<u64> = theirs.iter().copied().collect();
             wanted.extend(ours.difference(&theirs));
         }
-        self.select(current, &mut wanted, &mut chunker);
+        if cut || !self.select(current, &mut wanted, &mut chunker) {
+            next = done.spans;
+            lacking.truncate(done.lacking);
+            unknown.truncate(done.unknown);
+        }
         self.chunk(chunker.finish());
         if fetch.yields {
             lacking.clear();
@@ -397,19 +444,24 @@ impl<'a> Answer<'a> {
         (self.finish(next), lacking)
     }
 
-    /// Writes out the wanted components of a partition.
-    fn select(&mut self, partition: Option<Partition>, wanted: &mut HashSet<u64>, chunker: &mut Chunker) {
+    /// Writes out the wanted components of a partition. Returns whether there was room for all of them.
+    fn select(&mut self, partition: Option<Partition>, wanted: &mut HashSet<u64>, chunker: &mut Chunker) -> bool {
         let wanted = std::mem::take(wanted);
+        let mut cut = false;
         if let Some(partition) = partition.filter(|_| !wanted.is_empty()) {
             let cache = self.cache;
             cache.select(
                 Span::of(partition),
                 |hash| wanted.contains(&hash),
                 |command| {
-                    self.chunk(chunker.push(&command));
+                    cut |= self.sent + chunker.pending() >= MOST_BYTES;
+                    if !cut {
+                        self.chunk(chunker.push(&command));
+                    }
                 },
             );
         }
+        !cut
     }
 
     fn part(&self) -> Part {
@@ -478,11 +530,20 @@ impl<'a> Answer<'a> {
             request: self.request,
             parts: self.messages.len() as u64,
             next,
+            rest: self.rest,
             seqs: std::mem::take(&mut self.seqs),
         };
         self.message(&Message::ReplayEnd(end));
         self.messages
     }
+}
+
+/// What of a [`Fetch`] is answered.
+#[derive(Default)]
+struct Done {
+    spans: u64,
+    lacking: usize,
+    unknown: usize,
 }
 
 /// What a cache holds in spans. Those of one partition are asked for one after the other, and it is walked once for all

@@ -364,6 +364,7 @@ async fn recorded_requests_are_answered_once_and_hold_up_nobody() {
                 digests: vec![Digest::default(); 1_024],
                 want: Want::Commands,
                 budget: 1 << 20,
+                rest: None,
             }),
         ];
         for request in requests {

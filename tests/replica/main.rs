@@ -3,6 +3,7 @@
 mod absence;
 mod acks;
 mod clocks;
+mod crowd;
 mod flood;
 mod net;
 mod repair;

@@ -12,16 +12,16 @@ use crate::net::{keyring, name, Net, BEAT};
 
 /// Kinds of messages, see docs/PROTOCOL.md.
 const FRAME: u8 = 1;
-const REPLAY_COMMANDS: u8 = 3;
-const COMPARE: u8 = 7;
-const SPLITS: u8 = 8;
+pub const REPLAY_COMMANDS: u8 = 3;
+pub const COMPARE: u8 = 7;
+pub const SPLITS: u8 = 8;
 const FRAMES_REQUEST: u8 = 11;
-const SURVEY: u8 = 16;
+pub const SURVEY: u8 = 16;
 const SKETCH: u8 = 17;
 const SKETCH_REQUEST: u8 = 18;
-const EXCHANGE: u8 = 19;
+pub const EXCHANGE: u8 = 19;
 
-fn count(net: &Net, from: usize, kind: u8) -> usize {
+pub fn count(net: &Net, from: usize, kind: u8) -> usize {
     net.sent[from..].iter().filter(|sent| sent.kind() == kind).count()
 }
 

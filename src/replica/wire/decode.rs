@@ -9,7 +9,8 @@ use super::{
     Survey, Symbol, Unknown, Want, Welcome, WireError, HEADER_BYTES, MAX_SYMBOLS, SYMBOL_BYTES,
 };
 use crate::cache::{
-    Base, Blob, Change, Command, Digest, NodeId, Partition, Position, SeenAdd, Span, Stamp, Time, Value, PARTITIONS,
+    Base, Blob, Change, Command, Cursor, Digest, NodeId, Partition, Position, SeenAdd, Span, Stamp, Time, Value,
+    PARTITIONS,
 };
 
 /// Bytes of a message as its commands hold them.
@@ -436,7 +437,7 @@ impl<'a> Decoder<'a> {
     }
 
     fn replay_request(&mut self) -> Result<ReplayRequest, WireError> {
-        self.array(5, "replay request")?;
+        self.array(6, "replay request")?;
         let request = self.uint("request")?;
         let (from, digests) = self.range(|decoder| decoder.hashes("digests"))?;
         Ok(ReplayRequest {
@@ -449,7 +450,17 @@ impl<'a> Decoder<'a> {
                 _ => return Err(WireError::Malformed("wanted answer")),
             },
             budget: self.uint("budget")?,
+            rest: self.cursor()?,
         })
+    }
+
+    fn cursor(&mut self) -> Result<Option<Cursor>, WireError> {
+        if self.is_nil() {
+            return Ok(None);
+        }
+        let bytes = self.bin::<&[u8]>("rest")?;
+        let bytes = bytes.try_into().map_err(|_| WireError::Malformed("rest"))?;
+        Ok(Some(Cursor::of_bytes(bytes)))
     }
 
     fn replay_commands<B: Held<'a>>(&mut self) -> Result<ReplayCommands<B>, WireError> {
@@ -462,12 +473,13 @@ impl<'a> Decoder<'a> {
     }
 
     fn replay_end(&mut self) -> Result<ReplayEnd, WireError> {
-        self.array(5, "replay end")?;
+        self.array(6, "replay end")?;
         Ok(ReplayEnd {
             to: self.node()?,
             request: self.uint("request")?,
             parts: self.uint("number of parts")?,
             next: self.uint("next")?,
+            rest: self.cursor()?,
             seqs: {
                 let pairs = self.pairs("sequence numbers")?;
                 if pairs.iter().any(|(_, seq)| *seq > MAX_SEQ) {

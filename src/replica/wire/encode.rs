@@ -3,7 +3,7 @@
 use rmp::encode;
 
 use super::{Beat, BeatState, Message, Offer, Part, Split, Want, ENVELOPE_BYTES, SYMBOL_BYTES};
-use crate::cache::{Base, Change, Command, NodeId, Partition, Position, SeenAdd, Span, Stamp, Time, Value};
+use crate::cache::{Base, Change, Command, Cursor, NodeId, Partition, Position, SeenAdd, Span, Stamp, Time, Value};
 use crate::replica::seal::MAX_SEAL_BYTES;
 
 /// Encoder of one message. Writes into memory cannot fail, hence the `expect`s.
@@ -85,6 +85,13 @@ impl Encoder {
             self.array(4);
             self.last(part.last);
             self.uints(&[part.digest.0, part.count]);
+        }
+    }
+
+    fn cursor(&mut self, cursor: Option<Cursor>) {
+        match cursor {
+            Some(cursor) => self.bin(&cursor.to_bytes()),
+            None => self.nil(),
         }
     }
 
@@ -305,16 +312,18 @@ impl Message {
                 return one_chunk(&replay.commands).into_replay(version, node, replay.part, replay.clock);
             }
             Message::ReplayRequest(request) => {
-                let mut encoder = start(2, 5);
+                let mut encoder = start(2, 6);
                 encoder.uints(&[request.request, request.from.0.into()]);
                 let digests: Vec<u64> = request.digests.iter().map(|digest| digest.0).collect();
                 encoder.hashes(&digests);
                 encoder.uints(&[request.want.code(), request.budget]);
+                encoder.cursor(request.rest);
                 encoder
             }
             Message::ReplayEnd(end) => {
-                let mut encoder = start(4, 5);
+                let mut encoder = start(4, 6);
                 encoder.uints(&[end.to.0, end.request, end.parts, end.next]);
+                encoder.cursor(end.rest);
                 encoder.array(2 * end.seqs.len() as u32);
                 end.seqs.iter().for_each(|(node, seq)| encoder.uints(&[node.0, *seq]));
                 encoder

@@ -14,7 +14,7 @@ pub(in crate::replica) use encode::{Chunk, Chunker};
 use bytes::Bytes;
 
 use super::seal::MAX_SEAL_BYTES;
-use crate::cache::{Blob, Command, Digest, NodeId, Partition, Position, Span, Time};
+use crate::cache::{Blob, Change, Command, Cursor, Digest, NodeId, Partition, Position, Span, Time};
 
 /// Newest version of the protocol that this release speaks: the first byte of every message.
 pub const VERSION: u8 = 2;
@@ -103,6 +103,8 @@ pub struct ReplayRequest {
     pub want: Want,
     /// About how many bytes the answer may have. It ends after the partition or span with which it exceeds them.
     pub budget: u64,
+    /// Where the answer begins in the first partition: what [`ReplayEnd::rest`] of an answer of this node said.
+    pub rest: Option<Cursor>,
 }
 
 /// How a [`ReplayRequest`] wants its answer.
@@ -148,6 +150,9 @@ pub struct ReplayEnd {
     /// How much of the request was answered: for a [`ReplayRequest`] or [`Survey`] partitions below this one, else so many
     /// spans or partitions. The rest has to be asked for again.
     pub next: u64,
+    /// Up to where partition `next` was answered as well, if that is not from its beginning. Only the responder can go on
+    /// from there. Only in answer to a [`ReplayRequest`] that wants commands.
+    pub rest: Option<Cursor>,
     /// What the answer stands for: the effect of all frames of these nodes up to these numbers, the responder first.
     pub seqs: Vec<(NodeId, u64)>,
 }
@@ -293,9 +298,35 @@ pub struct Offer {
     pub time: Time,
 }
 
-/// A position in 8 bytes: the partition in the upper bits, as in its key, and the rest mixed.
-pub fn place(position: Position) -> u64 {
-    position.key ^ (position.element >> 10)
+/// What a component is about, in 8 bytes: the partition in the upper bits, and a hash of key and identity. It depends on the
+/// request, so that nobody can make components in advance that look like one.
+pub fn place<B: AsRef<[u8]>>((node, request): (NodeId, u64), partition: Partition, command: &Command<B>) -> u64 {
+    let mut key = [0; blake3::KEY_LEN];
+    key[..8].copy_from_slice(&node.0.to_le_bytes());
+    key[8..16].copy_from_slice(&request.to_le_bytes());
+    let mut hasher = blake3::Hasher::new_keyed(&key);
+    let bytes = command.key.as_ref();
+    hasher.update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
+    let mut words = |words: &[u64]| {
+        for word in words {
+            hasher.update(&word.to_le_bytes());
+        }
+    };
+    match &command.change {
+        Change::Put { .. } | Change::Delete { .. } => {}
+        Change::Add { node, base, .. } => {
+            let kind = 2 | u64::from(base.void) << 8 | u64::from(base.expired) << 9;
+            words(&[kind, base.stamp.time.0, base.stamp.node.0, node.0]);
+        }
+        Change::ListPush { id, .. } | Change::ListRemove { id, .. } => words(&[3, id.time.0, id.node.0]),
+        Change::SetAdd { member, .. } | Change::SetRemove { member, .. } => {
+            words(&[4]);
+            hasher.update(member.as_ref());
+        }
+    }
+    let mut hash = [0; 8];
+    hasher.finalize_xof().fill(&mut hash);
+    u64::from(partition.0) << 54 | u64::from_le_bytes(hash) >> 10
 }
 
 /// The partition of a [`place`].

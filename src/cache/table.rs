@@ -1,0 +1,295 @@
+//! The table of one partition: where the entries of its keys are found.
+//!
+//! Which keys share a partition is known to everybody, so a partition takes as many as somebody wants it to. One table
+//! that doubles hashes all its keys again while everybody waits. So from some size on it is cut in two instead, by the
+//! hash under the secret of this process ([`TableSecret`](super::table_hash::TableSecret)), and so are its pieces: none
+//! is larger than [`MAX_BUCKETS`]. What walks a partition takes its lock for one piece at a time.
+
+use std::time::Duration;
+
+use hashbrown_of_dashmap::raw::{Bucket, RawTable};
+
+use super::entry::Entry;
+use super::prefetch::ahead;
+
+/// Buckets of a piece. A partition of a cache of 10,000,000 keys is one piece.
+const MAX_BUCKETS: usize = 1 << 15;
+
+/// Entries that a piece takes.
+const MAX_ENTRIES: usize = MAX_BUCKETS / 8 * 7;
+
+/// A part of a table, in which keys lie by the hash of [`Table`].
+pub(super) type Piece = RawTable<Entry>;
+
+/// Where a key stands in the order over which pieces are cut. Tables look at the upper 7 bits of a hash to tell keys
+/// apart, and at the lower ones to place them; both have to differ within a piece, so the order begins between them.
+pub(super) fn order_of(place: u64) -> u64 {
+    place.rotate_left(7)
+}
+
+/// A table, in pieces that follow one another in the order of [`order_of`]. `place_of` in its functions hashes the key of
+/// an entry, and `place` is that of a key.
+pub(super) struct Table {
+    first: Piece,
+    /// All others, each with the order at which it begins.
+    rest: Vec<(u64, Piece)>,
+}
+
+impl Table {
+    pub const fn new() -> Self {
+        Table {
+            first: Piece::new(),
+            rest: Vec::new(),
+        }
+    }
+
+    /// Number of entries.
+    pub fn len(&self) -> usize {
+        self.pieces().map(Piece::len).sum()
+    }
+
+    /// The pieces in order.
+    pub fn pieces(&self) -> impl Iterator<Item = &Piece> {
+        std::iter::once(&self.first).chain(self.rest.iter().map(|(_, piece)| piece))
+    }
+
+    /// The piece that is all of the table, unless it was cut.
+    pub fn whole(&self) -> Option<&Piece> {
+        self.rest.is_empty().then_some(&self.first)
+    }
+
+    /// The piece in which a key lies.
+    #[inline]
+    pub fn piece(&self, place: u64) -> &Piece {
+        match self.whole() {
+            Some(whole) => whole,
+            None => self.at(self.index(order_of(place))),
+        }
+    }
+
+    /// The same.
+    #[inline]
+    pub fn piece_mut(&mut self, place: u64) -> &mut Piece {
+        match self.rest.is_empty() {
+            true => &mut self.first,
+            false => self.at_mut(self.index(order_of(place))),
+        }
+    }
+
+    /// The piece in which `order` lies, where it begins, and the last order in it.
+    pub fn piece_around(&self, order: u64) -> (&Piece, u64, u64) {
+        let index = self.index(order);
+        let (first, last) = self.bounds(index);
+        (self.at(index), first, last)
+    }
+
+    /// The same.
+    pub fn piece_around_mut(&mut self, order: u64) -> (&mut Piece, u64, u64) {
+        let index = self.index(order);
+        let (first, last) = self.bounds(index);
+        (self.at_mut(index), first, last)
+    }
+
+    /// So many entries are about to come: an empty table takes its size at once.
+    pub fn expect(&mut self, entries: usize, place_of: impl Fn(&Entry) -> u64) {
+        if self.rest.is_empty() && self.first.is_empty() {
+            self.first.reserve(entries, place_of);
+        }
+    }
+
+    /// Inserts a key that is not there.
+    pub fn insert(&mut self, place: u64, entry: Entry, place_of: impl Fn(&Entry) -> u64) {
+        let piece = self.piece(place);
+        if piece.len() == piece.capacity() {
+            self.make_room(place, &place_of);
+        }
+        self.piece_mut(place).insert(place, entry, place_of);
+    }
+
+    /// The piece of this place is full. It doubles, or is cut.
+    #[cold]
+    fn make_room(&mut self, place: u64, place_of: &impl Fn(&Entry) -> u64) {
+        let index = self.index(order_of(place));
+        let piece = self.at_mut(index);
+        // One that is full of what was removed only has to be put in order.
+        if piece.buckets() < MAX_BUCKETS || piece.len() <= MAX_ENTRIES / 2 {
+            // It may double, and then hash all its keys again, which lie anywhere in memory.
+            entries(piece).for_each(drop);
+            return;
+        }
+        let (first, last) = self.bounds(index);
+        if first == last {
+            return;
+        }
+        let middle = first + (last - first) / 2 + 1;
+        let full = std::mem::replace(self.at_mut(index), Piece::with_capacity(MAX_ENTRIES));
+        let mut upper = Piece::with_capacity(MAX_ENTRIES);
+        let lower = self.at_mut(index);
+        for entry in ahead(full.into_iter(), Entry::prefetch) {
+            let place = place_of(&entry);
+            let half = if order_of(place) < middle {
+                &mut *lower
+            } else {
+                &mut upper
+            };
+            half.insert(place, entry, place_of);
+        }
+        self.rest.insert(index, (middle, upper));
+    }
+
+    /// Entries were removed: a piece that was mostly emptied gives its memory back, and few entries need no pieces.
+    /// Returns whether anything lies elsewhere now.
+    pub fn shrink(&mut self, order: u64, place_of: impl Fn(&Entry) -> u64) -> bool {
+        let index = self.index(order);
+        let piece = self.at_mut(index);
+        let mut moved = false;
+        if piece.len() * 4 < piece.capacity() {
+            piece.shrink_to(piece.len(), &place_of);
+            moved = true;
+        }
+        if !self.rest.is_empty() && self.len() < MAX_ENTRIES / 4 {
+            let mut one = Piece::with_capacity(self.len());
+            let rest = std::mem::take(&mut self.rest).into_iter().map(|(_, piece)| piece);
+            for entry in std::iter::once(std::mem::take(&mut self.first)).chain(rest).flatten() {
+                one.insert(place_of(&entry), entry, &place_of);
+            }
+            self.first = one;
+            moved = true;
+        }
+        moved
+    }
+
+    /// The number of the piece in which `order` lies.
+    fn index(&self, order: u64) -> usize {
+        self.rest.partition_point(|(first, _)| *first <= order)
+    }
+
+    fn at(&self, index: usize) -> &Piece {
+        match index.checked_sub(1) {
+            None => &self.first,
+            Some(index) => &self.rest[index].1,
+        }
+    }
+
+    fn at_mut(&mut self, index: usize) -> &mut Piece {
+        match index.checked_sub(1) {
+            None => &mut self.first,
+            Some(index) => &mut self.rest[index].1,
+        }
+    }
+
+    /// The first and the last order of a piece.
+    fn bounds(&self, index: usize) -> (u64, u64) {
+        let first = index.checked_sub(1).map_or(0, |index| self.rest[index].0);
+        let last = self.rest.get(index).map_or(u64::MAX, |(next, _)| next - 1);
+        (first, last)
+    }
+}
+
+/// How long a walk keeps away from a lock between two pieces.
+const APART: Duration = Duration::from_micros(50);
+
+/// Between two pieces. The lock is not fair: who takes it again at once is faster than those that it has just woken.
+pub(super) fn let_others_in() {
+    std::thread::sleep(APART);
+}
+
+/// The entries of a piece, whose memory is asked for ahead.
+pub(super) fn entries(piece: &Piece) -> impl Iterator<Item = &Entry> {
+    // SAFETY: the iterator lives no longer than the borrow of the piece; so its buckets are those of a live table.
+    let entries = unsafe { piece.iter().map(|bucket: Bucket<Entry>| bucket.as_ref()) };
+    ahead(entries, |entry| entry.prefetch())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::command::{Change, Value};
+    use super::super::hash::KeyHash;
+    use super::super::nodes::Nodes;
+    use super::super::stamp::{NodeId, Stamp, Time};
+    use super::super::table_hash::TableSecret;
+    use super::*;
+
+    fn entry(nodes: &Nodes, key: &[u8]) -> Entry {
+        let at = Stamp {
+            time: Time(1 << 16),
+            node: NodeId(1),
+        };
+        let (value, seen) = (Value::Held(&b"value"[..]), Vec::new());
+        let put = Change::Put {
+            at,
+            value,
+            expires_at: None,
+            seen,
+        };
+        Entry::made_by(nodes, key, KeyHash::of(key), &put)
+            .expect("a put makes an entry")
+            .0
+    }
+
+    fn key(n: usize) -> Vec<u8> {
+        format!("key{n}").into_bytes()
+    }
+
+    #[test]
+    fn a_table_is_cut_and_put_together_and_loses_nothing() {
+        const KEYS: usize = 5 * MAX_ENTRIES;
+        let (nodes, secret) = (Nodes::new(), TableSecret::new([1, 2, 3, 4]));
+        let place_of = |entry: &Entry| secret.hash(entry.key());
+        let mut table = Table::new();
+        for n in 0..KEYS {
+            table.insert(secret.hash(&key(n)), entry(&nodes, &key(n)), place_of);
+        }
+        assert!((5..=16).contains(&table.pieces().count()), "{}", table.pieces().count());
+        assert!(table.pieces().all(|piece| piece.buckets() <= MAX_BUCKETS));
+        assert_eq!(table.len(), KEYS);
+        let there = |table: &Table, n: usize| {
+            let place = secret.hash(&key(n));
+            table.piece(place).get(place, |entry| entry.key() == key(n)).is_some()
+        };
+        assert!((0..KEYS).all(|n| there(&table, n)));
+
+        // Each key lies in the piece of its order, and a walk from piece to piece meets each once.
+        let (mut from, mut met) = (0, 0);
+        loop {
+            let (piece, first, last) = table.piece_around(from);
+            assert_eq!(first, from);
+            met += entries(piece)
+                .inspect(|entry| assert!((first..=last).contains(&order_of(place_of(entry)))))
+                .count();
+            match last.checked_add(1) {
+                Some(next) => from = next,
+                None => break,
+            }
+        }
+        assert_eq!(met, KEYS);
+
+        for n in 100..KEYS {
+            let place = secret.hash(&key(n));
+            assert!(table
+                .piece_mut(place)
+                .remove_entry(place, |entry| entry.key() == key(n))
+                .is_some());
+        }
+        assert!(table.shrink(0, place_of));
+        assert!(table.whole().is_some_and(|whole| whole.buckets() < 1_024));
+        assert!((0..200).all(|n| there(&table, n) == (n < 100)));
+    }
+
+    #[test]
+    fn a_piece_full_of_what_was_removed_is_not_cut() {
+        let (nodes, secret) = (Nodes::new(), TableSecret::new([1, 2, 3, 4]));
+        let place_of = |entry: &Entry| secret.hash(entry.key());
+        let mut table = Table::new();
+        for n in 0..20 * MAX_ENTRIES {
+            table.insert(secret.hash(&key(n)), entry(&nodes, &key(n)), place_of);
+            if let Some(old) = n.checked_sub(MAX_ENTRIES / 3) {
+                let place = secret.hash(&key(old));
+                table
+                    .piece_mut(place)
+                    .remove_entry(place, |entry| entry.key() == key(old));
+            }
+        }
+        assert!(table.whole().is_some());
+    }
+}
