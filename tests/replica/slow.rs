@@ -3,11 +3,12 @@
 use nats_kvcache::cache::Millis;
 use nats_kvcache::replica::{Ack, SyncState, Target};
 
-use crate::net::{keyring, Link, Net, BEAT};
+use crate::net::{keyring, Link, Net, Sent, BEAT};
 
 /// Kinds of messages, see docs/PROTOCOL.md.
 const REPLAY_REQUEST: u8 = 2;
 const ANSWERS: [u8; 2] = [3, 4];
+const COMPARED: [u8; 2] = [8, 17];
 
 /// Two nodes with so many keys of 100 bytes, and the bytes that a replay of them takes.
 fn filled(keys: usize) -> (Net, u64) {
@@ -253,7 +254,7 @@ fn missing_frames_are_sent_at_the_pace_of_the_link() {
     // Bytes per millisecond, and milliseconds each way.
     for (rate, delay) in [(100, 10), (125, 0), (250, 0), (1_000, 1), (1_000, 50), (250, 150)] {
         let (mut net, node) = with_a_gap(Link::of(rate, delay), 600);
-        let (began, mut longest) = (net.now, 0);
+        let (from, began, mut longest) = (net.sent.len(), net.now, 0);
         while !net.equal() {
             net.run(10);
             longest = longest.max(net.queues(node)[0]);
@@ -283,6 +284,9 @@ fn missing_frames_are_sent_at_the_pace_of_the_link() {
         // The first one asks for as much as a link of a megabit carries in a second.
         assert!(longest <= (140 << 10) / rate + 1_000, "{told}");
         assert_eq!(net.counters(0).frames_resent, 600, "{told}");
+        // Who compares with the node meanwhile finds nothing to compare.
+        let compared = |sent: &&Sent| sent.from == node && COMPARED.contains(&sent.kind());
+        assert_eq!(net.sent[from..].iter().filter(compared).count(), 0, "{told}");
     }
 }
 
