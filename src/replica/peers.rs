@@ -354,7 +354,8 @@ pub(super) struct Peer {
     last_heard: Millis,
     interval: Millis,
     pub beat: Option<Beat>,
-    /// What its clock said in its newest beat, and when that reached this node.
+    /// What its clock said in its newest beat, and when that reached this node; and the same if it is one that runs.
+    beat_clock: Option<(Millis, Millis)>,
     said: Option<(Millis, Millis)>,
 }
 
@@ -391,6 +392,7 @@ impl Peer {
             last_heard: now,
             interval: UNPROVEN_MS,
             beat: None,
+            beat_clock: None,
             said: None,
         }
     }
@@ -717,7 +719,13 @@ impl Peers {
                 peer.differs_since = comparable.then(|| peer.differs_since.unwrap_or(now));
                 peer.floor_agrees = beat.floor == floor;
             }
-            peer.said = Some((beat.clock.millis(), heard));
+            let clock = beat.clock.millis();
+            // A hybrid clock that stands still is no wall clock: two nodes that were ahead together would believe each
+            // other for ever.
+            let runs = |(before, at): (Millis, Millis)| clock.saturating_sub(before) * 4 >= heard.saturating_sub(at);
+            let goes_on = peer.beat_clock.is_none_or(runs);
+            peer.beat_clock = Some((clock, heard));
+            peer.said = peer.beat_clock.filter(|_| goes_on);
             peer.beat = Some(beat);
         });
         true

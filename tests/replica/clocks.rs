@@ -65,6 +65,33 @@ fn a_host_whose_clock_jumped_ahead_and_back_writes_on_at_once() {
 }
 
 #[test]
+fn hosts_whose_clocks_were_ahead_together_come_back_together() {
+    for count in [2, 3] {
+        let mut net = Net::of(count);
+        for node in 0..count {
+            net.set_clock(node, DAY);
+        }
+        net.run(LOOKS);
+        for node in 0..count {
+            net.set(node, &format!("ahead {node}"), "value");
+        }
+        net.run(LOOKS);
+        for node in 0..count {
+            net.set_clock(node, 0);
+        }
+        net.run(LOOKS);
+        set_and_send(&mut net, 0, "back");
+        let newest = net.nodes[0].cache.clock().latest().millis();
+        assert!(
+            newest < net.clock().wall + net.limits.max_clock_skew_ms,
+            "{count} nodes"
+        );
+        net.run(BEAT);
+        assert!(net.equal());
+    }
+}
+
+#[test]
 fn a_host_of_three_whose_clock_is_behind_says_so_and_keeps_its_hybrid_clock() {
     let mut net = Net::of(3);
     set_and_send(&mut net, 0, "before");
