@@ -9,11 +9,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nats_kvcache::cache::{Cache, Key, Limits};
+use nats_kvcache::nats::{Credentials, Replicator, Settings, Subjects, Tls};
+use nats_kvcache::replica::{Keyring, Numbers};
+use nats_kvcache::time;
 use serde_json::{json, Map, Value};
 use tempfile::TempDir;
 use testkit::{
     encode_host_data, eventually, run_to_end, Actor, Lattice, NatsOperator, NatsServer, ProviderOptions,
-    ProviderProcess, SyncState,
+    ProviderProcess, SyncState, DEFAULT_LINK_NAME,
 };
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
@@ -296,8 +300,12 @@ async fn a_connection_that_cannot_be_made_says_why() {
 }
 
 async fn replicating_on(rpc: &NatsServer, settings: Value) -> ProviderProcess {
+    replicating_with(&Lattice::new(rpc.url()), settings).await
+}
+
+async fn replicating_with(lattice: &Lattice, settings: Value) -> ProviderProcess {
     let options = ProviderOptions::new(BINARY).config(settings);
-    Lattice::new(rpc.url()).start(options).await.unwrap()
+    lattice.start(options).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -324,6 +332,64 @@ async fn a_lattice_that_is_away_at_the_start_is_waited_for() {
         .set("key", "value")
         .await
         .unwrap();
+}
+
+/// A node in this process that replicates with the hosts of a lattice.
+async fn node_of(lattice: &Lattice, nats_url: &str, cache: Arc<Cache>) -> Replicator {
+    let subjects = Subjects::of(lattice.prefix(), DEFAULT_LINK_NAME);
+    let seed = lattice.cluster_seed().unwrap();
+    let settings = Settings {
+        servers: vec![nats_url.into()],
+        credentials: Credentials::None,
+        keyring: Arc::new(Keyring::new(&seed, &[], subjects.commands()).unwrap()),
+        subjects,
+        tls: Tls::default(),
+        host: "peer".into(),
+        beat_interval_ms: 1_000,
+        sync_limit_ms: 30_000,
+        min_peers: 0,
+        queue_bytes: 4 << 20,
+        inbox_bytes: 4 << 20,
+        ring_bytes: 4 << 20,
+    };
+    let replicator = Replicator::start(cache, settings, Numbers::default()).await.unwrap();
+    assert!(replicator.first_sync().await.is_whole());
+    replicator
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_expire_while_a_lattice_is_waited_for_are_swept() {
+    let name = "keys_that_expire_while_a_lattice_is_waited_for_are_swept";
+    let (Some(mut away), Some(server)) = (
+        testkit::nats_server_or_skip(name).await,
+        testkit::nats_server_or_skip(name).await,
+    ) else {
+        return;
+    };
+    away.kill().unwrap();
+    let lattice = Lattice::new(away.url());
+    let cache = Arc::new(Cache::new(time::fresh_node_id(), Limits::default()));
+    // A first node takes 2.5 s to know that it is one.
+    let key = Key::shared(b"session");
+    cache
+        .set(&key, bytes::Bytes::from_static(b"value"), 8, time::wall())
+        .unwrap();
+    let peer = node_of(&lattice, &server.url(), cache).await;
+    let provider = replicating_with(&lattice, json!({ "NATS_URL": server.url() })).await;
+    for keys in [1, 0] {
+        let told = eventually(LIMIT, || {
+            let told = peer.status().peers.iter().map(|peer| peer.keys).collect::<Vec<_>>();
+            async move {
+                anyhow::ensure!(told == [keys], "{told:?}");
+                Ok(())
+            }
+        });
+        told.await.unwrap();
+    }
+    assert!(!provider
+        .log()
+        .matching("the lattice connection does not work")
+        .is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
