@@ -165,8 +165,8 @@ impl World {
         let memory = REMEMBERED_BEATS * self.scenario.beat_interval_ms;
         let is_there = |heard: &&Heard| {
             let there = &self.nodes[heard.place];
-            // The replica that it had before has said that it leaves.
-            let since = there.replica_since + self.scenario.max_delay_ms;
+            // The replica that it had before has said that it leaves, and the one that was here before has heard the beat.
+            let since = (there.replica_since + self.scenario.max_delay_ms).max(self.nodes[place].replica_since);
             let lately = heard.beat.is_some_and(|at| at > since && self.now - at < memory);
             there.life == heard.life && there.up && lately
         };
