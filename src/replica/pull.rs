@@ -866,3 +866,27 @@ impl FollowUp {
 pub(super) fn is_whole(split: &Split) -> bool {
     split.parts.len() == 1
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_peer_counts_may_be_any_number() {
+        let whole = Span::of(Partition(3));
+        for (here, there) in [(1, u64::MAX), (0, u64::MAX), (u64::MAX, u64::MAX), (u64::MAX, 1)] {
+            for last in [false, true] {
+                let mut follow = FollowUp::of(1 << 20);
+                // Twice: weights are added up.
+                follow.differs(whole, here, there, last);
+                follow.differs(whole, here, there, last);
+                let spans = |task: &Task| match task {
+                    Task::Compare(spans) => spans.len(),
+                    Task::Fetch(spans) => spans.len(),
+                    _ => 0,
+                };
+                assert_eq!(follow.tasks().iter().map(spans).sum::<usize>(), 2);
+            }
+        }
+    }
+}

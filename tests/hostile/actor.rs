@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nats_kvcache::cache::{Key, KeyHash, Partition};
 use serde_json::json;
 use testkit::{Actor, KeyValue, KeyValueClient, Lattice, NatsServer, ProviderOptions};
 
@@ -172,4 +173,80 @@ async fn every_operation_checks_the_length_of_its_key() {
         assert!(error.contains("MAX_VALUE_BYTES"), "{operation}: {error}");
     }
     assert_eq!(provider.status().await.unwrap().keys, 0);
+}
+
+/// Names of keys that all fall into one partition: anybody can tell which does.
+fn of_one_partition(count: usize) -> Vec<String> {
+    let names = (0..).map(|n| format!("{n:x}"));
+    let here = |name: &String| Partition::of(KeyHash::of(Key::shared(name.as_bytes()).as_bytes())) == Partition(700);
+    names.filter(here).take(count).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_one_partition_delay_neither_others_nor_a_join() {
+    let _alone = ALONE.lock().await;
+    let name = "keys_of_one_partition_delay_neither_others_nor_a_join";
+    let Some(server) = testkit::nats_server_or_skip(name).await else {
+        return;
+    };
+    let [greedy, modest] = [Actor::new(), Actor::new()];
+    let lattice = Lattice::new(server.url());
+    let options = || ProviderOptions::new(BINARY).link(&greedy).link(&modest);
+    let provider = lattice.start_ready(options(), LIMIT).await.unwrap();
+    let kv = provider.keyvalue(&modest).await.unwrap();
+    kv.set("key", "value").await.unwrap();
+    let idle = slowest_of_many(&kv, 200).await;
+
+    // 8 MB in one partition, which is more than several answers hold.
+    let (crowd, value) = (provider.keyvalue(&greedy).await.unwrap(), "v".repeat(4_000));
+    for names in of_one_partition(2_000).chunks(20) {
+        let writes = names.iter().map(|name| crowd.set(name, &value));
+        futures::future::try_join_all(writes).await.unwrap();
+    }
+    let began = Instant::now();
+    let joining = lattice.start_ready(options(), LIMIT);
+    let (peer, busy) = futures::future::join(joining, slowest_of_many(&kv, 400)).await;
+    let mut peer = peer.unwrap();
+    peer.wait_status(LIMIT, |status| status.keys == 2_001).await.unwrap();
+    let took = began.elapsed();
+    println!("99th percentile of a get: {idle:?}, beside the join {busy:?}; the join took {took:?}");
+    assert!(busy < 3 * idle + Duration::from_millis(50), "{idle:?} became {busy:?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_that_left_do_not_slow_reads() {
+    let _alone = ALONE.lock().await;
+    let name = "members_that_left_do_not_slow_reads";
+    let Some(server) = testkit::nats_server_or_skip(name).await else {
+        return;
+    };
+    let actor = Actor::new();
+    let options = ProviderOptions::new(BINARY).link(&actor);
+    let provider = Lattice::new(server.url()).start_ready(options, LIMIT).await.unwrap();
+    let kv = provider.keyvalue(&actor).await.unwrap();
+    let (kv, member) = (&kv, |n: usize| format!("member {n:06}"));
+    for first in (0..4_000).step_by(20) {
+        let joins = (first..first + 20).map(|n| async move { kv.set_add("old", &member(n)).await });
+        futures::future::try_join_all(joins).await.unwrap();
+        let leaves = (first..first + 20).map(|n| async move { kv.set_del("old", &member(n)).await });
+        futures::future::try_join_all(leaves).await.unwrap();
+    }
+    for n in 0..10 {
+        kv.set_add("old", &member(n)).await.unwrap();
+        kv.set_add("new", &member(n)).await.unwrap();
+    }
+    let mut medians = Vec::new();
+    for set in ["new", "old"] {
+        let mut times = Vec::new();
+        for _ in 0..200 {
+            let started = Instant::now();
+            assert_eq!(kv.set_query(set).await.unwrap().len(), 10);
+            times.push(started.elapsed());
+        }
+        times.sort_unstable();
+        medians.push(times[times.len() / 2]);
+    }
+    println!("a set of 10: {:?}, after 4,000 have left {:?}", medians[0], medians[1]);
+    assert!(medians[1] < 2 * medians[0] + Duration::from_millis(1), "{medians:?}");
 }
