@@ -255,9 +255,14 @@ impl<B: AsRef<[u8]>> Command<B> {
                 value: Value::GivenBack(hash),
                 expires_at,
                 ..
-            } if *hash == 0 || expires_at.is_none_or(|deadline| deadline > latest.millis()) => {
-                Err(CommandError::Impossible("value given back before its deadline"))
-            }
+            } => match expires_at {
+                Some(deadline) if *hash != 0 && *deadline <= latest.millis() => Ok(()),
+                // By a clock that is ahead.
+                Some(deadline) if *hash != 0 => Err(CommandError::FromTheFuture {
+                    ahead_ms: deadline - latest.millis(),
+                }),
+                _ => Err(CommandError::Impossible("value given back without a deadline")),
+            },
             Change::Add { base, at, .. } if base.stamp >= *at => Err(CommandError::Impossible("base after addition")),
             Change::ListRemove { id, at } if id >= at => Err(CommandError::Impossible("item removed before it was")),
             _ => Ok(()),

@@ -3,10 +3,10 @@
 use super::acks::Ack as Wanted;
 use super::acks::{AckRequest, Unconfirmed, Waiter};
 use super::machine::{Output, Phase, Replica, Target};
-use super::peers::{Asked, Peer};
+use super::peers::{Asked, Peer, Withheld};
 use super::wire::{Ack, Chunk, Chunker, Frame, FramesGone, FramesRequest, Message};
 use super::Now;
-use crate::cache::{Command, Millis, NodeId, Time};
+use crate::cache::{Command, CommandError, Millis, NodeId, Time};
 
 /// Frames may arrive a little after the beat or frame that announces them; only then are they missing.
 const GAP_GRACE_MS: Millis = 100;
@@ -103,9 +103,9 @@ impl Replica {
         let Some(peer) = self.peers.proven(node) else { return };
         if !peer.frames.takes(frame.seq) {
             self.counters.repeated += 1;
-            let again = frame.wants_ack && peer.frames.covers(frame.seq, frame.seq);
+            let again = frame.wants_ack && peer.has_effect_of(frame.seq);
             if again && self.peers.change(node, |peer| peer.repeats.take(now.mono)) == Some(true) {
-                self.confirm(node, frame.seq);
+                self.confirm(now, node, frame.seq);
             }
             return;
         }
@@ -116,21 +116,21 @@ impl Replica {
         let sent = frame.commands.len();
         frame.commands.retain(|command| command.newest().time >= floor);
         let whole = frame.commands.len() == sent;
-        let accepted = self.apply(now, node, &frame.commands, frame.clock);
+        let refused = self.apply(now, node, &frame.commands, frame.clock);
         let heard = self.taken_in(now);
         self.delay.frame(node, now.mono);
-        // One that cannot be taken stays missing, however often it comes: it is no progress.
-        let taken = whole && accepted;
         let asked = self.peers.get(node).and_then(|peer| peer.asked_for(frame.seq));
-        let asked = asked.filter(|_| taken);
+        // One that is older than the floor stays missing, however often it comes: it is no progress.
+        let asked = asked.filter(|_| whole);
         let closed = self.peers.change(node, |peer| {
             if asked.is_some() {
                 peer.answered_in_part(bytes, now.mono);
             }
-            if taken {
-                peer.arrived(frame.seq, now.mono, heard);
-            } else {
-                peer.announced(frame.seq, now.mono);
+            match refused {
+                _ if !whole => peer.announced(frame.seq, now.mono),
+                None => peer.arrived(frame.seq, now.mono, heard),
+                // It will not be taken either if it is asked for again at once.
+                Some(withheld) => peer.arrived_in_vain(frame.seq, withheld, now.mono, heard),
             }
             !peer.frames.has_gap()
         });
@@ -139,15 +139,15 @@ impl Replica {
         }
         if !whole {
             self.counters.outdated += 1;
-        } else if accepted && frame.wants_ack {
-            self.confirm(node, frame.seq);
+        } else if refused.is_none() && frame.wants_ack {
+            self.confirm(now, node, frame.seq);
         }
         self.settle(now);
     }
 
     /// Everything of a peer is here, not all of it by its frames: somebody there may wait to hear that.
-    pub(super) fn confirm_all(&mut self, node: NodeId) {
-        let contiguous = self.peers.get(node).map_or(0, |peer| peer.frames.contiguous());
+    pub(super) fn confirm_all(&mut self, now: Now, node: NodeId) {
+        let contiguous = self.peers.get(node).map_or(0, |peer| peer.confirmed_to(now.mono));
         let ack = Ack {
             to: node,
             seq: contiguous,
@@ -156,8 +156,8 @@ impl Replica {
         self.send(Target::Node(node), &Message::Ack(ack));
     }
 
-    fn confirm(&mut self, node: NodeId, seq: u64) {
-        let contiguous = self.peers.get(node).map_or(0, |peer| peer.frames.contiguous());
+    fn confirm(&mut self, now: Now, node: NodeId, seq: u64) {
+        let contiguous = self.peers.get(node).map_or(0, |peer| peer.confirmed_to(now.mono));
         let ack = Ack {
             to: node,
             seq,
@@ -166,16 +166,27 @@ impl Replica {
         self.send(Target::Node(node), &Message::Ack(ack));
     }
 
-    /// Merges commands that `from` has sent. Returns whether all were accepted.
-    pub(super) fn apply(&mut self, now: Now, from: NodeId, commands: &[Command<&[u8]>], clock: Time) -> bool {
+    /// Merges commands that `from` has sent. Returns what was refused of them, if anything was.
+    pub(super) fn apply(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        commands: &[Command<&[u8]>],
+        clock: Time,
+    ) -> Option<Withheld> {
         self.observe(now, clock);
-        let refused = self.counters.refused;
+        let mut refused = None;
         self.counters.commands_received += commands.len() as u64;
         let mut number = 0;
         self.cache.apply_all(commands, now.wall, |applied| {
             number += 1;
             if let Err(error) = applied {
                 self.counters.refused += 1;
+                let withheld = refused.get_or_insert(Withheld::NOTHING);
+                if let CommandError::FromTheFuture { ahead_ms } = error {
+                    withheld.commands += 1;
+                    withheld.from = withheld.from.min(now.wall.saturating_add(ahead_ms).saturating_add(1));
+                }
                 if let Some(suppressed) = self.logs.refused.pass(now.mono) {
                     // Its author, if it is there; else it was passed on by somebody.
                     let author = commands[number - 1].newest().node;
@@ -189,7 +200,7 @@ impl Replica {
                 }
             }
         });
-        self.counters.refused == refused
+        refused
     }
 
     /// Follows a peer's clock, unless it is too far ahead to be right.

@@ -33,6 +33,8 @@ pub(super) struct Marks {
     pub gap: bool,
     /// Its digest differs although no frame is missing.
     pub differs: bool,
+    /// It holds what was refused here.
+    pub withholds: bool,
     /// It seals with another issuer's seed, and has proven to be alive.
     pub other_issuer: bool,
     /// The newest version it speaks.
@@ -56,6 +58,7 @@ pub(super) struct Index {
     challenged: BTreeSet<(Reverse<Time>, NodeId)>,
     gaps: BTreeSet<NodeId>,
     differing: BTreeSet<NodeId>,
+    withholding: BTreeSet<NodeId>,
     other_issuers: BTreeSet<NodeId>,
     /// How many speak it.
     versions: BTreeMap<u8, usize>,
@@ -97,6 +100,7 @@ impl Index {
         }
         mark(&mut self.gaps, node, before.gap, after.gap);
         mark(&mut self.differing, node, before.differs, after.differs);
+        mark(&mut self.withholding, node, before.withholds, after.withholds);
         mark(&mut self.other_issuers, node, before.other_issuer, after.other_issuer);
         if before.version != after.version {
             if let Some(version) = after.version {
@@ -175,6 +179,10 @@ impl Index {
 
     pub fn gaps(&self) -> &BTreeSet<NodeId> {
         &self.gaps
+    }
+
+    pub fn withholding(&self) -> &BTreeSet<NodeId> {
+        &self.withholding
     }
 
     pub fn differing(&self) -> &BTreeSet<NodeId> {

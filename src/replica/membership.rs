@@ -368,7 +368,7 @@ impl Replica {
             self.named_foreign(node, &beat.foreign);
         }
         let own = self.cache.root_digest();
-        let had_gap = self.peers.get(node).is_some_and(|peer| peer.frames.has_gap());
+        let had_gap = self.peers.get(node).is_some_and(Peer::is_lacking);
         let (floor, heard) = (self.cache.floor(), self.taken_in(now));
         if !self.peers.beat(node, beat, (own, floor), now.mono, heard) {
             self.counters.repeated += 1;
@@ -389,7 +389,7 @@ impl Replica {
         if digest == own {
             self.heirs.remove(&node);
             if had_gap {
-                self.confirm_all(node);
+                self.confirm_all(now, node);
             }
             if both {
                 self.merged(node);

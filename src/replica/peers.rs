@@ -70,6 +70,9 @@ const FIRST_CHALLENGES_MS: Millis = 10;
 /// Unanswered challenges of one node that are remembered.
 const MAX_CHALLENGES: usize = 8;
 
+/// Writers wait for confirmations for 10 minutes at most.
+const LONGEST_WAIT_MS: Millis = 660_000;
+
 /// Nodes that are gone and still remembered.
 const MAX_GONE: usize = 65_536;
 
@@ -299,6 +302,67 @@ impl Asked {
     }
 }
 
+/// What was refused here of what a peer holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Withheld {
+    /// So many commands are from the future, as far as is known.
+    pub commands: u64,
+    /// From when on the first of them can be taken, by the wall clock; the end of time for what no honest author makes.
+    pub from: Millis,
+    /// When they were asked for again.
+    pub asked: Millis,
+}
+
+impl Withheld {
+    pub const NOTHING: Withheld = Withheld {
+        commands: 0,
+        from: Millis::MAX,
+        asked: 0,
+    };
+}
+
+/// Frames of a peer that have arrived, and may have had no effect here: something of them was refused.
+#[derive(Default, Debug)]
+struct Doubt {
+    frames: BTreeSet<u64>,
+    /// All from this one on, where a comparison stood for frames.
+    from: Option<u64>,
+    /// When the last one was added.
+    since: Millis,
+}
+
+impl Doubt {
+    fn first(&self) -> Option<u64> {
+        self.frames.first().copied().into_iter().chain(self.from).min()
+    }
+
+    fn add(&mut self, seq: u64, now: Millis) {
+        self.since = now;
+        match self.frames.len() < MAX_AHEAD {
+            true => drop(self.frames.insert(seq)),
+            false => self.add_from(seq, now),
+        }
+    }
+
+    fn add_from(&mut self, seq: u64, now: Millis) {
+        self.since = now;
+        self.from = Some(self.from.map_or(seq, |from| from.min(seq)));
+    }
+
+    fn is_about(&self, seq: u64) -> bool {
+        self.from.is_some_and(|from| seq >= from) || self.frames.contains(&seq)
+    }
+
+    /// All up to `seq` is certain; `contiguous` have arrived.
+    fn end_to(&mut self, seq: u64, contiguous: u64) {
+        self.frames = self.frames.split_off(&(seq + 1));
+        self.from = self
+            .from
+            .map(|from| from.max(seq + 1))
+            .filter(|from| *from <= contiguous);
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Peer {
     /// It has answered a challenge of this process: it is alive, and no recording.
@@ -337,6 +401,9 @@ pub(super) struct Peer {
     pub frames: SeqTracker,
     /// Which of this node's frames it has confirmed.
     pub confirmed: SeqTracker,
+    /// What was refused here of what it holds.
+    pub withheld: Option<Withheld>,
+    doubt: Doubt,
     /// Since when frames are missing.
     pub gap_since: Option<Millis>,
     /// What was done about it.
@@ -381,6 +448,8 @@ impl Peer {
             other_issuer: false,
             frames: SeqTracker::default(),
             confirmed: SeqTracker::default(),
+            withheld: None,
+            doubt: Doubt::default(),
             gap_since: None,
             asked: Asked::default(),
             differs_since: None,
@@ -508,6 +577,62 @@ impl Peer {
         self.update_gap(now);
     }
 
+    /// A frame has arrived of which something was refused, as `withheld` tells.
+    pub fn arrived_in_vain(&mut self, seq: u64, withheld: Withheld, now: Millis, heard: Millis) {
+        self.arrived(seq, now, heard);
+        self.doubt.add(seq, now);
+        let commands = self.withheld.map_or(0, |known| known.commands) + withheld.commands;
+        self.withhold(Withheld { commands, ..withheld });
+    }
+
+    /// Something of what it holds was refused.
+    pub fn withhold(&mut self, new: Withheld) {
+        let known = self.withheld.get_or_insert(new);
+        known.commands = known.commands.max(new.commands);
+        known.from = known.from.min(new.from);
+    }
+
+    /// A comparison stands for all its frames up to `seq`, but something of it was refused.
+    pub fn complete_in_vain(&mut self, seq: u64, now: Millis) {
+        let next = self.frames.contiguous() + 1;
+        if seq >= next {
+            self.doubt.add_from(next, now);
+            self.complete_to(seq, now);
+        }
+    }
+
+    /// The effect of all its frames up to `seq` is here for certain. Returns whether that was in doubt.
+    pub fn certain_to(&mut self, seq: u64) -> bool {
+        let doubted = self.doubt.first().is_some_and(|first| first <= seq);
+        self.doubt.end_to(seq, self.frames.contiguous());
+        doubted
+    }
+
+    /// Whether something of it is missing here, or may be.
+    pub fn is_lacking(&self) -> bool {
+        self.frames.has_gap() || self.doubt.first().is_some()
+    }
+
+    /// Up to which frame everything of it has its effect here.
+    pub fn effective(&self) -> u64 {
+        let contiguous = self.frames.contiguous();
+        self.doubt.first().map_or(contiguous, |first| contiguous.min(first - 1))
+    }
+
+    /// The same for those who wait to be told. Nobody waits for what was refused long ago, and the author remembers only
+    /// so many confirmations beyond what it lacks.
+    pub fn confirmed_to(&self, now: Millis) -> u64 {
+        match now.saturating_sub(self.doubt.since) < LONGEST_WAIT_MS {
+            true => self.effective(),
+            false => self.frames.contiguous(),
+        }
+    }
+
+    /// Whether a frame has arrived, and nothing of it was refused.
+    pub fn has_effect_of(&self, seq: u64) -> bool {
+        self.frames.covers(seq, seq) && !self.doubt.is_about(seq)
+    }
+
     pub fn is_leaving(&self) -> bool {
         self.beat.as_ref().is_some_and(|beat| beat.state == BeatState::Leaving)
     }
@@ -528,6 +653,12 @@ impl Peer {
         self.gap_since = None;
         self.asked = Asked::default();
         self.update_gap(now);
+    }
+
+    /// What its clock says by now, as far as is known.
+    pub fn clock_at(&self, now: Millis) -> Option<Millis> {
+        let (clock, heard) = self.said?;
+        Some(clock.saturating_add(now.saturating_sub(heard)))
     }
 
     /// Until when it is certain that this peer is in contact.
@@ -552,6 +683,7 @@ impl Peer {
             challenge_at: self.is_strange().then(|| self.next_challenge()),
             gap: self.proven && self.frames.has_gap(),
             differs: self.proven && self.differs_since.is_some(),
+            withholds: self.proven && self.withheld.is_some(),
             other_issuer: self.proven && self.other_issuer,
             version: self.beat.as_ref().filter(|_| self.proven).map(|beat| beat.versions.1),
             present_until: self.proven.then(|| self.present_until()),
@@ -712,6 +844,8 @@ impl Peers {
             if beat.digest == own {
                 peer.complete_to(beat.seq, now);
                 peer.differs_since = None;
+                peer.certain_to(beat.seq);
+                peer.withheld = peer.withheld.filter(|_| peer.doubt.first().is_some());
             } else {
                 peer.frames.announced(beat.seq);
                 peer.update_gap(now);
@@ -744,7 +878,7 @@ impl Peers {
         } else if peer.unanswered > 0 {
             self.unanswered.remember(node, now, number);
         }
-        peer.proven && peer.frames.has_gap()
+        peer.proven && peer.is_lacking()
     }
 
     /// Whether a node is here, or went less than `within` ago.
@@ -863,6 +997,11 @@ impl Peers {
         self.of(self.index.differing())
     }
 
+    /// Those that have proven to be alive and hold what was refused here.
+    pub fn withholding(&self) -> impl Iterator<Item = (NodeId, &Peer)> {
+        self.of(self.index.withholding())
+    }
+
     fn of<'a>(&'a self, nodes: &'a BTreeSet<NodeId>) -> impl Iterator<Item = (NodeId, &'a Peer)> {
         nodes.iter().filter_map(|node| Some((*node, self.known.get(node)?)))
     }
@@ -900,11 +1039,7 @@ impl Peers {
     /// What the clocks of the peers say by now: half of all nodes and more, this one not among them, say the first time or
     /// an earlier one, and half and more the second or a later one. `None` if there is no peer.
     pub fn clocks(&self, now: Millis) -> Option<[Millis; 2]> {
-        let clock = |(_, peer): (NodeId, &Peer)| {
-            let (clock, heard) = peer.said?;
-            Some(clock.saturating_add(now.saturating_sub(heard)))
-        };
-        let mut clocks: Vec<Millis> = self.iter().filter_map(clock).collect();
+        let mut clocks: Vec<Millis> = self.iter().filter_map(|(_, peer)| peer.clock_at(now)).collect();
         clocks.sort_unstable();
         let half = (clocks.len() + 1).div_ceil(2);
         let first = clocks.get(half - 1)?;

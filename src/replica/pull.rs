@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::pace::{Asked, Pace, MAX_BUDGET};
+use super::peers::Withheld;
 use super::wire::{Part, ReplayEnd, Sketch, Split, Symbol};
 use crate::cache::{Cursor, Millis, NodeId, Partition, Span, Time, PARTITIONS};
 
@@ -47,6 +48,8 @@ pub(super) enum Purpose {
     Meeting(NodeId),
     /// Digests differ although no frame is missing; only partitions at rest are compared.
     Difference(NodeId),
+    /// What was refused of this peer may be taken by now.
+    Withheld(NodeId),
     /// A peer that compares with this node holds what this one lacks.
     Reverse(NodeId),
     /// This node was away for longer than deletions are remembered: it takes the state of this peer, whose floor is
@@ -62,6 +65,7 @@ impl Purpose {
             | Purpose::Orphan(node)
             | Purpose::Meeting(node)
             | Purpose::Difference(node)
+            | Purpose::Withheld(node)
             | Purpose::Reverse(node)
             | Purpose::Yield(node, _) => Some(node),
         }
@@ -71,7 +75,11 @@ impl Purpose {
     /// they ask for, or have to be sure that nothing is left out by chance.
     pub fn surveys(self) -> bool {
         match self {
-            Purpose::Gap(_) | Purpose::Orphan(_) | Purpose::Meeting(_) | Purpose::Difference(_) => true,
+            Purpose::Gap(_)
+            | Purpose::Orphan(_)
+            | Purpose::Meeting(_)
+            | Purpose::Difference(_)
+            | Purpose::Withheld(_) => true,
             Purpose::FirstReplay | Purpose::Reverse(_) | Purpose::Yield(..) => false,
         }
     }
@@ -276,8 +284,8 @@ pub(super) struct Pull {
     pub again: bool,
     /// Those that NATS has picked for a first replay did not answer: a peer that is known to be there is asked.
     pub swallowed: bool,
-    /// Some commands were refused for their stamps: not everything is here.
-    pub refused: bool,
+    /// What was refused: not everything is here.
+    pub refused: Option<Withheld>,
     /// Something of it was new.
     pub changed: bool,
 }
@@ -312,7 +320,7 @@ impl Pull {
             began: now,
             again: false,
             swallowed: false,
-            refused: false,
+            refused: None,
             changed: false,
         }
     }
@@ -599,12 +607,11 @@ impl Pull {
         });
     }
 
-    /// What the pull stands for when it is done: the effect of all frames of these nodes up to these numbers. A
-    /// comparison that leaves out partitions in flux, or of which something was refused, stands for nothing.
+    /// What the pull stands for when it is done: the effect of all frames of these nodes up to these numbers, but for what
+    /// was refused. A comparison that leaves out partitions in flux stands for nothing.
     pub fn stands_for(&self) -> Vec<(NodeId, u64)> {
         match self.purpose {
             Purpose::Difference(_) | Purpose::Reverse(_) => Vec::new(),
-            _ if self.refused => Vec::new(),
             _ => self.seqs.iter().flatten().map(|(node, seq)| (*node, *seq)).collect(),
         }
     }

@@ -6,7 +6,7 @@ use super::machine::{Output, Phase, Replica, Target};
 use super::membership::Past;
 use super::outbound::spread_of;
 use super::pace::Pace;
-use super::peers::Peer;
+use super::peers::{Peer, Withheld};
 use super::pull::{is_whole, FollowUp, Named, Progress, Pull, Purpose, Range, Rest, Sketched, Task};
 use super::serve::{digest_of, symbols_of, Answered, Held, Job, Lacking};
 use super::sketch::{self, decode};
@@ -20,6 +20,10 @@ use crate::cache::{Millis, NodeId, Partition, Span, Time, PARTITIONS};
 /// While one of two nodes has forgotten older deletions than the other, their digests differ for no reason. A difference
 /// that stays for this many beat intervals is looked at all the same.
 const FLOOR_PATIENCE: u64 = 30;
+
+/// What was refused for its stamps is asked for again when the first of it can be taken; if some is still refused then,
+/// after this many beat intervals.
+const WITHHELD_PAUSE: u64 = 10;
 
 /// Least bytes asked for in an exchange.
 const EXCHANGE_BYTES: u64 = 256 << 10;
@@ -41,7 +45,7 @@ impl Replica {
             .peers
             .all()
             .filter(|(_, peer)| peer.proven || self.settling.is_some());
-        let peers = known.map(|(node, peer)| (node, peer.frames.contiguous()));
+        let peers = known.map(|(node, peer)| (node, peer.effective()));
         std::iter::once(own).chain(peers).collect()
     }
 
@@ -338,12 +342,20 @@ impl Replica {
         self.counters.replay_bytes_received += length;
         self.counters.replay_commands_received += replay.commands.len() as u64;
         let before = self.cache.root_digest();
-        let accepted = self.apply(now, node, &replay.commands, replay.clock);
+        let refused = self.apply(now, node, &replay.commands, replay.clock);
         let changed = self.cache.root_digest() != before;
         if let Some((pull, _)) = self.asked(node, replay.part.request) {
-            pull.refused |= !accepted;
+            if let Some(new) = refused {
+                let known = pull.refused.get_or_insert(Withheld::NOTHING);
+                known.commands += new.commands;
+                known.from = known.from.min(new.from);
+            }
+            let withheld = pull.refused.filter(|_| refused.is_some());
             if changed {
                 pull.changed_by(replay.part.request);
+            }
+            if let Some(withheld) = withheld {
+                self.peers.change(node, |peer| peer.withhold(withheld));
             }
         }
         self.close(now, replay.part.request);
@@ -463,7 +475,10 @@ impl Replica {
             }
             // Something else has taken their place there since, and may be missing here. A comparison that stands for
             // frames has to get it: those frames count as arrived, and somebody may wait to hear so.
-            (Purpose::Gap(_) | Purpose::Orphan(_) | Purpose::Meeting(_), Some(Task::Exchange(named))) => {
+            (
+                Purpose::Gap(_) | Purpose::Orphan(_) | Purpose::Meeting(_) | Purpose::Withheld(_),
+                Some(Task::Exchange(named)),
+            ) => {
                 pull.add(split_all(&named.partitions, budget));
             }
             _ => {}
@@ -537,21 +552,28 @@ impl Replica {
             }
             let present = self.hybrid_now(now);
             self.peers.named(node, present, self.taken_in(now));
+            let refused = pull.refused.is_some();
             let closed = self.peers.change(node, |peer| {
+                if refused {
+                    peer.complete_in_vain(seq, now.mono);
+                    return false;
+                }
                 let missed = peer.frames.has_gap();
                 peer.complete_to(seq, now.mono);
-                missed && !peer.frames.has_gap()
+                let doubted = peer.certain_to(seq);
+                (missed || doubted) && !peer.is_lacking()
             });
             if closed == Some(true) {
-                self.confirm_all(node);
+                self.confirm_all(now, node);
             }
             // Nodes that only the responder has heard are asked to introduce themselves.
             self.challenge(now, node);
         }
         let took_ms = now.mono - pull.began;
+        self.looked_for_withheld(now, &pull);
         match purpose {
             Purpose::FirstReplay => {
-                self.search.refused = pull.refused.then_some(self.counters.refused);
+                self.search.refused = pull.refused.map(|refused| refused.commands.max(1));
                 self.inherit_since();
                 self.replayed(now);
             }
@@ -566,10 +588,17 @@ impl Replica {
                 tracing::info!(peer = %node, took_ms, "repaired after a peer went with frames missing here");
             }
             Purpose::Meeting(node) => {
-                if !pull.refused {
-                    self.merged(node);
+                match pull.refused {
+                    None => self.merged(node),
+                    Some(_) => self.next_meeting = now.mono + FLOOR_PATIENCE * self.beat_interval(),
                 }
                 tracing::info!(peer = %node, took_ms, "compared with a peer that was met");
+            }
+            Purpose::Withheld(node) => {
+                if pull.refused.is_none() {
+                    self.merged(node);
+                }
+                tracing::info!(peer = %node, took_ms, "took what had been from the future");
             }
             Purpose::Difference(node) => {
                 // A newer beat has to show that something still differs.
@@ -590,6 +619,21 @@ impl Replica {
             }
         }
         self.settle(now);
+    }
+
+    /// What was refused of a peer was looked for again, unless some of what it holds was left out.
+    fn looked_for_withheld(&mut self, now: Now, pull: &Pull) {
+        let Some(node) = pull.purpose.peer() else { return };
+        let all = !matches!(pull.purpose, Purpose::Difference(_) | Purpose::Reverse(_));
+        let refused = pull.refused;
+        self.peers.change(node, |peer| {
+            if all {
+                peer.withheld = refused;
+            }
+            if let Some(withheld) = &mut peer.withheld {
+                withheld.asked = now.mono;
+            }
+        });
     }
 
     /// The first replay is done.
@@ -661,6 +705,7 @@ impl Replica {
             .meeting(now)
             .or_else(|| self.gap(now))
             .or_else(|| self.orphan(now))
+            .or_else(|| self.withheld(now))
             .or_else(|| self.difference(now));
         let Some(purpose) = found else { return };
         match purpose {
@@ -717,6 +762,32 @@ impl Replica {
             .map(|node| Purpose::Orphan(*node))
     }
 
+    /// The time has come to take what was refused. Not all of it may be of one time, and not all nodes ask at once.
+    fn withheld(&self, now: Now) -> Option<Purpose> {
+        let interval = self.config.beat_interval_ms;
+        let own = self.cache.node();
+        let is_due = |(node, peer): &(NodeId, &Peer)| {
+            let jitter = spread_of(own, node.0) % interval;
+            let due = |withheld: Withheld| {
+                let rested = now.mono >= withheld.asked + WITHHELD_PAUSE * interval;
+                now.wall >= withheld.from.saturating_add(jitter) && rested
+            };
+            peer.withheld.is_some_and(due) && self.may_take_from(*node)
+        };
+        let due = self.peers.withholding().filter(is_due);
+        due.min_by_key(|(node, _)| spread_of(own, node.0))
+            .map(|(node, _)| Purpose::Withheld(node))
+    }
+
+    /// Whether this node holds what the peer refuses for now, by what its clock says.
+    fn is_refused_by(&self, peer: &Peer, now: Now) -> bool {
+        let clock = self.cache.clock();
+        let newest = clock.latest().max(clock.stray()).millis();
+        let skew = self.cache.limits().max_clock_skew_ms;
+        let takes = |clock: Millis| newest <= clock.saturating_add(skew);
+        !peer.clock_at(now.mono).is_none_or(takes)
+    }
+
     fn difference(&self, now: Now) -> Option<Purpose> {
         if now.mono < self.next_comparison || self.asks_for_frames() {
             return None;
@@ -724,7 +795,12 @@ impl Replica {
         let interval = self.config.beat_interval_ms;
         let own = self.cache.node();
         let stays = |node: NodeId, peer: &Peer| {
-            let patience = if peer.floor_agrees { 1 } else { FLOOR_PATIENCE };
+            let in_vain = peer.withheld.is_some() || self.is_refused_by(peer, now);
+            let patience = if peer.floor_agrees && !in_vain {
+                1
+            } else {
+                FLOOR_PATIENCE
+            };
             // An exchange goes both ways: one of the two is enough, and begins a little earlier.
             let patience = interval * patience + if own < node { 0 } else { 2 * interval };
             peer.differs_since.is_some_and(|since| now.mono >= since + patience)

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::machine::{Output, Phase, Replica, Target};
+use super::peers::Peer;
 use super::pull::{Pull, Purpose};
 use super::seal::Refusal;
 use super::status::{Channel, Refused, SyncState};
@@ -52,6 +53,9 @@ const RECONNECT_MS: Millis = 30_000;
 
 /// If the server says nothing for this long after that, it works again.
 const GRANTED_MS: Millis = 1_500;
+
+/// Hosts that are named in a reason.
+const MAX_NAMED: usize = 3;
 
 /// A node that was heard by a message of an accepted seal that is no old recording, and has not proven to be alive.
 #[derive(Clone, Copy, Debug)]
@@ -502,8 +506,7 @@ impl Replica {
         if let Some(reason) = self.too_few_peers() {
             return (waiting, Some(reason));
         }
-        if let Some(refused) = search.refused {
-            let reason = format!("{refused} deltas from the future; look at the clocks of the hosts");
+        if let Some(reason) = self.refused_deltas() {
             return (SyncState::Refused, Some(reason));
         }
         let has_peers = self.peers.iter().next().is_some();
@@ -528,6 +531,28 @@ impl Replica {
             return (SyncState::Unreachable, Some(reason));
         }
         (SyncState::Alone, None)
+    }
+
+    /// What of the peers' state was refused, if anything was.
+    fn refused_deltas(&self) -> Option<String> {
+        let withheld = |(_, peer): (NodeId, &Peer)| peer.withheld.map_or(0, |withheld| withheld.commands);
+        let most = self.peers.withholding().map(withheld).max().unwrap_or(0);
+        let refused = self.search.refused.unwrap_or(0).max(most);
+        if refused == 0 {
+            return None;
+        }
+        let from_future = self.peers.withholding().filter(|peer| withheld(*peer) > 0);
+        let hosts: Vec<String> = from_future
+            .take(MAX_NAMED)
+            .filter_map(|(node, _)| self.peers.host(node))
+            .collect();
+        let of = match &hosts[..] {
+            [] => String::new(),
+            hosts => format!(", held by {}", hosts.join(", ")),
+        };
+        Some(format!(
+            "{refused} deltas from the future{of}; look at the clocks of the hosts"
+        ))
     }
 
     fn unreachable(&self) -> String {

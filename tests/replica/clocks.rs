@@ -2,9 +2,9 @@
 
 use nats_kvcache::cache::{Millis, Time};
 use nats_kvcache::replica::wire::Message;
-use nats_kvcache::replica::{ClockFault, SyncState};
+use nats_kvcache::replica::{Ack, ClockFault, Input, SyncState, Target};
 
-use crate::net::{Net, Sent, BEAT};
+use crate::net::{keyring, Net, Sent, BEAT};
 
 const DAY: i64 = 86_400_000;
 
@@ -125,7 +125,7 @@ fn what_a_host_tells_of_its_past_lies_in_the_past_once_its_clock_is_back() {
     let mut net = Net::of(2);
     // Connected, synced and in contact for the first time while its clock is ahead.
     net.set_clock(2, DAY);
-    net.join(crate::net::keyring(1, &[]));
+    net.join(keyring(1, &[]));
     net.run(LOOKS);
     set_and_send(&mut net, 2, "ahead");
     let joined = net.clock().wall;
@@ -166,4 +166,101 @@ fn nothing_is_forgotten_early_by_a_clock_ahead() {
     net.run(LOOKS);
     assert!(net.equal());
     assert_eq!(net.status(0).sync, SyncState::Synced);
+}
+
+/// Messages other than beats sent since `from`, by all.
+fn busy(net: &Net, from: usize) -> usize {
+    net.sent[from..].iter().filter(|sent| sent.to != Target::Beat).count()
+}
+
+#[test]
+fn what_is_refused_shows_and_is_taken_as_soon_as_time_allows() {
+    for first_replay in [false, true] {
+        let mut net = Net::new();
+        net.limits.max_clock_skew_ms = 60_000;
+        for _ in 0..if first_replay { 2 } else { 3 } {
+            net.join(keyring(1, &[]));
+        }
+        net.settle();
+        net.set_clock(0, 600_000);
+        for n in 0..5 {
+            net.set(0, &format!("key {n}"), "value");
+        }
+        let until = net.now + 540_000;
+        net.set_clock(0, 0);
+        if first_replay {
+            // Whom NATS picks has nothing of it; so it is taken from the author.
+            net.disconnect(1);
+            net.join(keyring(1, &[]));
+        }
+        net.run(LOOKS);
+        let status = net.status(2);
+        assert_eq!(status.sync, SyncState::Refused, "{status:#?}");
+        let reason = status.reason.expect("a reason");
+        assert!(
+            reason.starts_with("5 deltas from the future, held by host0"),
+            "{reason}"
+        );
+        // All that is not from the future goes on as ever.
+        set_and_send(&mut net, 0, "other");
+        assert_eq!(net.get(2, "other").as_deref(), Some("value"));
+        let (before, sent) = (net.counters(2).pulls, net.sent.len());
+        net.run(300_000);
+        assert!(
+            net.counters(2).pulls - before <= 24,
+            "{}",
+            net.counters(2).pulls - before
+        );
+        assert!(busy(&net, sent) < 600, "{}", busy(&net, sent));
+        assert_eq!(net.status(2).sync, SyncState::Refused);
+        net.run(until - net.now - 2 * BEAT);
+        assert_eq!(net.get(2, "key 0"), None);
+        let took = net.run_until("it is taken", |net| net.get(2, "key 4").is_some());
+        assert!(took <= 5 * BEAT, "{took} ms");
+        net.run(2 * BEAT);
+        assert!(net.equal());
+        assert_eq!(net.status(2).sync, SyncState::Synced);
+        assert_eq!(net.status(2).clock, None);
+    }
+}
+
+#[test]
+fn a_real_difference_is_repaired_though_something_is_refused() {
+    let mut net = Net::of(2);
+    net.set_clock(0, DAY);
+    net.set(0, "ahead", "value");
+    net.set_clock(0, 0);
+    net.run(LOOKS);
+    assert_eq!(net.status(1).sync, SyncState::Refused);
+    for node in 0..2 {
+        net.set_silently(node, &format!("silent {node}"), "value");
+    }
+    net.run_until("both have both", |net| {
+        (0..2).all(|node| net.get(node, "silent 0").is_some() && net.get(node, "silent 1").is_some())
+    });
+    // Whoever refuses is not of one state with others, until what it refuses is gone.
+    net.input(0, Input::Leaving);
+    net.disconnect(0);
+    net.run(10 * BEAT);
+    assert_ne!(net.status(1).sync, SyncState::Refused);
+}
+
+#[test]
+fn a_frame_that_was_refused_is_never_confirmed_though_later_ones_are() {
+    let mut net = Net::of(2);
+    let mut id = 0;
+    let mut acked = |net: &mut Net, key: &str| {
+        id += 1;
+        net.set_acked(0, key, "value", id, Ack::Peers(1), 3_000);
+        net.run(3_010);
+        net.nodes[0].acked[&id].is_ok()
+    };
+    assert!(acked(&mut net, "before"));
+    net.set_clock(0, DAY);
+    assert!(!acked(&mut net, "ahead"));
+    net.set_clock(0, 0);
+    for n in 0..20 {
+        assert!(acked(&mut net, &format!("after {n}")));
+    }
+    assert!(!acked(&mut net, "ahead"));
 }

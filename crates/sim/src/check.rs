@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
-use nats_kvcache::cache::{Cache, Change, Command, Millis, NodeId};
+use nats_kvcache::cache::{Cache, Change, Command, Key, Millis, NodeId};
 use nats_kvcache::replica::SyncState;
 use rand::RngExt;
 
@@ -14,6 +14,9 @@ use crate::world::World;
 
 /// Virtual time in which everything has to be equal after the last fault.
 const HEALING_MS: Millis = 60_000;
+
+/// Clocks that are right again are known to be so after this time.
+const NOTICED_MS: Millis = 20_000;
 
 /// Virtual time after that in which there has to be a stretch of nothing but beats.
 const SETTLING_MS: Millis = 120_000;
@@ -33,6 +36,9 @@ const REPAIRS_PER_PAIR: u64 = 10;
 /// Nodes that have reason to do so compare this often.
 const COMPARISON_MS: Millis = 1_000;
 
+/// Those who refuse what others hold compare with them after so many intervals of beats at the earliest.
+const WITHHELD_BEATS: u64 = 10;
+
 /// A request that carries the digests of all partitions, and the end of its answer.
 const REQUEST_BYTES: u64 = 12_000;
 
@@ -45,6 +51,9 @@ impl World {
         let healed = self.now;
         // What is before slow links has to get through, and stamps from the future have to be the past's.
         let limit = healed + HEALING_MS + self.forgetting_ms() + self.backlog_ms() + self.scenario.far_ms;
+        if self.scenario.far_ms > 0 {
+            self.new_keys_are_taken(healed + HEALING_MS + self.backlog_ms());
+        }
         self.wait_until_equal(limit);
         // They may have been equal by chance, with messages of a dead process still on their way to some. And a node
         // that heard nothing of a peer for long may be about to forget it, and takes no frames of it until it has
@@ -70,19 +79,52 @@ impl World {
         self.check_effort(state.max(self.state_bytes()));
     }
 
+    /// Clocks are right again: what is written now is taken by all, whatever was written with a clock that was far ahead.
+    fn new_keys_are_taken(&mut self, limit: Millis) {
+        // By then all have heard that the clocks of the others are right as well.
+        self.run_until(self.now + NOTICED_MS);
+        let keys: Vec<(usize, Key)> = self
+            .living()
+            .map(|place| (place, Key::shared(format!("right again {place}").as_bytes())))
+            .collect();
+        for (place, key) in &keys {
+            let now = self.clock(*place).wall;
+            let command = self.nodes[*place]
+                .cache
+                .set(key, "value", 0, now)
+                .expect("a short value");
+            self.outcome.writes += 1;
+            self.written_bytes += size(&command);
+            self.nodes[*place].queue.push(command);
+            self.flush(*place);
+        }
+        let has = |world: &World, place: usize, key: &Key| {
+            let now = world.clock(place).wall;
+            world.nodes[place].cache.contains(key, now)
+        };
+        while !self
+            .living()
+            .all(|place| keys.iter().all(|(_, key)| has(self, place, key)))
+        {
+            if self.now >= limit {
+                self.tell_nodes();
+                panic!("what was written when all clocks were right again is not everywhere");
+            }
+            self.run_until(self.now + 50);
+        }
+    }
+
     fn state_bytes(&self) -> u64 {
         commands(self.any_cache()).iter().map(size).sum()
     }
 
     /// Repair takes no more than it should for a state of this size.
     fn check_effort(&self, state: u64) {
-        if self.scenario.far_ms > 0 {
-            // Those who refuse what is from the future compare again and again until its time has come.
-            return;
-        }
         let nodes = self.living().count() as u64;
         // While nodes forget deletions at different times, they have reason to compare.
-        let per_pair = REPAIRS_PER_PAIR + self.forgetting_ms() / COMPARISON_MS;
+        // What is from the future is asked for again when its time comes, part by part, and seldom before.
+        let withheld = self.scenario.far_ms / (WITHHELD_BEATS * self.scenario.beat_interval_ms);
+        let per_pair = REPAIRS_PER_PAIR + self.forgetting_ms() / COMPARISON_MS + withheld;
         // What waited for a process that did nothing may be requests, which it then answers.
         let repairs = nodes * (nodes - 1) * per_pair + self.waiting;
         // Frames that are missing are sent again one by one, hardly ever more than one for each write.
