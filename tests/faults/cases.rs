@@ -278,3 +278,87 @@ async fn what_a_clock_far_ahead_has_written_is_taken_when_its_time_has_come() {
     };
     conclude(&lab, result.await);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_whose_clock_was_a_day_ahead_writes_on_at_once_and_is_named() {
+    let _alone = crate::ALONE.lock().await;
+    let name = "a_host_whose_clock_was_a_day_ahead_writes_on_at_once_and_is_named";
+    let Some(rpc) = testkit::nats_server_or_skip(name).await else {
+        return;
+    };
+    if testkit::faketime_library().is_none() {
+        return testkit::skip_test(
+            name,
+            "no libfaketime; install it with: scripts/install-tools.sh libfaketime",
+        );
+    }
+    let server = NatsServer::start().await.expect("the server of replication");
+    let lab = Lab::start(rpc, vec![server], 3).await.expect("three providers");
+    let result = async {
+        let expected = write_some(&lab, &[0, 1, 2], "before", 1_000).await?;
+        expect_equal(&lab, &expected).await?;
+        lab.set_clock(2, 86_400)?;
+        // The clock that the library moves is looked at once a second.
+        eventually(LIMIT, || async {
+            lab.kv(2)?.set("ahead", "value").await?;
+            let clock = lab.status(2).await?.pairs.get("clock").cloned();
+            ensure!(
+                clock.as_deref() == Some("+86400") || clock.as_deref() == Some("+86399"),
+                "{clock:?}"
+            );
+            Ok(())
+        })
+        .await?;
+        lab.set_clock(2, 0)?;
+        // It says how far it was ahead when it wrote, once that is over.
+        eventually(LIMIT, || async {
+            let reason = lab.status(2).await?.reason.unwrap_or_default();
+            ensure!(reason.contains("was 8"), "{reason}");
+            Ok(())
+        })
+        .await?;
+        let writing = Instant::now();
+        lab.kv(2)?.set("back", "value").await?;
+        for key in ["before/0/text", "before/2/text"] {
+            lab.kv(2)?.del(key).await?;
+        }
+        eventually(LIMIT, || async {
+            for slot in [0, 1] {
+                ensure!(
+                    lab.kv(slot)?.get("back").await?.is_some(),
+                    "provider {slot} lacks the key"
+                );
+                for key in ["before/0/text", "before/2/text"] {
+                    ensure!(!lab.kv(slot)?.contains(key).await?, "provider {slot} has {key}");
+                }
+            }
+            Ok(())
+        })
+        .await?;
+        let took = writing.elapsed();
+        ensure!(took < Duration::from_secs(2), "took {took:?}");
+        ensure!(
+            lab.kv(2)?.get("ahead").await?.is_some(),
+            "what was written is not there"
+        );
+        for slot in [0, 1] {
+            let status = lab.status(slot).await?;
+            ensure!(status.sync == testkit::SyncState::Refused, "provider {slot}: {status}");
+            ensure!(
+                !status.pairs.contains_key("clock"),
+                "provider {slot}: {:?}",
+                status.pairs
+            );
+        }
+        // Their log names the host, as they know it.
+        let named = |line: &String| line.contains("check the clock of its host") && line.contains("host=N");
+        let lives = lab.all_lives();
+        let mut others = lives.iter().filter(|life| life.slot != 2);
+        ensure!(
+            others.all(|life| life.log.matching("refused a command").iter().any(named)),
+            "the host is not named"
+        );
+        Ok(())
+    };
+    conclude(&lab, result.await);
+}

@@ -42,7 +42,7 @@ pub struct Life {
     pub slot: usize,
     pub kv: Kv,
     killed: AtomicBool,
-    log: CapturedLog,
+    pub log: CapturedLog,
 }
 
 impl Life {
