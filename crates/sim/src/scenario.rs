@@ -221,7 +221,8 @@ impl Scenario {
         self.nodes = self.nodes.min(5);
     }
 
-    /// Stamps are taken from a little ahead only, and even those of a clock that is far off are taken before the run ends. The clocks of all others are good enough for that.
+    /// Stamps are taken from a little ahead only, and even those of a clock that is far off are taken before the run ends.
+    /// The clocks of all others are good enough for that.
     fn far_clocks(&mut self, rng: &mut StdRng) {
         self.max_clock_skew_ms = Some(10_000);
         self.max_skew_ms = self.max_skew_ms.min(2_000);
