@@ -242,17 +242,12 @@ impl Replica {
         Some(at.max(self.delay.until()))
     }
 
-    /// Whether frames are missing that their author is or will be asked for. What others have and this node lacks is most
-    /// likely in them: nothing is to be had twice.
-    pub(super) fn expects_frames(&self) -> bool {
-        self.peers.with_gaps().any(|(_, peer)| self.ask_at(peer).is_some())
-    }
-
-    /// Whether frames were asked for and come in. Where frames are lost all the time, some are always missing, but few of
-    /// them for long.
-    pub(super) fn asks_for_frames(&self) -> bool {
-        let asked = |peer: &Peer| peer.asked.budget > 0 && self.ask_at(peer).is_some();
-        self.peers.with_gaps().any(|(_, peer)| asked(peer))
+    /// Whether frames are missing that their author is about to be asked for, was asked for once, or has begun to send: what
+    /// others have and this node lacks is most likely in them, and nothing is to be had twice. Where frames are lost all the
+    /// time some are always missing: then others are not kept waiting for them.
+    pub(super) fn frames_come_in(&self) -> bool {
+        let comes = |peer: &Peer| (peer.asked.bytes > 0 || peer.asked.times <= 1) && self.ask_at(peer).is_some();
+        self.peers.with_gaps().any(|(_, peer)| comes(peer))
     }
 
     /// How long the author of missing frames may take to answer.

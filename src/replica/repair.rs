@@ -82,7 +82,7 @@ impl Replica {
             }
             if let Request::Survey(survey) = &mut request {
                 // Who compares partitions at rest finds none: what differs here is about to come.
-                if survey.settled_ms > 0 && self.expects_frames() {
+                if survey.settled_ms > 0 && self.frames_come_in() {
                     survey.settled_ms = u64::MAX;
                 }
             }
@@ -121,7 +121,7 @@ impl Replica {
     /// A peer that compares with this node has something that is missing here. One exchange so makes both equal.
     fn may_fetch_back(&self, now: Now, node: NodeId) -> bool {
         let paused = now.mono < self.next_reverse && self.reverse.is_none();
-        !paused && !self.expects_frames() && self.phase == Phase::Synced && self.may_take_from(node)
+        !paused && !self.frames_come_in() && self.phase == Phase::Synced && self.may_take_from(node)
     }
 
     fn fetch_back(&mut self, now: Now, node: NodeId, spans: Vec<Span>) {
@@ -789,7 +789,7 @@ impl Replica {
     }
 
     fn difference(&self, now: Now) -> Option<Purpose> {
-        if now.mono < self.next_comparison || self.asks_for_frames() {
+        if now.mono < self.next_comparison || self.frames_come_in() {
             return None;
         }
         let interval = self.config.beat_interval_ms;

@@ -15,6 +15,9 @@ use crate::world::World;
 /// Virtual time in which everything has to be equal after the last fault.
 const HEALING_MS: Millis = 60_000;
 
+/// Where more than this part of all messages is lost, it takes twice as long: most answers lack a part.
+const MUCH_LOSS: f64 = 0.5;
+
 /// Clocks that are right again are known to be so after this time.
 const NOTICED_MS: Millis = 20_000;
 
@@ -50,9 +53,9 @@ impl World {
     pub(crate) fn check(&mut self) {
         let healed = self.now;
         // What is before slow links has to get through, and stamps from the future have to be the past's.
-        let limit = healed + HEALING_MS + self.forgetting_ms() + self.backlog_ms() + self.scenario.far_ms;
+        let limit = healed + self.healing_ms() + self.forgetting_ms() + self.backlog_ms() + self.scenario.far_ms;
         if self.scenario.far_ms > 0 {
-            self.new_keys_are_taken(healed + HEALING_MS + self.backlog_ms());
+            self.new_keys_are_taken(healed + self.healing_ms() + self.backlog_ms());
         }
         self.wait_until_equal(limit);
         // They may have been equal by chance, with messages of a dead process still on their way to some. And a node
@@ -111,6 +114,13 @@ impl World {
                 panic!("what was written when all clocks were right again is not everywhere");
             }
             self.run_until(self.now + 50);
+        }
+    }
+
+    fn healing_ms(&self) -> Millis {
+        match self.scenario.loss > MUCH_LOSS {
+            true => 2 * HEALING_MS,
+            false => HEALING_MS,
         }
     }
 
