@@ -4,11 +4,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# What tests look for in .tools/; a test that needs another has its name added here.
+readonly TOOLS=(nats-server docker-registry redis libfaketime)
 readonly SKIPPED=target/skipped-tests.txt
 readonly COULD_NOT_INSTALL=3
 
 tools=0
-scripts/install-tools.sh nats-server docker-registry libfaketime || tools=$?
+scripts/install-tools.sh "${TOOLS[@]}" || tools=$?
 if [ "$tools" != 0 ] && { [ -n "${CI:-}" ] || [ "$tools" != "$COULD_NOT_INSTALL" ]; }; then
   echo "run-tests: stopping, see install-tools above" >&2
   exit "$tools"
@@ -18,13 +20,14 @@ mkdir -p target
 rm -f "$SKIPPED"
 cargo build --locked --workspace
 outcome=0
-cargo test --locked --workspace "$@" || outcome=$?
+# One that fails does not hide the others.
+cargo test --locked --workspace --no-fail-fast "$@" || outcome=$?
 
 if [ -s "$SKIPPED" ]; then
   echo
   echo "SKIPPED $(wc -l <"$SKIPPED") tests:"
   sed 's/^/  /' "$SKIPPED"
-  echo "Install what they need with: scripts/install-tools.sh nats-server docker-registry libfaketime"
+  echo "Install what they need with: scripts/install-tools.sh ${TOOLS[*]}"
   if [ -n "${CI:-}" ] && [ "$outcome" = 0 ]; then
     echo "run-tests: in CI no test may be skipped" >&2
     outcome=1
