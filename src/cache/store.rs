@@ -5,7 +5,9 @@ use std::ptr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use dashmap::{RwLock, RwLockReadGuard};
+use dashmap::mapref::one::{Ref, RefMut};
+use dashmap::try_result::TryResult;
+use dashmap::DashMap;
 
 use super::blob::Blob;
 use super::command::{Change, Command, CommandError, Value};
@@ -23,7 +25,7 @@ use super::set::Set;
 use super::slice::Cursor;
 use super::stamp::{Clock, Millis, NodeId, Stamp, Time};
 use super::state::{KeyState, Kind, State};
-use super::table::{entries, let_others_in, order_of, Piece, Table};
+use super::table::{entries, let_others_in, order_of, tables, ByPartition, Piece, Table};
 use super::table_hash::TableSecret;
 
 /// Bounds of what the cache takes.
@@ -56,10 +58,6 @@ const MAX_LOCKED: usize = 256;
 /// Keys for which an empty table is made large enough at once, at most: commands may all be about one key.
 const MAX_RESERVED: usize = 4_096;
 
-/// The table of one partition and its lock, by itself in the processor's cache.
-#[repr(align(128))]
-struct Shard(RwLock<Table>);
-
 /// The replicated map of one node.
 ///
 /// Reads and local writes are plain calls on `&self` that lock one partition. A local write has happened when the call
@@ -67,8 +65,9 @@ struct Shard(RwLock<Table>);
 pub struct Cache {
     clock: Clock,
     limits: Limits,
-    shards: Box<[Shard]>,
-    /// Says where in them keys lie.
+    /// Each partition has a shard of its own, and is there from the beginning.
+    map: DashMap<Partition, Table, ByPartition>,
+    /// Says where in the tables keys lie.
     secret: TableSecret,
     pub(super) nodes: Nodes,
     partitions: Box<[PartitionStats]>,
@@ -97,7 +96,7 @@ impl Cache {
             secret: TableSecret::new(secret),
             clock: Clock::new(node, limits.max_clock_skew_ms),
             limits,
-            shards: (0..PARTITIONS).map(|_| Shard(RwLock::new(Table::new()))).collect(),
+            map: tables(),
             nodes: Nodes::new(),
             partitions: (0..PARTITIONS).map(|_| PartitionStats::default()).collect(),
             floor: AtomicU64::new(0),
@@ -389,7 +388,7 @@ impl Cache {
             self.fetch_ahead(&homes, done, &mut fetched);
             for first in (done..done + run).step_by(MAX_LOCKED) {
                 let batch = first..(first + MAX_LOCKED).min(done + run);
-                let mut table = self.shards[partition.0 as usize].0.write();
+                let mut table = self.table_mut(partition);
                 if run > 1 {
                     table.expect(run.min(MAX_RESERVED), |entry| self.place_of(entry));
                 }
@@ -451,7 +450,7 @@ impl Cache {
         if !self.stats(home.partition).is_large() {
             return;
         }
-        if let Some(table) = self.shards[home.partition.0 as usize].0.try_read() {
+        if let TryResult::Present(table) = self.map.try_get(&home.partition) {
             table.piece(home.place).find(home.place, |entry| {
                 entry.prefetch();
                 true
@@ -594,7 +593,7 @@ impl Cache {
 
     /// Number of entries in memory, tombstones included.
     pub fn entries(&self) -> usize {
-        self.shards.iter().map(|shard| shard.0.read().len()).sum()
+        self.map.iter().map(|table| table.len()).sum()
     }
 
     // --- sweeping
@@ -752,7 +751,7 @@ impl Cache {
         mut change: impl FnMut(&[u8], &mut KeyState) -> (u64, bool),
     ) -> (usize, u64) {
         let stats = self.stats(partition);
-        let mut table = self.shards[partition.0 as usize].0.write();
+        let mut table = self.table_mut(partition);
         let (piece, _, last) = table.piece_around_mut(order);
         let mut dropped = 0;
         // SAFETY: the write guard is held throughout; erasing the bucket just yielded is allowed while iterating.
@@ -822,9 +821,14 @@ impl Cache {
         part.identity(|bytes| self.secret.hash(bytes)).unwrap_or(0)
     }
 
-    /// The table of a partition, to be looked at.
-    pub(super) fn table(&self, partition: Partition) -> RwLockReadGuard<'_, Table> {
-        self.shards[partition.0 as usize].0.read()
+    /// The table of a partition, locked to be looked at.
+    pub(super) fn table(&self, partition: Partition) -> Ref<'_, Partition, Table> {
+        self.map.get(&partition).expect("all partitions are there")
+    }
+
+    /// The same, locked to be changed.
+    fn table_mut(&self, partition: Partition) -> RefMut<'_, Partition, Table> {
+        self.map.get_mut(&partition).expect("all partitions are there")
     }
 
     fn stats(&self, partition: Partition) -> &PartitionStats {
@@ -859,7 +863,7 @@ impl Cache {
         };
         // At the same time as the lock.
         prefetch(ptr::from_ref(self.stats(home.partition)).cast());
-        let mut table = self.shards[home.partition.0 as usize].0.write();
+        let mut table = self.table_mut(home.partition);
         fetch_bucket(table.piece(home.place), home.place);
         let (decided, _) = self.merge(&mut table, key.as_bytes(), home, now, decide, |decided| match decided {
             Ok((_, Some(change))) => Some((change, false)),
@@ -1007,8 +1011,8 @@ mod tests {
                 cache.set(&key, Bytes::from_static(b"value"), 0, 1).expect("fits");
             }
             held = number;
-            let buckets_of = |shard: &Shard| shard.0.read().pieces().map(Piece::buckets).sum::<usize>();
-            let buckets: usize = cache.shards.iter().map(buckets_of).sum();
+            let buckets_of = |table: &Table| table.pieces().map(Piece::buckets).sum::<usize>();
+            let buckets: usize = cache.map.iter().map(|table| buckets_of(&table)).sum();
             let per_key = buckets as f64 / number as f64;
             assert!((1.5..1.8).contains(&per_key), "{number} keys: {per_key}");
         }

@@ -5,11 +5,14 @@
 //! hash under the secret of this process ([`TableSecret`](super::table_hash::TableSecret)), and so are its pieces: none
 //! is larger than [`MAX_BUCKETS`]. What walks a partition takes its lock for one piece at a time.
 
+use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
 
-use hashbrown_of_dashmap::raw::{Bucket, RawTable};
+use dashmap::DashMap;
+use hashbrown_raw::raw::{Bucket, RawTable};
 
 use super::entry::Entry;
+use super::hash::{Partition, PARTITIONS};
 use super::prefetch::ahead;
 
 /// Buckets of a piece. A partition of a cache of 10,000,000 keys is one piece.
@@ -186,6 +189,36 @@ impl Table {
     }
 }
 
+/// Gives each partition the shard of its number.
+pub(super) type ByPartition = BuildHasherDefault<PartitionHasher>;
+
+/// The map of all tables, in which each partition has a shard, and with it a lock, of its own.
+pub(super) fn tables() -> DashMap<Partition, Table, ByPartition> {
+    let map = DashMap::with_hasher_and_shard_amount(ByPartition::default(), PARTITIONS);
+    Partition::all().for_each(|partition| drop(map.insert(partition, Table::new())));
+    map
+}
+
+/// Takes the number of a partition.
+#[derive(Default)]
+pub(super) struct PartitionHasher(u16);
+
+impl Hasher for PartitionHasher {
+    /// The map chooses a shard by the bits that follow the upper 7.
+    fn finish(&self) -> u64 {
+        u64::from(self.0) << (64 - 7 - PARTITIONS.trailing_zeros())
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        // A partition writes its number alone.
+        self.0 = bytes.iter().fold(0, |number, byte| number << 8 | u16::from(*byte));
+    }
+
+    fn write_u16(&mut self, number: u16) {
+        self.0 = number;
+    }
+}
+
 /// How long a walk keeps away from a lock between two pieces.
 const APART: Duration = Duration::from_micros(50);
 
@@ -229,6 +262,15 @@ mod tests {
 
     fn key(n: usize) -> Vec<u8> {
         format!("key{n}").into_bytes()
+    }
+
+    #[test]
+    fn each_partition_has_a_lock_of_its_own() {
+        let tables = tables();
+        let locked: Vec<_> = Partition::all()
+            .map(|partition| tables.try_get_mut(&partition))
+            .collect();
+        assert!(locked.iter().all(|table| table.is_present()));
     }
 
     #[test]
