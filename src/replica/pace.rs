@@ -146,7 +146,8 @@ impl Pace {
             let growth = if self.opening { FAST_GROWTH } else { 1 };
             self.window = (self.window + growth * bytes).min(MAX_WINDOW);
         } else if 2 * bytes >= expected {
-            // One that is much shorter says nothing of the rate. What has arrived since it was asked for is what the way carries in this time.
+            // One that is much shorter says nothing of the rate. What has arrived since it was asked for is what the way
+            // carries in this time.
             let carried = (self.delivered - asked.delivered) * wanted / took;
             self.window = self.window.min(carried as usize).max(MIN_WINDOW);
         }
