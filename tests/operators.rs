@@ -10,8 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nats_kvcache::cache::{Cache, Key, Limits};
-use nats_kvcache::nats::{Credentials, Replicator, Settings, Subjects, Tls};
-use nats_kvcache::replica::{Keyring, Numbers};
+use nats_kvcache::nats::Subjects;
 use nats_kvcache::time;
 use serde_json::{json, Map, Value};
 use tempfile::TempDir;
@@ -22,6 +21,8 @@ use testkit::{
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 use wasmbus_rpc::core::HostData;
+
+mod library;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_nats-kvcache");
 const LIMIT: Duration = Duration::from_secs(30);
@@ -334,29 +335,6 @@ async fn a_lattice_that_is_away_at_the_start_is_waited_for() {
         .unwrap();
 }
 
-/// A node in this process that replicates with the hosts of a lattice.
-async fn node_of(lattice: &Lattice, nats_url: &str, cache: Arc<Cache>) -> Replicator {
-    let subjects = Subjects::of(lattice.prefix(), DEFAULT_LINK_NAME);
-    let seed = lattice.cluster_seed().unwrap();
-    let settings = Settings {
-        servers: vec![nats_url.into()],
-        credentials: Credentials::None,
-        keyring: Arc::new(Keyring::new(&seed, &[], subjects.commands()).unwrap()),
-        subjects,
-        tls: Tls::default(),
-        host: "peer".into(),
-        beat_interval_ms: 1_000,
-        sync_limit_ms: 30_000,
-        min_peers: 0,
-        queue_bytes: 4 << 20,
-        inbox_bytes: 4 << 20,
-        ring_bytes: 4 << 20,
-    };
-    let replicator = Replicator::start(cache, settings, Numbers::default()).await.unwrap();
-    assert!(replicator.first_sync().await.is_whole());
-    replicator
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_that_expire_while_a_lattice_is_waited_for_are_swept() {
     let name = "keys_that_expire_while_a_lattice_is_waited_for_are_swept";
@@ -369,12 +347,13 @@ async fn keys_that_expire_while_a_lattice_is_waited_for_are_swept() {
     away.kill().unwrap();
     let lattice = Lattice::new(away.url());
     let cache = Arc::new(Cache::new(time::fresh_node_id(), Limits::default()));
+    let subjects = Subjects::of(lattice.prefix(), DEFAULT_LINK_NAME);
     // A first node takes 2.5 s to know that it is one.
     let key = Key::shared(b"session");
     cache
         .set(&key, bytes::Bytes::from_static(b"value"), 8, time::wall())
         .unwrap();
-    let peer = node_of(&lattice, &server.url(), cache).await;
+    let peer = library::replicate(&lattice, &server.url(), &subjects, cache).await;
     let provider = replicating_with(&lattice, json!({ "NATS_URL": server.url() })).await;
     for keys in [1, 0] {
         let told = eventually(LIMIT, || {

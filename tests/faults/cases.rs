@@ -241,19 +241,26 @@ async fn a_cut_is_noticed_and_healed() {
     conclude(&lab, result.await);
 }
 
+/// A server, if there is one, and if the clocks of processes can be moved.
+async fn server_and_clocks_or_skip(name: &str) -> Option<NatsServer> {
+    let server = testkit::nats_server_or_skip(name).await?;
+    if testkit::faketime_library().is_none() {
+        testkit::skip_test(
+            name,
+            "no libfaketime; install it with: scripts/install-tools.sh libfaketime",
+        );
+        return None;
+    }
+    Some(server)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_clock_far_ahead_has_written_is_taken_when_its_time_has_come() {
     let _alone = crate::ALONE.lock().await;
     let name = "what_a_clock_far_ahead_has_written_is_taken_when_its_time_has_come";
-    let Some(rpc) = testkit::nats_server_or_skip(name).await else {
+    let Some(rpc) = server_and_clocks_or_skip(name).await else {
         return;
     };
-    if testkit::faketime_library().is_none() {
-        return testkit::skip_test(
-            name,
-            "no libfaketime; install it with: scripts/install-tools.sh libfaketime",
-        );
-    }
     let server = NatsServer::start().await.expect("the server of replication");
     let settings = serde_json::json!({ "MAX_CLOCK_SKEW_SECS": 5 });
     let lab = Lab::start_with(rpc, vec![server], 3, settings)
@@ -262,8 +269,13 @@ async fn what_a_clock_far_ahead_has_written_is_taken_when_its_time_has_come() {
     let result = async {
         let mut expected = write_some(&lab, &[0, 1, 2], "before", 1_000).await?;
         lab.set_clock(2, 25)?;
-        // libfaketime looks once a second.
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        // The host sees it soon, and tells so when some beats of the others have shown it as well.
+        eventually(LIMIT, || async {
+            let pairs = lab.status(2).await?.pairs;
+            ensure!(pairs.contains_key("clock"), "{pairs:?}");
+            Ok(())
+        })
+        .await?;
         expected.extend(write_some(&lab, &[2], "ahead", 1_000).await?);
         lab.set_clock(2, 0)?;
         let refusing = Instant::now();
@@ -283,15 +295,9 @@ async fn what_a_clock_far_ahead_has_written_is_taken_when_its_time_has_come() {
 async fn a_host_whose_clock_was_a_day_ahead_writes_on_at_once_and_is_named() {
     let _alone = crate::ALONE.lock().await;
     let name = "a_host_whose_clock_was_a_day_ahead_writes_on_at_once_and_is_named";
-    let Some(rpc) = testkit::nats_server_or_skip(name).await else {
+    let Some(rpc) = server_and_clocks_or_skip(name).await else {
         return;
     };
-    if testkit::faketime_library().is_none() {
-        return testkit::skip_test(
-            name,
-            "no libfaketime; install it with: scripts/install-tools.sh libfaketime",
-        );
-    }
     let server = NatsServer::start().await.expect("the server of replication");
     let lab = Lab::start(rpc, vec![server], 3).await.expect("three providers");
     let result = async {

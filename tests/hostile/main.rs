@@ -7,6 +7,8 @@
 #![allow(clippy::disallowed_methods)]
 
 mod actor;
+#[path = "../library/mod.rs"]
+mod library;
 mod links;
 mod peer;
 mod stranger;

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use nats_kvcache::cache::{Cache, Digest, Key, Limits, NodeId, Partition, Time};
-use nats_kvcache::nats::{Credentials, Replicator, Settings, Subjects, Tls};
+use nats_kvcache::nats::{Replicator, Subjects};
 use nats_kvcache::replica::wire::{
     Beat, BeatState, FramesRequest, Message, ReplayRequest, SketchRequest, Want, MAX_SYMBOLS, VERSION,
 };
-use nats_kvcache::replica::{Keyring, Numbers};
+use nats_kvcache::replica::Keyring;
 use nats_kvcache::time;
 use serde_json::{json, Value};
 use testkit::{
@@ -20,7 +20,7 @@ use testkit::{
 };
 use wasmbus_rpc::async_nats::{self, Client};
 
-use crate::ALONE;
+use crate::{library, ALONE};
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_nats-kvcache");
 pub const LIMIT: Duration = Duration::from_secs(30);
@@ -290,25 +290,7 @@ pub async fn full_node(lattice: &Lattice, subjects: &Subjects, keys: usize) -> (
             .set(&key, bytes::Bytes::from_static(b"value of 16 byte"), 0, time::wall())
             .unwrap();
     }
-    let seed = lattice.cluster_seed().unwrap();
-    let settings = Settings {
-        servers: vec![lattice.nats_url().into()],
-        credentials: Credentials::None,
-        keyring: Arc::new(Keyring::new(&seed, &[], subjects.commands()).unwrap()),
-        subjects: subjects.clone(),
-        tls: Tls::default(),
-        host: "full".into(),
-        beat_interval_ms: 1_000,
-        sync_limit_ms: 30_000,
-        min_peers: 0,
-        queue_bytes: 4 << 20,
-        inbox_bytes: 4 << 20,
-        ring_bytes: 4 << 20,
-    };
-    let replicator = Replicator::start(cache.clone(), settings, Numbers::default())
-        .await
-        .unwrap();
-    assert!(replicator.first_sync().await.is_whole());
+    let replicator = library::replicate(lattice, lattice.nats_url(), subjects, cache.clone()).await;
     (cache, replicator)
 }
 

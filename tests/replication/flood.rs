@@ -5,37 +5,20 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use nats_kvcache::cache::{Cache, Key, Limits};
-use nats_kvcache::nats::{Credentials, Replicated, Replicator, Settings, Subjects};
-use nats_kvcache::replica::{Ack, Keyring, Numbers};
+use nats_kvcache::nats::{Replicated, Replicator, Subjects};
+use nats_kvcache::replica::Ack;
 use nats_kvcache::time;
 use serde_json::json;
 use testkit::{eventually, Lattice, NatsServer, DEFAULT_LINK_NAME};
 
 use crate::cluster::{Cluster, LIMIT};
+use crate::library;
 
 /// A node in this process, which writes faster than any client could.
 async fn library_node(lattice: &Lattice) -> (Arc<Cache>, Replicator) {
     let cache = Arc::new(Cache::new(time::fresh_node_id(), Limits::default()));
     let subjects = Subjects::of(lattice.prefix(), DEFAULT_LINK_NAME);
-    let seed = lattice.cluster_seed().unwrap();
-    let settings = Settings {
-        servers: vec![lattice.nats_url().into()],
-        credentials: Credentials::None,
-        tls: Default::default(),
-        keyring: Arc::new(Keyring::new(&seed, &[], subjects.commands()).unwrap()),
-        subjects,
-        host: "flood".into(),
-        beat_interval_ms: 1_000,
-        sync_limit_ms: 30_000,
-        min_peers: 0,
-        queue_bytes: 4 << 20,
-        inbox_bytes: 4 << 20,
-        ring_bytes: 4 << 20,
-    };
-    let replicator = Replicator::start(cache.clone(), settings, Numbers::default())
-        .await
-        .unwrap();
-    assert!(replicator.first_sync().await.is_whole());
+    let replicator = library::replicate(lattice, lattice.nats_url(), &subjects, cache.clone()).await;
     (cache, replicator)
 }
 

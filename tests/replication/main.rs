@@ -12,6 +12,8 @@ mod failures;
 mod flood;
 mod isolation;
 mod joining;
+#[path = "../library/mod.rs"]
+mod library;
 mod live;
 mod refusals;
 mod slow;
