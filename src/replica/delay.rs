@@ -2,7 +2,8 @@
 //!
 //! After a burst of writes, a slow link carries for a long time what was sent long ago. The beats of all peers stand in the
 //! same queue, those of peers that have written nothing too: that nothing is heard of them means nothing. Such a queue
-//! shows in a peer whose frames arrive while its beats do not come when they should.
+//! shows in a peer whose frames arrive one after the other while its beats do not come when they should. (Where frames
+//! are missing as well, the beats may be lost, and nothing waits anywhere.)
 
 use std::collections::BTreeMap;
 
@@ -11,21 +12,27 @@ use crate::cache::{Millis, NodeId};
 /// A peer whose beats are late by more than this has something wrong of its own, whatever else arrives of it.
 const MAX_DELAY_MS: Millis = 120_000;
 
+/// So many frames in a row show that none is lost lately.
+const IN_A_ROW: u32 = 3;
+
 /// What has arrived of one peer.
 #[derive(Clone, Copy, Debug)]
 struct Stream {
-    /// When its last beat arrived, and how much later the next one should.
+    /// When its last beat arrived, or was awaited from; and how much later the next one should.
     beat: Millis,
     interval: Millis,
-    /// When its last frame arrived.
+    /// No beat has arrived since messages may have been missed.
+    awaited: bool,
+    /// When its last frame arrived, and how many have arrived one after the other since one was missing.
     frame: Millis,
+    in_a_row: u32,
 }
 
 impl Stream {
     /// By how much a beat that arrives at `now` is late, if that is much and frames arrived in its place.
     fn late(&self, now: Millis) -> Option<Millis> {
         let gap = now - self.beat;
-        let flowing = self.frame > self.beat && now - self.frame <= self.interval;
+        let flowing = self.frame > self.beat && now - self.frame <= self.interval && self.in_a_row >= IN_A_ROW;
         (flowing && gap > 2 * self.interval && gap <= MAX_DELAY_MS).then(|| gap - self.interval)
     }
 }
@@ -37,10 +44,11 @@ pub(super) struct Delay {
 }
 
 impl Delay {
-    /// A new frame of a peer has arrived.
-    pub fn frame(&mut self, node: NodeId, now: Millis) {
+    /// A new frame of a peer has arrived; `follows` says whether the one before it has, too.
+    pub fn frame(&mut self, node: NodeId, follows: bool, now: Millis) {
         if let Some(stream) = self.streams.get_mut(&node) {
             stream.frame = now;
+            stream.in_a_row = if follows { stream.in_a_row + 1 } else { 0 };
         }
     }
 
@@ -49,12 +57,22 @@ impl Delay {
         let stream = self.streams.entry(node).or_insert(Stream {
             beat: now,
             interval,
+            awaited: false,
             frame: 0,
+            in_a_row: 0,
         });
         // The next ones may take as long.
         let late = stream.late(now);
-        (stream.beat, stream.interval) = (now, interval);
+        (stream.beat, stream.interval, stream.awaited) = (now, interval, false);
         self.until = self.until.max(late.map_or(0, |late| now + late));
+    }
+
+    /// Messages may have been missed, and what arrives from now on was sent after `now`: beats are awaited from here.
+    pub fn listen_again(&mut self, now: Millis) {
+        self.until = 0;
+        for stream in self.streams.values_mut() {
+            (stream.beat, stream.frame, stream.awaited) = (now, 0, true);
+        }
     }
 
     pub fn gone(&mut self, node: NodeId) {
@@ -66,6 +84,17 @@ impl Delay {
         let late = self.streams.values().filter(|stream| stream.late(now).is_some());
         let until = late.map(|stream| now + stream.interval).max();
         self.until = self.until.max(until.unwrap_or(0));
+    }
+
+    /// Until when it cannot be known whether the answer of a peer that was asked at `asked` waits in a queue: for some beats,
+    /// if frames arrive of it meanwhile, or no beat has come yet.
+    pub fn unknown_until(&self, node: NodeId, asked: Millis) -> Millis {
+        let flows = |stream: &&Stream| stream.awaited || stream.frame > asked && stream.in_a_row >= IN_A_ROW;
+        let stream = self.streams.get(&node).filter(flows);
+        stream.map_or(0, |stream| {
+            let since = if stream.awaited { stream.beat.max(asked) } else { asked };
+            since + 2 * stream.interval + 1
+        })
     }
 
     /// Until when what arrives has most likely been sent long before.
@@ -85,7 +114,7 @@ mod tests {
         let mut delay = Delay::default();
         delay.beat(NODE, 1_000, 1_000);
         for now in (1_100..7_000).step_by(200) {
-            delay.frame(NODE, now);
+            delay.frame(NODE, true, now);
             delay.look(now);
             assert_eq!(delay.until() > now, now > 3_000, "{now}");
         }
@@ -93,7 +122,7 @@ mod tests {
         delay.beat(NODE, 1_000, 7_000);
         assert_eq!(delay.until(), 12_000);
         for now in (8_000..20_000).step_by(1_000) {
-            delay.frame(NODE, now);
+            delay.frame(NODE, true, now);
             delay.beat(NODE, 1_000, now);
             delay.look(now);
         }
@@ -101,10 +130,44 @@ mod tests {
     }
 
     #[test]
+    fn beats_that_are_lost_as_frames_are_show_no_queue() {
+        let mut delay = Delay::default();
+        delay.beat(NODE, 1_000, 1_000);
+        for now in (1_100..7_000).step_by(200) {
+            delay.frame(NODE, now % 600 != 500, now);
+            delay.look(now);
+        }
+        assert_eq!(delay.until(), 0);
+    }
+
+    /// The beats that were sent before are gone, and the next ones stand behind what is sent meanwhile.
+    #[test]
+    fn a_queue_shows_after_a_reconnect_too() {
+        let mut delay = Delay::default();
+        delay.beat(NODE, 1_000, 1_000);
+        delay.listen_again(9_000);
+        for now in (9_100..13_000).step_by(200) {
+            delay.frame(NODE, true, now);
+            delay.look(now);
+            assert_eq!(delay.until() > now, now > 11_000, "{now}");
+            assert_eq!(delay.unknown_until(NODE, 9_050), 11_051);
+        }
+        delay.beat(NODE, 1_000, 13_000);
+        assert_eq!(delay.unknown_until(NODE, 13_000), 0);
+        delay.frame(NODE, true, 13_100);
+        assert_eq!(delay.unknown_until(NODE, 13_050), 15_051);
+        delay.beat(NODE, 1_000, 14_000);
+        delay.frame(NODE, true, 14_100);
+        assert_eq!(delay.unknown_until(NODE, 13_050), 15_051, "no beat puts it off");
+        delay.frame(NODE, false, 14_200);
+        assert_eq!(delay.unknown_until(NODE, 13_050), 0);
+    }
+
+    #[test]
     fn a_peer_of_which_nothing_arrives_is_silent() {
         let mut delay = Delay::default();
         delay.beat(NODE, 1_000, 1_000);
-        delay.frame(NODE, 1_500);
+        delay.frame(NODE, true, 1_500);
         delay.look(4_000);
         assert_eq!(delay.until(), 0);
     }
@@ -114,7 +177,7 @@ mod tests {
         let mut delay = Delay::default();
         delay.beat(NODE, 1_000, 1_000);
         let last = (2_000..400_000).step_by(500).inspect(|now| {
-            delay.frame(NODE, *now);
+            delay.frame(NODE, true, *now);
             delay.look(*now);
         });
         let last = last.last().unwrap();

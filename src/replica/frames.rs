@@ -101,6 +101,7 @@ impl Replica {
     /// A frame of a peer has arrived, of so many bytes without its seal.
     pub(super) fn frame_of_peer(&mut self, now: Now, node: NodeId, mut frame: Frame<&[u8]>, bytes: usize) {
         let Some(peer) = self.peers.proven(node) else { return };
+        let follows = peer.frames.follows(frame.seq);
         if !peer.frames.takes(frame.seq) {
             self.counters.repeated += 1;
             let again = frame.wants_ack && peer.has_effect_of(frame.seq);
@@ -118,11 +119,12 @@ impl Replica {
         let whole = frame.commands.len() == sent;
         let refused = self.apply(now, node, &frame.commands, frame.clock);
         let heard = self.taken_in(now);
-        self.delay.frame(node, now.mono);
+        self.delay.frame(node, follows && whole, now.mono);
         let asked = self.peers.get(node).and_then(|peer| peer.asked_for(frame.seq));
         // One that is older than the floor stays missing, however often it comes: it is no progress.
         let asked = asked.filter(|_| whole);
         let closed = self.peers.change(node, |peer| {
+            peer.largest = peer.largest.max(bytes);
             if asked.is_some() {
                 peer.answered_in_part(bytes, now.mono);
             }
@@ -226,7 +228,7 @@ impl Replica {
     }
 
     /// When the author of the frame missing longest has to be asked for it.
-    fn ask_at(&self, peer: &Peer) -> Option<Millis> {
+    fn ask_at(&self, node: NodeId, peer: &Peer) -> Option<Millis> {
         let since = peer.gap_since?;
         let asked = &peer.asked;
         let at = match asked.times {
@@ -235,8 +237,10 @@ impl Replica {
             // There is more.
             _ if asked.is_answered() => return Some(asked.last.at + ASK_MORE_MS),
             // What was asked for may still be coming in.
-            0 => since.max(asked.heard()) + GAP_GRACE_MS + self.pace.took(),
-            _ => asked.heard() + self.frames_patience(),
+            0 if asked.budget == 0 => since + GAP_GRACE_MS + self.pace.took(),
+            0 => since.max(asked.heard()) + GAP_GRACE_MS + self.pace.took() + self.pace.takes(peer.largest),
+            // Whoever asks before it can know of a queue asks for the same twice.
+            _ => (asked.heard() + self.frames_patience(peer)).max(self.delay.unknown_until(node, asked.last.at)),
         };
         // What is missing may stand in the same queue as all else.
         Some(at.max(self.delay.until()))
@@ -246,13 +250,14 @@ impl Replica {
     /// others have and this node lacks is most likely in them, and nothing is to be had twice. Where frames are lost all the
     /// time some are always missing: then others are not kept waiting for them.
     pub(super) fn frames_come_in(&self) -> bool {
-        let comes = |peer: &Peer| (peer.asked.bytes > 0 || peer.asked.times <= 1) && self.ask_at(peer).is_some();
-        self.peers.with_gaps().any(|(_, peer)| comes(peer))
+        let hoped_for = |peer: &Peer| peer.asked.bytes > 0 || peer.asked.times <= 1;
+        let comes = |node, peer: &Peer| hoped_for(peer) && self.ask_at(node, peer).is_some();
+        self.peers.with_gaps().any(|(node, peer)| comes(node, peer))
     }
 
-    /// How long the author of missing frames may take to answer.
-    fn frames_patience(&self) -> Millis {
-        ASK_AGAIN_MS + 2 * self.pace.took()
+    /// How long the author of missing frames may take to answer. The next word may be a large one.
+    fn frames_patience(&self, peer: &Peer) -> Millis {
+        ASK_AGAIN_MS + 2 * self.pace.took() + self.pace.takes(peer.largest)
     }
 
     pub(super) fn next_frames_request(&self) -> Option<Millis> {
@@ -261,7 +266,7 @@ impl Replica {
         }
         let gap = |(node, peer): (NodeId, &Peer)| {
             let hopeless = || self.gap_hopeless_at(peer).filter(|_| self.may_take_from(node));
-            self.ask_at(peer).or_else(hopeless)
+            self.ask_at(node, peer).or_else(hopeless)
         };
         self.peers.with_gaps().filter_map(gap).min()
     }
@@ -269,7 +274,7 @@ impl Replica {
     /// When it is clear that the author will not send what is missing. Only of interest while a comparison could start.
     fn gap_hopeless_at(&self, peer: &Peer) -> Option<Millis> {
         peer.gap_since.filter(|_| self.pull.is_none())?;
-        let patience = if peer.asked.gone { 0 } else { self.frames_patience() };
+        let patience = if peer.asked.gone { 0 } else { self.frames_patience(peer) };
         Some(
             (peer.asked.heard() + patience)
                 .max(self.next_gap_comparison)
@@ -278,8 +283,8 @@ impl Replica {
     }
 
     /// Whether the frames that are missing of a peer have to be replaced by a comparison.
-    pub(super) fn gap_is_hopeless(&self, peer: &Peer, now: Now) -> bool {
-        self.ask_at(peer).is_none() && self.gap_hopeless_at(peer).is_some_and(|at| now.mono >= at)
+    pub(super) fn gap_is_hopeless(&self, node: NodeId, peer: &Peer, now: Now) -> bool {
+        self.ask_at(node, peer).is_none() && self.gap_hopeless_at(peer).is_some_and(|at| now.mono >= at)
     }
 
     pub(super) fn ask_for_frames(&mut self, now: Now) {
@@ -287,7 +292,7 @@ impl Replica {
             return;
         }
         let due = |(node, peer): (NodeId, &Peer)| {
-            self.ask_at(peer)
+            self.ask_at(node, peer)
                 .filter(|at| now.mono >= *at)
                 .map(|_| (node, peer.frames.missing()))
         };

@@ -541,7 +541,7 @@ impl Replica {
     /// Messages may have been missed: the beats of all peers will tell which.
     fn listen_again(&mut self, now: Now) {
         self.peers.pardon_silence(now.mono);
-        self.delay = Delay::default();
+        self.delay.listen_again(now.mono);
         self.wants_beats = true;
         self.next_beat = now.mono.max(self.last_beat + EARLY_BEAT_MS);
         self.next_comparison = self.next_comparison.max(now.mono + self.spread(self.beat_interval()));

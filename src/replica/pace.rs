@@ -97,6 +97,12 @@ impl Pace {
         self.took = took.max(self.took - self.took / 8);
     }
 
+    /// How long so many bytes take at the rate that was measured.
+    pub fn takes(&self, bytes: usize) -> Millis {
+        let way = self.way.unwrap_or(0);
+        bytes as Millis * (way + QUEUE_MS) / self.window as Millis
+    }
+
     /// Bytes to ask for in the first request of all, while the way is not known.
     pub fn first_budget(&self) -> Option<usize> {
         self.way.is_none().then_some(FIRST_BUDGET)

@@ -94,6 +94,11 @@ impl SeqTracker {
         seq > self.contiguous && !self.ahead.contains(&seq) && (next || self.ahead.len() < MAX_AHEAD)
     }
 
+    /// Whether the frame before this one has arrived.
+    pub fn follows(&self, seq: u64) -> bool {
+        seq == self.contiguous + 1 || self.ahead.contains(&seq.wrapping_sub(1))
+    }
+
     /// Takes note of a frame. Returns whether the contiguous part has grown.
     pub fn arrived(&mut self, seq: u64) -> bool {
         self.announced(seq);
@@ -399,6 +404,8 @@ pub(super) struct Peer {
     pub other_issuer: bool,
     /// Its frames.
     pub frames: SeqTracker,
+    /// Bytes of the largest of them.
+    pub largest: usize,
     /// Which of this node's frames it has confirmed.
     pub confirmed: SeqTracker,
     /// What was refused here of what it holds.
@@ -447,6 +454,7 @@ impl Peer {
             timer: 0,
             other_issuer: false,
             frames: SeqTracker::default(),
+            largest: 0,
             confirmed: SeqTracker::default(),
             withheld: None,
             doubt: Doubt::default(),

@@ -745,7 +745,7 @@ impl Replica {
         let own = NodeId(self.cache.node().0 ^ self.counters.pulls);
         self.peers
             .with_gaps()
-            .filter(|(node, peer)| self.gap_is_hopeless(peer, now) && self.may_take_from(*node))
+            .filter(|(node, peer)| self.gap_is_hopeless(*node, peer, now) && self.may_take_from(*node))
             .min_by_key(|(node, _)| spread_of(own, node.0))
             .map(|(node, _)| Purpose::Gap(node))
     }

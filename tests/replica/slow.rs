@@ -207,6 +207,58 @@ fn a_burst_in_front_of_beats_makes_nobody_silent_and_nothing_is_asked_for_again(
 }
 
 #[test]
+fn what_a_connection_has_lost_is_asked_for_once_though_it_stands_behind_a_burst() {
+    // Bytes per millisecond, and milliseconds each way.
+    for (rate, delay) in [(100, 10), (250, 0), (250, 150)] {
+        let mut net = Net::new();
+        net.ring_bytes = 16 << 20;
+        for _ in 0..3 {
+            net.join(keyring(1, &[]));
+        }
+        net.settle();
+        net.run(5 * BEAT);
+        let node = 2;
+        net.link(node, Link::of(rate, delay));
+        let half = 15 * rate as usize;
+        let value = "v".repeat(1_000);
+        let (from, began) = (net.sent.len(), net.now);
+        for n in 0..half {
+            net.set(0, &format!("key{n:06}"), &value);
+        }
+        net.run(500);
+        let lost = net.queues(node)[0] * rate;
+        net.disconnect(node);
+        net.run(500);
+        net.connect(node);
+        for n in half..2 * half {
+            net.set(0, &format!("key{n:06}"), &value);
+        }
+        while !net.equal() {
+            net.run(100);
+            assert!(net.now < began + 120_000, "{rate} B/ms: {:?}", net.status(node));
+        }
+        let live = |sent: &&Sent| sent.to == Target::Commands;
+        let bytes: usize = net.sent[from..]
+            .iter()
+            .filter(live)
+            .map(|sent| sent.payload.len())
+            .sum();
+        let (took, least) = (net.now - began, bytes as u64 / rate);
+        let (carried, requests) = (net.carried(node) - lost, net.counters(node).frames_asked);
+        let told = format!(
+            "{rate} B/ms, {delay} ms each way: {took} ms instead of {least}, {carried} bytes instead of {bytes}, \
+             {requests} requests, {} frames sent again",
+            net.counters(0).frames_resent
+        );
+        println!("{told}");
+        assert!(took <= least + requests * (2 * delay + 60) + 2 * BEAT, "{told}");
+        assert!(carried as usize <= bytes * 11 / 10, "{told}");
+        let compared = |sent: &&Sent| COMPARED.contains(&sent.kind());
+        assert_eq!(net.sent[from..].iter().filter(compared).count(), 0, "{told}");
+    }
+}
+
+#[test]
 fn frames_that_were_asked_for_are_waited_for_as_long_as_answers_take() {
     let (mut net, _) = filled(3_000);
     let node = net.nodes.len();
@@ -228,6 +280,35 @@ fn frames_that_were_asked_for_are_waited_for_as_long_as_answers_take() {
     let took = net.wait_equal();
     assert!(took <= 12_000, "{took} ms");
     assert_eq!(net.counters(0).frames_resent, 10);
+}
+
+#[test]
+fn a_large_frame_that_was_asked_for_is_waited_for() {
+    let (mut net, _) = filled(10_000);
+    let node = net.nodes.len();
+    net.link(node, Link::of(50, 10));
+    net.join(keyring(1, &[]));
+    net.settle();
+    // More than half a second of the link. That there are frames of this size is known from one that arrives.
+    let large = "v".repeat(30_000);
+    net.set(0, "first", &large);
+    net.run(8 * BEAT);
+    let lose = |net: &mut Net, count: usize, value: &str| {
+        let before = (net.counters(node).frames_asked, net.counters(0).frames_resent);
+        net.drop_where(move |sent, to| to == node && sent.to == Target::Commands);
+        (0..count).for_each(|n| net.set(0, &format!("lost{n}"), value));
+        net.drop_nothing();
+        net.set(0, "last", "value");
+        let took = net.wait_equal();
+        assert!(took <= 7_000, "{took} ms");
+        (
+            net.counters(node).frames_asked - before.0,
+            net.counters(0).frames_resent - before.1,
+        )
+    };
+    // These come at once, one after the other: what follows is not known to take long.
+    assert_eq!(lose(&mut net, 40, "small"), (1, 40));
+    assert_eq!(lose(&mut net, 1, &large), (1, 1));
 }
 
 /// A node behind a link misses many frames of another one, which a third one has.
