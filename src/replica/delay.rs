@@ -12,6 +12,10 @@ use crate::cache::{Millis, NodeId};
 /// A peer whose beats are late by more than this has something wrong of its own, whatever else arrives of it.
 const MAX_DELAY_MS: Millis = 120_000;
 
+/// Two beats are waited for no longer than this before something is asked for again: they may be sent as seldom as a peer
+/// likes.
+const MAX_WAIT_MS: Millis = 4_000;
+
 /// So many frames in a row show that none is lost lately.
 const IN_A_ROW: u32 = 3;
 
@@ -54,6 +58,7 @@ impl Delay {
 
     /// A new beat of a peer has arrived; the next one will be sent after `interval`.
     pub fn beat(&mut self, node: NodeId, interval: Millis, now: Millis) {
+        let interval = interval.min(MAX_DELAY_MS);
         let stream = self.streams.entry(node).or_insert(Stream {
             beat: now,
             interval,
@@ -93,7 +98,7 @@ impl Delay {
         let stream = self.streams.get(&node).filter(flows);
         stream.map_or(0, |stream| {
             let since = if stream.awaited { stream.beat.max(asked) } else { asked };
-            since + 2 * stream.interval + 1
+            since + (2 * stream.interval).min(MAX_WAIT_MS) + 1
         })
     }
 
@@ -161,6 +166,19 @@ mod tests {
         assert_eq!(delay.unknown_until(NODE, 13_050), 15_051, "no beat puts it off");
         delay.frame(NODE, false, 14_200);
         assert_eq!(delay.unknown_until(NODE, 13_050), 0);
+    }
+
+    #[test]
+    fn a_peer_that_sends_beats_seldom_puts_nothing_off_for_long() {
+        for interval in [3_600_000, Millis::MAX] {
+            let mut delay = Delay::default();
+            delay.beat(NODE, interval, 1_000);
+            (0..5).for_each(|n| delay.frame(NODE, true, 2_000 + n));
+            delay.look(3_000);
+            assert_eq!(delay.unknown_until(NODE, 1_500), 5_501);
+            delay.listen_again(4_000);
+            assert_eq!(delay.unknown_until(NODE, 4_500), 8_501);
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::acks::Ack as Wanted;
 use super::acks::{AckRequest, Unconfirmed, Waiter};
 use super::machine::{Output, Phase, Replica, Target};
+use super::outbound::MAX_FRAME_BYTES;
 use super::peers::{Asked, Peer, Withheld};
 use super::wire::{Ack, Chunk, Chunker, Frame, FramesGone, FramesRequest, Message};
 use super::Now;
@@ -124,7 +125,7 @@ impl Replica {
         // One that is older than the floor stays missing, however often it comes: it is no progress.
         let asked = asked.filter(|_| whole);
         let closed = self.peers.change(node, |peer| {
-            peer.largest = peer.largest.max(bytes);
+            peer.largest = peer.largest.max(bytes.min(MAX_FRAME_BYTES));
             if asked.is_some() {
                 peer.answered_in_part(bytes, now.mono);
             }

@@ -7,7 +7,7 @@ use crate::cache::{Millis, NodeId};
 use bytes::Bytes;
 
 /// Larger frames do not travel faster, but delay what comes after them.
-const MAX_FRAME_BYTES: usize = 256 << 10;
+pub(super) const MAX_FRAME_BYTES: usize = 256 << 10;
 
 impl Replica {
     /// Publishes a message in the version that all peers understand.

@@ -404,7 +404,7 @@ pub(super) struct Peer {
     pub other_issuer: bool,
     /// Its frames.
     pub frames: SeqTracker,
-    /// Bytes of the largest of them.
+    /// Bytes of the largest of them, as far as commands are gathered to one: a single larger value says nothing of others.
     pub largest: usize,
     /// Which of this node's frames it has confirmed.
     pub confirmed: SeqTracker,

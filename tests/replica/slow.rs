@@ -206,19 +206,24 @@ fn a_burst_in_front_of_beats_makes_nobody_silent_and_nothing_is_asked_for_again(
     assert_eq!(net.status(node).peers.len(), 2);
 }
 
+/// Three nodes that keep many frames, the last of them behind a link.
+fn three(link: Link) -> (Net, usize) {
+    let mut net = Net::new();
+    net.ring_bytes = 16 << 20;
+    for _ in 0..3 {
+        net.join(keyring(1, &[]));
+    }
+    net.settle();
+    net.run(5 * BEAT);
+    net.link(2, link);
+    (net, 2)
+}
+
 #[test]
 fn what_a_connection_has_lost_is_asked_for_once_though_it_stands_behind_a_burst() {
     // Bytes per millisecond, and milliseconds each way.
     for (rate, delay) in [(100, 10), (250, 0), (250, 150)] {
-        let mut net = Net::new();
-        net.ring_bytes = 16 << 20;
-        for _ in 0..3 {
-            net.join(keyring(1, &[]));
-        }
-        net.settle();
-        net.run(5 * BEAT);
-        let node = 2;
-        net.link(node, Link::of(rate, delay));
+        let (mut net, node) = three(Link::of(rate, delay));
         let half = 15 * rate as usize;
         let value = "v".repeat(1_000);
         let (from, began) = (net.sent.len(), net.now);
@@ -311,17 +316,28 @@ fn a_large_frame_that_was_asked_for_is_waited_for() {
     assert_eq!(lose(&mut net, 1, &large), (1, 1));
 }
 
+/// One value of many megabytes does not mean that every frame may take as long.
+#[test]
+fn a_huge_value_does_not_put_off_what_is_asked_for_later() {
+    let (mut net, node) = three(Link::of(0, 1));
+    net.set(0, "huge", &"v".repeat(8 << 20));
+    net.wait_equal();
+    let mut lost = (false, false);
+    net.drop_where(move |sent, to| {
+        let frame = sent.kind() == 1 && to == node && !std::mem::replace(&mut lost.0, true);
+        let request = sent.kind() == 11 && sent.from == node && !std::mem::replace(&mut lost.1, true);
+        frame || request
+    });
+    net.set(0, "lost", "value");
+    net.set(0, "last", "value");
+    let took = net.wait_equal();
+    assert!(took <= 4_000, "{took} ms");
+    assert_eq!(net.counters(node).frames_asked, 2);
+}
+
 /// A node behind a link misses many frames of another one, which a third one has.
 fn with_a_gap(link: Link, frames: usize) -> (Net, usize) {
-    let mut net = Net::new();
-    net.ring_bytes = 16 << 20;
-    for _ in 0..3 {
-        net.join(keyring(1, &[]));
-    }
-    net.settle();
-    net.run(5 * BEAT);
-    let node = net.nodes.len() - 1;
-    net.link(node, link);
+    let (mut net, node) = three(link);
     net.drop_where(move |sent, to| to == node && sent.to == Target::Commands);
     for n in 0..frames {
         net.set(0, &format!("key{n:06}"), &"v".repeat(5_000));
