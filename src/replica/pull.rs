@@ -25,8 +25,8 @@ const SPARE: usize = 4;
 /// While other answers arrive, a request is waited for so many times longer.
 const PATIENCE_IN_QUEUE: u64 = 4;
 
-/// Anybody can join those of whom NATS picks one, and not answer. A first replay of which no word has come for so long is
-/// asked for at a peer that is known, if there is one.
+/// Anybody can join those of whom NATS picks one, and not answer. A first replay of which no word has come for so long, or
+/// so much longer than whole answers take if there were some, is asked for at a peer that is known, if there is one.
 const SWALLOWED_MS: Millis = 250;
 
 /// Requests in a row without an answer after which a pull from one certain peer is given up.
@@ -275,6 +275,8 @@ pub(super) struct Pull {
     heard: Millis,
     /// Some responder has answered something.
     pub answered: bool,
+    /// When the newest request was made of those that were answered in full, and by whom.
+    overtakes: Option<(Millis, NodeId)>,
     /// Bytes of whole partitions that have arrived of late, and the weights of these partitions.
     partitions: (usize, usize),
     /// Per node the number of the frames whose effect every answer so far stands for.
@@ -315,6 +317,7 @@ impl Pull {
             timed_out: 0,
             heard: now,
             answered: false,
+            overtakes: None,
             partitions: (0, 0),
             seqs: None,
             began: now,
@@ -520,6 +523,9 @@ impl Pull {
         if !late {
             pace.answered(asked, (bytes, expected), now);
         }
+        if let Some(node) = responder {
+            self.overtakes = self.overtakes.max(Some((asked.at, node)));
+        }
         // Those that ask for the same are not needed any more.
         self.lanes.retain(|_, lane| lane.first != first);
         self.todo.retain(|waiting| waiting.again != Some(first));
@@ -632,28 +638,46 @@ impl Pull {
         }
     }
 
-    /// When the first request of a first replay counts as swallowed by those that NATS has picked, if somebody else can be
-    /// asked. Little was asked for so far, so it may be asked for twice.
-    pub fn swallowed_at(&self) -> Option<Millis> {
-        let waits = self.purpose == Purpose::FirstReplay && !self.answered && !self.swallowed;
-        let first = self
-            .lanes
-            .values()
-            .filter(|lane| !lane.late)
-            .map(|lane| lane.since)
-            .min();
-        first.filter(|_| waits).map(|since| since + SWALLOWED_MS)
+    /// When a request of a first replay counts as swallowed by those that NATS has picked, if somebody else can be asked:
+    /// none was answered, or those answered that were made as late.
+    pub fn swallowed_at(&self, pace: &Pace) -> Option<Millis> {
+        if self.purpose != Purpose::FirstReplay || self.swallowed {
+            return None;
+        }
+        if self.answered {
+            let overtaken = self.overtaken().map(|(_, lane)| lane.since).min()?;
+            return Some(overtaken.max(self.heard) + SWALLOWED_MS + pace.took());
+        }
+        let waits = self.lanes.values().filter(|lane| !lane.late).map(|lane| lane.since);
+        waits.min().map(|since| since + SWALLOWED_MS)
     }
 
-    /// They do not answer: one request is made again. Its answer shows whether they are slow or do not answer at all.
+    /// Requests without a word of an answer that were made no later than one that was answered in full.
+    fn overtaken(&self) -> impl Iterator<Item = (u64, &Lane)> {
+        let until = self.overtakes.map(|(at, _)| at);
+        self.lanes
+            .iter()
+            .filter(move |(_, lane)| !lane.late && lane.responder.is_none() && Some(lane.asked.at) <= until)
+            .map(|(request, lane)| (*request, lane))
+    }
+
+    /// Some do not answer. If none has, one request is made again, for little was asked for so far: its answer shows
+    /// whether they are slow or do not answer at all. If some have, what they have overtaken is made again.
     pub fn ask_others(&mut self) {
         self.swallowed = true;
-        let oldest = self
-            .lanes
-            .iter()
-            .find(|(_, lane)| !lane.late)
-            .map(|(request, _)| *request);
-        oldest.into_iter().for_each(|request| self.ask_again(request));
+        let again: Vec<u64> = match self.answered {
+            true => self.overtaken().map(|(request, _)| request).collect(),
+            false => {
+                let oldest = self.lanes.iter().find(|(_, lane)| !lane.late);
+                oldest.map(|(request, _)| *request).into_iter().collect()
+            }
+        };
+        again.into_iter().for_each(|request| self.ask_again(request));
+    }
+
+    /// Whom to ask first where not everybody answers.
+    pub fn answers(&self) -> Option<NodeId> {
+        self.overtakes.map(|(_, node)| node)
     }
 
     fn ask_again(&mut self, request: u64) {

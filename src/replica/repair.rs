@@ -173,8 +173,8 @@ impl Replica {
             let to = match peer {
                 Some(node) => Target::Node(node),
                 // One that is known to be there, should those that NATS picks not answer.
-                None => match self.peers.synced().next().filter(|_| doubtful) {
-                    Some((node, _)) => Target::Node(node),
+                None => match self.known_to_answer().filter(|_| doubtful) {
+                    Some(node) => Target::Node(node),
                     None => Target::Replay { request },
                 },
             };
@@ -183,6 +183,13 @@ impl Replica {
             }
             self.send(to, &message);
         }
+    }
+
+    /// A synced peer: the one that has answered a first replay, if one has.
+    fn known_to_answer(&self) -> Option<NodeId> {
+        let answers = self.pull.as_ref().and_then(Pull::answers);
+        let answers = answers.filter(|node| self.peers.get(*node).is_some_and(Peer::synced));
+        answers.or_else(|| self.peers.synced().next().map(|(node, _)| node))
     }
 
     fn next_task(&mut self, now: Now) -> Option<(Purpose, bool, u64, Task, usize)> {
@@ -515,13 +522,13 @@ impl Replica {
 
     /// When a first replay that nobody answers is asked for at a peer that is known.
     pub(super) fn swallowed_at(&self) -> Option<Millis> {
-        let at = self.pull.as_ref().and_then(Pull::swallowed_at)?;
+        let at = self.pull.as_ref().and_then(|pull| pull.swallowed_at(&self.pace))?;
         self.peers.synced().next().is_some().then_some(at)
     }
 
     pub(super) fn tick_pulls(&mut self, now: Now) {
         if self.swallowed_at().is_some_and(|at| now.mono >= at) {
-            tracing::warn!("those who should answer the first replay do not: asking a peer that is known");
+            tracing::warn!("not all who should answer the first replay do: asking a peer that is known");
             self.pull.as_mut().into_iter().for_each(Pull::ask_others);
         }
         let pace = &mut self.pace;

@@ -355,3 +355,27 @@ fn strangers_that_swallow_the_first_replay_delay_it_little() {
     assert!(net.now - began <= 400, "{} ms", net.now - began);
     assert_eq!(net.nodes[joiner].cache.keys(), 20_000);
 }
+
+#[test]
+fn strangers_that_swallow_parts_of_the_first_replay_delay_it_little() {
+    for answered in 0..8 {
+        let mut net = Net::of(3);
+        for n in 0..20_000 {
+            net.set_silently(0, &format!("key{n}"), "value");
+        }
+        net.wait_equal();
+        net.run(3 * BEAT);
+        let mut asked = 0;
+        net.drop_where(move |sent, _| {
+            let group = matches!(sent.to, Target::Replay { .. });
+            asked += usize::from(group);
+            group && asked != answered + 1
+        });
+        let began = net.now;
+        let joiner = net.join(keyring(1, &[]));
+        net.wait_equal();
+        let took = net.now - began;
+        assert!(took <= 700, "request {answered} is answered: {took} ms");
+        assert_eq!(net.nodes[joiner].cache.keys(), 20_000);
+    }
+}
