@@ -356,7 +356,10 @@ impl Replica {
         }
         self.peers.change(node, |peer| {
             let missing = peer.frames.missing();
-            peer.asked.gone |= missing.first().is_some_and(|(first, _)| *first < gone.oldest) || peer.asked.times > 1;
+            let before_ring = missing.first().is_some_and(|(first, _)| *first < gone.oldest);
+            // Numbers that no frame has. What the author does have was sent before this, as far as there was room.
+            let all_named = !peer.asked.is_answered();
+            peer.asked.gone |= before_ring || all_named;
         });
     }
 

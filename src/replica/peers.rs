@@ -657,9 +657,13 @@ impl Peer {
 
     /// The effect of all its frames up to `seq` is here.
     pub fn complete_to(&mut self, seq: u64, now: Millis) {
+        let before = self.frames.contiguous();
         self.frames.complete_to(seq);
-        self.gap_since = None;
-        self.asked = Asked::default();
+        // What the author no longer keeps is not asked for again because others do not have it either.
+        if self.frames.contiguous() > before {
+            self.gap_since = None;
+            self.asked = Asked::default();
+        }
         self.update_gap(now);
     }
 

@@ -8,7 +8,7 @@ use nats_kvcache::cache::{Cache, KeyHash, NodeId, Partition, Span};
 use nats_kvcache::replica::wire::{Message, VERSION};
 use nats_kvcache::replica::Target;
 
-use crate::net::{keyring, name, Net, BEAT};
+use crate::net::{keyring, name, Link, Net, BEAT};
 
 /// Kinds of messages, see docs/PROTOCOL.md.
 const FRAME: u8 = 1;
@@ -522,6 +522,38 @@ fn fifty_nodes_that_lose_their_server_repair_without_a_storm() {
             "{bytes} bytes, where {lacking} are lacking"
         );
     }
+}
+
+#[test]
+fn numbers_that_no_frame_has_are_asked_for_once() {
+    let mut net = Net::of(6);
+    for n in 0..200 {
+        net.set(0, &format!("key{n}"), "value");
+    }
+    net.wait_equal();
+    for node in 0..6 {
+        net.link(node, Link::of(1_000, 75));
+    }
+    net.run(5 * BEAT);
+    for node in 0..6 {
+        net.disconnect(node);
+    }
+    for node in 0..6 {
+        for n in 0..20 {
+            net.set(node, &format!("away {node} {n}"), "value");
+        }
+    }
+    let from = net.sent.len();
+    for node in 0..6 {
+        net.connect(node);
+    }
+    let took = net.wait_equal();
+    net.run(5 * BEAT);
+    let asked = count(&net, from, FRAMES_REQUEST);
+    println!("6 nodes, 300 ms there and back: equal after {took} ms, {asked} requests for frames");
+    // Each asks each author once.
+    assert!(asked <= 6 * 5, "{asked} requests");
+    assert!(took <= 12 * BEAT, "{took} ms");
 }
 
 #[test]
