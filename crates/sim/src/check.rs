@@ -71,6 +71,10 @@ impl World {
         }
         let state = self.state_bytes();
         self.last_deletes();
+        if self.scenario.far_ms > 0 {
+            // To delete what all hold and was written far ahead takes a stamp that is as far ahead: refused until its time.
+            self.wait_until_equal(self.now + self.healing_ms() + self.backlog_ms() + self.scenario.far_ms);
+        }
         self.wait_until_quiet();
         self.tell_nodes();
         self.check_state();

@@ -26,6 +26,8 @@ pub(crate) struct Sender {
     pub holds: Option<i64>,
     /// It is a beat.
     pub beat: bool,
+    /// When it was sent.
+    pub at: Millis,
 }
 
 /// What a node was sent by another one that had a state.
@@ -35,8 +37,10 @@ pub(crate) struct Heard {
     life: u64,
     /// The least that it held when it sent something that has arrived.
     least: i64,
-    /// When the last beat of it arrived.
+    /// When the last beat of it arrived that nothing newer had overtaken. An overtaken one says nothing.
     beat: Option<Millis>,
+    /// When the newest message was sent that has arrived.
+    newest: Millis,
 }
 
 /// A write that a client wants to be confirmed.
@@ -81,6 +85,7 @@ impl World {
             life: node.life,
             holds,
             beat,
+            at: self.now,
         }
     }
 
@@ -98,12 +103,18 @@ impl World {
         let beat = sender.beat.then_some(self.now);
         let heard = &mut self.nodes[to].heard;
         match heard.iter_mut().find(|heard| heard.life == sender.life) {
-            Some(heard) => (heard.least, heard.beat) = (heard.least.min(holds), beat.or(heard.beat)),
+            Some(heard) => {
+                heard.least = heard.least.min(holds);
+                if sender.at > heard.newest {
+                    (heard.newest, heard.beat) = (sender.at, beat.or(heard.beat));
+                }
+            }
             None => heard.push(Heard {
                 place: sender.place,
                 life: sender.life,
                 least: holds,
                 beat,
+                newest: sender.at,
             }),
         }
     }
