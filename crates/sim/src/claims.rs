@@ -37,8 +37,9 @@ pub(crate) struct Heard {
     life: u64,
     /// The least that it held when it sent something that has arrived.
     least: i64,
-    /// When the last beat of it arrived that nothing newer had overtaken. An overtaken one says nothing.
-    beat: Option<Millis>,
+    /// When the last beat of it was sent that nothing newer had overtaken, and when it arrived. An overtaken one says
+    /// nothing.
+    beat: Option<(Millis, Millis)>,
     /// When the newest message was sent that has arrived.
     newest: Millis,
 }
@@ -100,7 +101,7 @@ impl World {
         let Some(holds) = sender.holds.filter(|_| !self.nodes[to].merged) else {
             return;
         };
-        let beat = sender.beat.then_some(self.now);
+        let beat = sender.beat.then_some((sender.at, self.now));
         let heard = &mut self.nodes[to].heard;
         match heard.iter_mut().find(|heard| heard.life == sender.life) {
             Some(heard) => {
@@ -176,9 +177,11 @@ impl World {
         let memory = REMEMBERED_BEATS * self.scenario.beat_interval_ms;
         let is_there = |heard: &&Heard| {
             let there = &self.nodes[heard.place];
-            // The replica that it had before has said that it leaves, and the one that was here before has heard the beat.
-            let since = (there.replica_since + self.scenario.max_delay_ms).max(self.nodes[place].replica_since);
-            let lately = heard.beat.is_some_and(|at| at > since && self.now - at < memory);
+            // The replica that was there before has said that it leaves, perhaps in this beat, and the one that was here
+            // before may have heard the beat.
+            let since = (there.replica_since, self.nodes[place].replica_since);
+            let counts = |(sent, arrived)| sent > since.0 && arrived > since.1 && self.now - arrived < memory;
+            let lately = heard.beat.is_some_and(counts);
             there.life == heard.life && there.up && lately
         };
         let heard: Vec<&Heard> = self.nodes[place].heard.iter().filter(is_there).collect();
