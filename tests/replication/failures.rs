@@ -191,9 +191,10 @@ async fn a_replication_server_may_come_later_than_the_nodes() {
         provider.wait_linked(&cluster.actor, LIMIT).await.unwrap();
         let kv = provider.keyvalue(&cluster.actor).await.unwrap();
         kv.increment("count", 1 + number).await.unwrap();
-        let status = provider.status().await.unwrap();
+        // The limit of the link and that of the state pass in the same moment, and the state is told a little later.
         let without_server = [SyncState::Disconnected, SyncState::Unsynced];
-        assert!(without_server.contains(&status.sync), "{status}");
+        let told = provider.wait_status(LIMIT, |status| without_server.contains(&status.sync));
+        told.await.unwrap();
         cluster.nodes.push(Node { provider, kv });
     }
     replication.restart().await.unwrap();
