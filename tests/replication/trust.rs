@@ -34,8 +34,13 @@ async fn hosts_of_another_cluster_seed_are_named_and_share_nothing() {
         for node in &here.nodes {
             let line = node.provider.wait_for_log("is not accepted here", LIMIT).await.unwrap();
             assert!(line.contains(&issuer) && line.contains("cluster_issuers"), "{line}");
-            let status = node.provider.status().await.unwrap();
-            assert_eq!(status.pairs.get("foreign"), Some(&issuer), "{status}");
+            // What is told may be a little older than what is logged.
+            let told = eventually(LIMIT, || async {
+                let status = node.provider.status().await?;
+                anyhow::ensure!(status.pairs.get("foreign") == Some(&issuer), "{status}");
+                Ok(())
+            });
+            told.await.unwrap();
             assert_eq!(
                 node.provider.log().matching("is not accepted here").len(),
                 1,
