@@ -3,7 +3,8 @@
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
 use std::ffi::c_long;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use libmimalloc_sys as mi;
 
@@ -17,6 +18,9 @@ const INTERVAL_MS: Millis = 1_000;
 /// many intervals only, unless the cache grows fast.
 const BUSY_PARKS: u32 = 100;
 const BUSY_INTERVALS: u32 = 10;
+
+/// A thread that is woken has found the task that wakes it after far fewer turns.
+const YIELDS: usize = 64;
 
 /// Every block of at least this size is aligned to it (`MI_MAX_ALIGN_SIZE` of mimalloc).
 const NATURAL_ALIGN: usize = 16;
@@ -142,24 +146,73 @@ thread_local! {
     static BUSY: Cell<u32> = const { Cell::new(0) };
 }
 
+/// Since when threads sleep that have not given back what they freed last; 0 for one that has, or that is awake.
+static SLEEPERS: Mutex<Vec<Weak<AtomicU64>>> = Mutex::new(Vec::new());
+
+thread_local! {
+    /// That of this thread.
+    static SLEEPS: Arc<AtomicU64> = {
+        let sleeps = Arc::new(AtomicU64::new(0));
+        SLEEPERS.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&sleeps));
+        sleeps
+    };
+}
+
 /// Gives back what this thread has freed. The allocator does so by itself only while it is used, and a little at a time:
 /// after a replay or a burst of writes, when a process falls idle, their buffers would stay for ever. For a thread of
 /// the runtime that has nothing to do.
 pub(super) fn give_back() {
     let now = time::mono();
     PARKS.set(PARKS.get() + 1);
-    if now >= DUE.get() {
-        DUE.set(now + INTERVAL_MS);
-        let parks = PARKS.replace(0);
-        let busy = match parks > BUSY_PARKS && !GROWING.load(Ordering::Relaxed) {
-            true => BUSY.get() + 1,
-            false => BUSY_INTERVALS,
-        };
-        BUSY.set(busy % BUSY_INTERVALS);
-        if busy < BUSY_INTERVALS {
-            return;
-        }
-        give_back_now();
+    if now < DUE.get() {
+        return sleeps(now);
+    }
+    DUE.set(now + INTERVAL_MS);
+    let parks = PARKS.replace(0);
+    let busy = match parks > BUSY_PARKS && !GROWING.load(Ordering::Relaxed) {
+        true => BUSY.get() + 1,
+        false => BUSY_INTERVALS,
+    };
+    BUSY.set(busy % BUSY_INTERVALS);
+    if busy < BUSY_INTERVALS {
+        return sleeps(now);
+    }
+    give_back_now();
+}
+
+fn sleeps(since: Millis) {
+    SLEEPS.with(|sleeps| sleeps.store(since.max(1), Ordering::Relaxed));
+}
+
+/// For a thread of the runtime that has something to do.
+pub(super) fn wakes() {
+    SLEEPS.with(|sleeps| sleeps.store(0, Ordering::Relaxed));
+}
+
+/// Whether a thread has slept for long with what it has freed.
+fn anybody_keeps(now: Millis) -> bool {
+    let sleepers = SLEEPERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let keeps = |sleeps: Arc<AtomicU64>| {
+        let since = sleeps.load(Ordering::Relaxed);
+        since > 0 && now.saturating_sub(since) >= INTERVAL_MS
+    };
+    sleepers.iter().filter_map(Weak::upgrade).any(keeps)
+}
+
+/// Wakes the threads of the runtime if one has slept for long with what it has freed: what one thread has allocated and
+/// another one freed only the first can give back, and it may have nothing to do any more. To be called several times a
+/// second, in the runtime.
+pub(super) fn wake_sleepers(now: Millis) {
+    if !anybody_keeps(now) {
+        return;
+    }
+    // One that is woken takes some of them from the one that wakes it, and wakes the next.
+    for _ in 0..tokio::runtime::Handle::current().metrics().num_workers() {
+        tokio::spawn(async {
+            for _ in 0..YIELDS {
+                tokio::task::yield_now().await;
+            }
+        });
     }
 }
 
@@ -171,6 +224,8 @@ pub(super) fn give_back_now() {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -194,6 +249,42 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn no_thread_sleeps_for_long_with_what_it_has_freed() {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(4)
+            .enable_all()
+            .on_thread_park(give_back)
+            .on_thread_unpark(wakes)
+            .build()
+            .expect("threads");
+        runtime.block_on(async {
+            let look = tokio::spawn(async {
+                loop {
+                    wake_sleepers(time::mono());
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            });
+            // All of them are busy twice within a second: the second time nothing is given back.
+            for _ in 0..2 {
+                let work = (0..64).map(|_| tokio::task::spawn_blocking(|| ()));
+                for task in work.collect::<Vec<_>>() {
+                    tokio::spawn(task).await.expect("joined").expect("done");
+                }
+            }
+            let began = time::mono();
+            // It is so at any time, give or take how seldom that is looked at; here twice in a row.
+            for _ in 0..2 {
+                tokio::time::sleep(Duration::from_millis(2 * INTERVAL_MS)).await;
+                while anybody_keeps(time::mono().saturating_sub(INTERVAL_MS)) {
+                    assert!(time::mono() - began < 30_000, "a thread sleeps on");
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            }
+            look.abort();
+        });
     }
 
     #[test]

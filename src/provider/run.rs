@@ -40,6 +40,7 @@ fn run_provider() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .on_thread_park(memory::give_back)
+        .on_thread_unpark(memory::wakes)
         .build()?;
     let result = runtime.block_on(serve(host_data));
     runtime.shutdown_timeout(Duration::from_secs(2));
@@ -104,7 +105,9 @@ async fn sweep(provider: KvCacheProvider) {
     let mut growth = memory::Growth::default();
     loop {
         interval.tick().await;
-        growth.look(provider.cache().keys(), crate::time::mono());
+        let now = crate::time::mono();
+        growth.look(provider.cache().keys(), now);
+        memory::wake_sleepers(now);
         provider.cache().sweep(SWEEP_PARTITIONS, crate::time::wall());
     }
 }
