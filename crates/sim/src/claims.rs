@@ -98,26 +98,42 @@ impl World {
     /// A message of another node arrives, and is no recording.
     pub(crate) fn was_sent(&mut self, to: usize, sender: Sender) {
         self.touches(sender.place, to);
-        let Some(holds) = sender.holds.filter(|_| !self.nodes[to].merged) else {
+        let now = self.now;
+        let Some(heard) = self.heard_of(to, sender) else {
             return;
         };
-        let beat = sender.beat.then_some((sender.at, self.now));
-        let heard = &mut self.nodes[to].heard;
-        match heard.iter_mut().find(|heard| heard.life == sender.life) {
-            Some(heard) => {
-                heard.least = heard.least.min(holds);
-                if sender.at > heard.newest {
-                    (heard.newest, heard.beat) = (sender.at, beat.or(heard.beat));
-                }
-            }
-            None => heard.push(Heard {
+        if sender.at > heard.newest {
+            let beat = sender.beat.then_some((sender.at, now));
+            (heard.newest, heard.beat) = (sender.at, beat.or(heard.beat));
+        }
+    }
+
+    /// A recording arrives. If it is faster than what it repeats, it is what the node hears.
+    pub(crate) fn was_repeated(&mut self, to: usize, sender: Sender) {
+        if sender.at >= self.nodes[to].replica_since {
+            self.heard_of(to, sender);
+        }
+    }
+
+    /// Takes note of what the sender of a message held, unless that does not matter any more.
+    fn heard_of(&mut self, to: usize, sender: Sender) -> Option<&mut Heard> {
+        let node = &mut self.nodes[to];
+        let holds = sender.holds.filter(|_| !node.merged)?;
+        let heard = &mut node.heard;
+        let known = heard.iter().position(|heard| heard.life == sender.life);
+        let place = known.unwrap_or_else(|| {
+            heard.push(Heard {
                 place: sender.place,
                 life: sender.life,
                 least: holds,
-                beat,
-                newest: sender.at,
-            }),
-        }
+                beat: None,
+                newest: 0,
+            });
+            heard.len() - 1
+        });
+        let heard = &mut heard[place];
+        heard.least = heard.least.min(holds);
+        Some(heard)
     }
 
     /// A node has to get to know all others.

@@ -20,11 +20,21 @@ const DOWN: usize = 1;
 /// What the server needs to say that nobody listens.
 const NOTICE_BYTES: usize = 80;
 
+/// Where something comes from that arrives at a node.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Origin {
+    /// A node, which has sent it now.
+    Node(Sender),
+    /// A stranger. The node had sent it.
+    Recording(Sender),
+    /// A server, or a stranger in its name.
+    Server,
+}
+
 /// What arrives at a node.
 #[derive(Debug)]
 pub(crate) struct Mail {
-    /// Who has sent it, if that was a node and now, and no stranger at any time.
-    pub sender: Option<Sender>,
+    pub origin: Origin,
     pub input: Input,
 }
 
@@ -175,7 +185,7 @@ impl World {
             return;
         };
         let mail = Mail {
-            sender: None,
+            origin: Origin::Server,
             input: Input::Refused {
                 what,
                 subject: format!("{what:?}"),
@@ -227,7 +237,7 @@ impl World {
             self.outcome.lost += 1;
             return self.says_no(from, Refused::Publish(subject.channel()));
         }
-        self.record(&payload);
+        self.record(sender, &payload);
         let hears = |world: &World, other: usize| {
             let there = &world.nodes[other];
             other != from && there.session.is_some() && !there.unsubscribed[subject as usize]
@@ -271,7 +281,7 @@ impl World {
         }
         let at = self.pass(to, DOWN, NOTICE_BYTES);
         let mail = Mail {
-            sender: None,
+            origin: Origin::Server,
             input: Input::NoResponders { request },
         };
         self.at(at, Event::Deliver { to, session, mail });
@@ -295,17 +305,17 @@ impl World {
             }
         }
         for _ in 0..copies {
-            self.carry(Some(sender), to, payload);
+            self.carry(Origin::Node(sender), to, payload);
         }
     }
 
     /// A message goes from the server to a node, whoever has sent it.
-    pub(crate) fn carry(&mut self, sender: Option<Sender>, to: usize, payload: &Bytes) {
+    pub(crate) fn carry(&mut self, origin: Origin, to: usize, payload: &Bytes) {
         let Some(session) = self.nodes[to].session else { return };
         let through = self.pass(to, DOWN, payload.len());
         let at = through + self.rng.random_range(0..=self.scenario.max_delay_ms);
         let mail = Mail {
-            sender,
+            origin,
             input: Input::Message(payload.clone()),
         };
         self.at(at, Event::Deliver { to, session, mail });
@@ -336,13 +346,17 @@ impl World {
     /// A process takes a message in.
     pub(crate) fn receive(&mut self, to: usize, mail: Mail) {
         if let Input::Message(bytes) = &mail.input {
-            match mail.sender {
-                Some(sender) => {
+            match mail.origin {
+                Origin::Node(sender) => {
                     self.hears(to, bytes);
                     self.was_sent(to, sender);
                 }
-                // It may be a request, which is answered once more.
-                None => self.waiting += u64::from(!self.trouble),
+                Origin::Recording(sender) => {
+                    self.was_repeated(to, sender);
+                    // It may be a request, which is answered once more.
+                    self.waiting += u64::from(!self.trouble);
+                }
+                Origin::Server => {}
             }
             self.outcome.messages += 1;
             self.outcome.bytes += bytes.len() as u64;

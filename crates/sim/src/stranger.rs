@@ -4,8 +4,9 @@ use bytes::Bytes;
 use nats_kvcache::replica::Input;
 use rand::RngExt;
 
+use crate::claims::Sender;
 use crate::faults::End;
-use crate::network::Mail;
+use crate::network::{Mail, Origin};
 use crate::scenario::{spread, Fault};
 use crate::world::World;
 
@@ -20,15 +21,15 @@ const NUMBERS_BACK: u64 = 12;
 
 impl World {
     /// The stranger hears a message. He keeps old ones and new ones of all nodes.
-    pub(crate) fn record(&mut self, payload: &Bytes) {
+    pub(crate) fn record(&mut self, sender: Sender, payload: &Bytes) {
         if !self.trouble || !self.scenario.faults.contains(&Fault::Recordings) {
             return;
         }
         self.seen += 1;
         if self.recorded.len() < KEPT {
-            self.recorded.push(payload.clone());
+            self.recorded.push((sender, payload.clone()));
         } else if self.seen.is_multiple_of(7) {
-            self.recorded[self.seen / 7 % KEPT] = payload.clone();
+            self.recorded[self.seen / 7 % KEPT] = (sender, payload.clone());
         }
     }
 
@@ -49,11 +50,11 @@ impl World {
         let batch = left.min(BATCH);
         for _ in 0..batch {
             let which = which.unwrap_or_else(|| self.rng.random_range(0..self.recorded.len()));
-            let payload = self.recorded[which].clone();
+            let (sender, payload) = self.recorded[which].clone();
             for node in 0..self.nodes.len() {
                 if to.is_none_or(|to| to == node) {
                     self.outcome.recordings += 1;
-                    self.carry(None, node, &payload);
+                    self.carry(Origin::Recording(sender), node, &payload);
                 }
             }
         }
@@ -82,7 +83,7 @@ impl World {
         if let Some(session) = self.nodes[node].session {
             self.outcome.forged_notices += 1;
             let mail = Mail {
-                sender: None,
+                origin: Origin::Server,
                 input: Input::NoResponders { request },
             };
             self.deliver(node, session, mail);

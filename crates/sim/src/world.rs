@@ -118,7 +118,7 @@ pub struct World {
     /// Messages that waited for a process which did nothing, when all was well again, and recordings that came later.
     pub(crate) waiting: u64,
     /// What the stranger has recorded, and how many messages he has seen.
-    pub(crate) recorded: Vec<Bytes>,
+    pub(crate) recorded: Vec<(Sender, Bytes)>,
     pub(crate) seen: usize,
     /// Writes so far that are to be confirmed.
     pub(crate) to_confirm: u64,
