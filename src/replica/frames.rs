@@ -357,9 +357,10 @@ impl Replica {
         self.peers.change(node, |peer| {
             let missing = peer.frames.missing();
             let before_ring = missing.first().is_some_and(|(first, _)| *first < gone.oldest);
-            // Numbers that no frame has. What the author does have was sent before this, as far as there was room.
-            let all_named = !peer.asked.is_answered();
-            peer.asked.gone |= before_ring || all_named;
+            // Numbers that no frame has. What the author does have was sent before this, as far as there was room. One that
+            // answers a request for an earlier gap says nothing of the next.
+            let all_sent = peer.asked.budget > 0 && !peer.asked.is_answered();
+            peer.asked.gone |= before_ring || all_sent;
         });
     }
 

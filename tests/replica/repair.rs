@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nats_kvcache::cache::{Cache, KeyHash, NodeId, Partition, Span};
-use nats_kvcache::replica::wire::{Message, VERSION};
-use nats_kvcache::replica::Target;
+use nats_kvcache::replica::wire::{FramesGone, Message, VERSION};
+use nats_kvcache::replica::{Input, Target};
 
 use crate::net::{keyring, name, Link, Net, BEAT};
 
@@ -554,6 +554,29 @@ fn numbers_that_no_frame_has_are_asked_for_once() {
     // Each asks each author once.
     assert!(asked <= 6 * 5, "{asked} requests");
     assert!(took <= 12 * BEAT, "{took} ms");
+}
+
+#[test]
+fn a_late_word_about_an_earlier_gap_says_nothing_of_the_next() {
+    let mut net = Net::of(2);
+    net.set(0, "first", "value");
+    net.wait_equal();
+    net.run(2 * BEAT);
+    // Nothing was asked for.
+    let gone = FramesGone {
+        to: net.nodes[1].cache.node(),
+        oldest: 1,
+    };
+    let bytes = Message::FramesGone(gone).encode(VERSION, net.nodes[0].cache.node());
+    let from = net.sent.len();
+    net.drop_where(|sent, _| sent.kind() == FRAME && sent.to == Target::Commands);
+    net.set(0, "lost", "value");
+    net.drop_nothing();
+    net.input(1, Input::Message(keyring(1, &[]).seal(bytes, false)));
+    net.set(0, "last", "value");
+    net.wait_equal();
+    assert_eq!(net.counters(0).frames_resent, 1, "it is fetched from its author");
+    assert_eq!(count(&net, from, SURVEY), 0, "and nothing is compared");
 }
 
 #[test]
