@@ -35,6 +35,10 @@ const MAX_FAILURES: u32 = 4;
 /// Tasks that may wait at a time.
 const MAX_TASKS: usize = 4_096;
 
+/// Answers in a row that bring nothing, before a peer may add nothing more. Two nodes that cannot take what the other has
+/// would add to each other's pulls for ever.
+const MAX_IN_VAIN: u32 = 4;
+
 /// Why a node pulls.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Purpose {
@@ -289,7 +293,9 @@ pub(super) struct Pull {
     /// What was refused: not everything is here.
     pub refused: Option<Withheld>,
     /// Something of it was new.
-    pub changed: bool,
+    changed: bool,
+    /// Answers in a row of which nothing was new.
+    in_vain: u32,
 }
 
 impl Pull {
@@ -325,6 +331,7 @@ impl Pull {
             swallowed: false,
             refused: None,
             changed: false,
+            in_vain: 0,
         }
     }
 
@@ -337,7 +344,12 @@ impl Pull {
 
     /// Whether further tasks may be added by a peer.
     pub fn has_room(&self) -> bool {
-        self.todo.len() < MAX_TASKS
+        self.todo.len() < MAX_TASKS && self.in_vain < MAX_IN_VAIN
+    }
+
+    /// Whether nothing was new, or nothing of what came last.
+    pub fn is_in_vain(&self) -> bool {
+        !self.changed || self.in_vain >= MAX_IN_VAIN
     }
 
     /// Whether requests have failed: then a peer known to be there is asked rather than any.
@@ -523,6 +535,7 @@ impl Pull {
         if !late {
             pace.answered(asked, (bytes, expected), now);
         }
+        self.in_vain = if changed { 0 } else { self.in_vain + 1 };
         if let Some(node) = responder {
             self.overtakes = self.overtakes.max(Some((asked.at, node)));
         }

@@ -613,7 +613,7 @@ impl Replica {
                 tracing::debug!(peer = %node, took_ms, "compared partitions at rest");
             }
             Purpose::Reverse(node) => {
-                if !pull.changed {
+                if pull.is_in_vain() {
                     // Two nodes that cannot take what the other has would ask each other for ever.
                     self.next_reverse = now.mono + self.beat_interval();
                 }

@@ -228,6 +228,30 @@ fn what_is_refused_shows_and_is_taken_as_soon_as_time_allows() {
     }
 }
 
+/// One comparison shows each what it lacks, which is refused: asking for it leads to being asked, and so on.
+#[test]
+fn two_that_refuse_what_the_other_has_do_not_ask_each_other_for_ever() {
+    for keys in [10, 100, 3_000] {
+        let mut net = Net::of(2);
+        for node in 0..2 {
+            net.set_clock(node, DAY);
+            for n in 0..keys {
+                net.set_silently(node, &format!("ahead {node} {n}"), "value");
+            }
+            net.set_clock(node, 0);
+        }
+        // Counted while it runs: what never ends would not come to a check behind it.
+        let (mut sent, most) = (0, 100 + keys / 4);
+        net.drop_where(move |message, _| {
+            sent += usize::from(message.to != Target::Beat);
+            assert!(sent < most, "{sent} messages about {keys} keys");
+            false
+        });
+        net.run(120 * BEAT);
+        assert!((0..2).all(|node| net.status(node).sync == SyncState::Refused));
+    }
+}
+
 #[test]
 fn a_real_difference_is_repaired_though_something_is_refused() {
     let mut net = Net::of(2);

@@ -238,6 +238,18 @@ impl World {
             return self.says_no(from, Refused::Publish(subject.channel()));
         }
         self.record(sender, &payload);
+        let meant = |world: &World, other: usize| match to {
+            Target::Node(id) => world.nodes[other].cache.node() == id,
+            Target::Commands | Target::Beat => other != from,
+            Target::Replay { .. } => false,
+        };
+        // A node that was refused its subscription misses what it would have heard.
+        let misses = |world: &World, other: usize| {
+            let there = &world.nodes[other];
+            there.session.is_some() && there.unsubscribed[subject as usize]
+        };
+        let missed = (0..self.nodes.len()).filter(|other| meant(self, *other) && misses(self, *other));
+        self.outcome.lost += missed.count() as u64;
         let hears = |world: &World, other: usize| {
             let there = &world.nodes[other];
             other != from && there.session.is_some() && !there.unsubscribed[subject as usize]
