@@ -11,6 +11,10 @@ const ACQUAINTANCE_MS: Millis = 10_000;
 /// the first attempt that it takes the state of another. Deletions among that age meanwhile.
 const EXCHANGE_MS: Millis = 10_000;
 
+/// A node that is new among the synced is in contact when it has asked another how it stands and was answered, which needs
+/// a beat and perhaps another.
+const ASKING_BEATS: Millis = 3;
+
 impl World {
     /// A process starts: nobody has heard of it.
     pub(crate) fn is_new(&mut self, node: usize) {
@@ -31,7 +35,7 @@ impl World {
         let is_author = |other: &usize| self.nodes[*other].cache.node().0.to_le_bytes() == author;
         let places = self.nodes.len();
         let from = (0..places).find(is_author);
-        if let Some(from) = from.filter(|from| self.is_synced(*from) && self.is_synced(node)) {
+        if let Some(from) = from.filter(|from| self.may_be_in_contact(*from) & self.may_be_in_contact(node)) {
             let before = [node, from].map(|place| (place, self.was_away(place)));
             let (there, back) = (from * places + node, node * places + from);
             self.heard[there] = self.now;
@@ -64,6 +68,14 @@ impl World {
                 away == Some(node)
             }
         })
+    }
+
+    /// Whether a node is synced, and has been for so long that it knows where others stand.
+    fn may_be_in_contact(&mut self, node: usize) -> bool {
+        let (now, synced) = (self.now, self.is_synced(node));
+        let since = &mut self.nodes[node].synced_since;
+        *since = synced.then_some(since.unwrap_or(now));
+        since.is_some_and(|since| now - since >= ASKING_BEATS * self.scenario.beat_interval_ms)
     }
 
     fn is_synced(&self, node: usize) -> bool {

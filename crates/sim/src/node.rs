@@ -98,6 +98,8 @@ pub(crate) struct Node {
     pub began: Millis,
     /// When its replica began.
     pub replica_since: Millis,
+    /// Since when it is synced, as far as it was looked at.
+    pub synced_since: Option<Millis>,
     /// When a long absence of it ended.
     pub returned: Option<Millis>,
 }
@@ -138,6 +140,7 @@ impl Node {
             acknowledged: Acknowledged::default(),
             began: 0,
             replica_since: 0,
+            synced_since: None,
             returned: None,
         }
     }
