@@ -42,7 +42,9 @@ fn run_provider() -> anyhow::Result<()> {
         .on_thread_park(memory::give_back)
         .on_thread_unpark(memory::wakes)
         .build()?;
-    let result = runtime.block_on(serve(host_data));
+    // On a worker, where what it wakes runs next: on this thread each call would wait for two more threads to wake up.
+    let serving = runtime.spawn(serve(host_data));
+    let result = runtime.block_on(serving).context("serving has panicked").flatten();
     runtime.shutdown_timeout(Duration::from_secs(2));
     result
 }
