@@ -83,8 +83,12 @@ fn component(key: KeyHash, kind: u64, identity: [u64; 3], stamp: Stamp, content:
 
 /// Hash of words in little endian.
 fn words<const N: usize>(words: [u64; N]) -> u64 {
-    let words = words.map(u64::to_le_bytes);
-    xxh3_64(words.as_flattened())
+    // A loop: of `map` the compiler makes calls for each word.
+    let mut bytes = [[0; 8]; N];
+    for (bytes, word) in bytes.iter_mut().zip(words) {
+        *bytes = word.to_le_bytes();
+    }
+    xxh3_64(bytes.as_flattened())
 }
 
 /// Hash of what a component is about, within its key: its kind and identity, never its newest stamp. Not 0, which is
