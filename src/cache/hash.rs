@@ -83,7 +83,7 @@ fn component(key: KeyHash, kind: u64, identity: [u64; 3], stamp: Stamp, content:
 
 /// Hash of words in little endian.
 fn words<const N: usize>(words: [u64; N]) -> u64 {
-    // A loop: of `map` the compiler makes calls for each word.
+    // A loop: `map` is not always inlined, and then calls a function for each word.
     let mut bytes = [[0; 8]; N];
     for (bytes, word) in bytes.iter_mut().zip(words) {
         *bytes = word.to_le_bytes();

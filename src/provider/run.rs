@@ -44,7 +44,9 @@ fn run_provider() -> anyhow::Result<()> {
         .build()?;
     // On a worker, where what it wakes runs next: on this thread each call would wait for two more threads to wake up.
     let serving = runtime.spawn(serve(host_data));
-    let result = runtime.block_on(serving).context("serving has panicked").flatten();
+    // What a panic has to say was logged where it happened.
+    let panicked = |_| Err(anyhow::anyhow!("stopped by a panic"));
+    let result = runtime.block_on(serving).unwrap_or_else(panicked);
     runtime.shutdown_timeout(Duration::from_secs(2));
     result
 }

@@ -35,7 +35,9 @@ impl World {
         let is_author = |other: &usize| self.nodes[*other].cache.node().0.to_le_bytes() == author;
         let places = self.nodes.len();
         let from = (0..places).find(is_author);
-        if let Some(from) = from.filter(|from| self.may_be_in_contact(*from) & self.may_be_in_contact(node)) {
+        // Both are looked at in any case, so that it is known since when they are synced.
+        let from = from.filter(|from| [*from, node].map(|place| self.may_be_in_contact(place)) == [true; 2]);
+        if let Some(from) = from {
             let before = [node, from].map(|place| (place, self.was_away(place)));
             let (there, back) = (from * places + node, node * places + from);
             self.heard[there] = self.now;
