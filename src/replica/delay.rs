@@ -25,6 +25,8 @@ struct Stream {
     /// When its last beat arrived, or was awaited from; and how much later the next one should.
     beat: Millis,
     interval: Millis,
+    /// When the one before that arrived, or was awaited from.
+    before: Millis,
     /// No beat has arrived since messages may have been missed.
     awaited: bool,
     /// When its last frame arrived, and how many have arrived one after the other since one was missing.
@@ -62,13 +64,15 @@ impl Delay {
         let stream = self.streams.entry(node).or_insert(Stream {
             beat: now,
             interval,
+            before: now,
             awaited: false,
             frame: 0,
             in_a_row: 0,
         });
         // The next ones may take as long.
         let late = stream.late(now);
-        (stream.beat, stream.interval, stream.awaited) = (now, interval, false);
+        (stream.before, stream.beat) = (stream.beat, now);
+        (stream.interval, stream.awaited) = (interval, false);
         self.until = self.until.max(late.map_or(0, |late| now + late));
     }
 
@@ -76,7 +80,8 @@ impl Delay {
     pub fn listen_again(&mut self, now: Millis) {
         self.until = 0;
         for stream in self.streams.values_mut() {
-            (stream.beat, stream.frame, stream.awaited) = (now, 0, true);
+            (stream.before, stream.beat) = (now, now);
+            (stream.frame, stream.awaited) = (0, true);
         }
     }
 
@@ -92,12 +97,14 @@ impl Delay {
     }
 
     /// Until when it cannot be known whether the answer of a peer that was asked at `asked` waits in a queue: for some beats,
-    /// if frames arrive of it meanwhile, or no beat has come yet.
+    /// if frames arrive of it meanwhile, or no beat has come yet. The first beat that comes may have been sent before the
+    /// answer, and shows nothing; one that comes after it has overtaken the answer.
     pub fn unknown_until(&self, node: NodeId, asked: Millis) -> Millis {
         let flows = |stream: &&Stream| stream.awaited || stream.frame > asked && stream.in_a_row >= IN_A_ROW;
         let stream = self.streams.get(&node).filter(flows);
         stream.map_or(0, |stream| {
-            let since = if stream.awaited { stream.beat.max(asked) } else { asked };
+            let is_first = stream.before <= asked;
+            let since = if is_first { stream.beat.max(asked) } else { asked };
             since + (2 * stream.interval).min(MAX_WAIT_MS) + 1
         })
     }
@@ -163,8 +170,15 @@ mod tests {
         assert_eq!(delay.unknown_until(NODE, 13_050), 15_051);
         delay.beat(NODE, 1_000, 14_000);
         delay.frame(NODE, true, 14_100);
-        assert_eq!(delay.unknown_until(NODE, 13_050), 15_051, "no beat puts it off");
-        delay.frame(NODE, false, 14_200);
+        assert_eq!(
+            delay.unknown_until(NODE, 13_050),
+            16_001,
+            "it may have been sent before"
+        );
+        delay.beat(NODE, 1_000, 15_000);
+        delay.frame(NODE, true, 15_100);
+        assert_eq!(delay.unknown_until(NODE, 13_050), 15_051, "no other beat puts it off");
+        delay.frame(NODE, false, 15_200);
         assert_eq!(delay.unknown_until(NODE, 13_050), 0);
     }
 

@@ -5,6 +5,7 @@ use super::acks::{AckRequest, Unconfirmed, Waiter};
 use super::machine::{Output, Phase, Replica, Target};
 use super::outbound::MAX_FRAME_BYTES;
 use super::peers::{Asked, Peer, Withheld};
+use super::pull::Pull;
 use super::wire::{Ack, Chunk, Chunker, Frame, FramesGone, FramesRequest, Message};
 use super::Now;
 use crate::cache::{Command, CommandError, Millis, NodeId, Time};
@@ -225,6 +226,11 @@ impl Replica {
         let all = asked.bytes + bytes;
         if !asked.is_answered() && (closed || all >= asked.budget) {
             self.pace.answered(asked.last, (all, asked.budget), now.mono);
+        }
+        if !closed && all >= asked.budget {
+            // There is more, and it is what a comparison finds as well.
+            let pulls = [&mut self.pull, &mut self.reverse].into_iter().flatten();
+            pulls.for_each(Pull::leave_to_frames);
         }
     }
 

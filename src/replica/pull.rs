@@ -296,6 +296,8 @@ pub(super) struct Pull {
     changed: bool,
     /// Answers in a row of which nothing was new.
     in_vain: u32,
+    /// It takes what is under way, and no more.
+    ends: bool,
 }
 
 impl Pull {
@@ -332,19 +334,32 @@ impl Pull {
             refused: None,
             changed: false,
             in_vain: 0,
+            ends: false,
+        }
+    }
+
+    /// What differs comes with missing frames: a comparison that stands for nothing asks for no more of it. What is under
+    /// way is taken.
+    pub fn leave_to_frames(&mut self) {
+        if let Purpose::Difference(_) | Purpose::Reverse(_) = self.purpose {
+            self.todo.clear();
+            self.ends = true;
         }
     }
 
     /// Adds tasks. What does not fit is left to the next comparison.
     pub fn add(&mut self, tasks: impl IntoIterator<Item = Task>) {
-        let room = MAX_TASKS.saturating_sub(self.todo.len());
+        let room = match self.ends {
+            true => 0,
+            false => MAX_TASKS.saturating_sub(self.todo.len()),
+        };
         let waiting = |task| Waiting { task, again: None };
         self.todo.extend(tasks.into_iter().take(room).map(waiting));
     }
 
     /// Whether further tasks may be added by a peer.
     pub fn has_room(&self) -> bool {
-        self.todo.len() < MAX_TASKS && self.in_vain < MAX_IN_VAIN
+        !self.ends && self.todo.len() < MAX_TASKS && self.in_vain < MAX_IN_VAIN
     }
 
     /// Whether nothing was new, or nothing of what came last.
@@ -602,7 +617,8 @@ impl Pull {
 
     fn add_front(&mut self, task: Option<Task>) {
         let waiting = |task| Waiting { task, again: None };
-        task.map(waiting)
+        task.filter(|_| !self.ends)
+            .map(waiting)
             .into_iter()
             .for_each(|task| self.todo.push_front(task));
     }
@@ -783,8 +799,10 @@ impl Pull {
 
     fn failed(&mut self, task: Task, again: Option<u64>) -> Progress {
         self.failures += 1;
-        let task = task.anew();
-        self.todo.push_back(Waiting { task, again });
+        if !self.ends {
+            let task = task.anew();
+            self.todo.push_back(Waiting { task, again });
+        }
         match self.has_failed() {
             true => Progress::Failed,
             false => Progress::Running,
