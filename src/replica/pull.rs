@@ -347,6 +347,11 @@ impl Pull {
         }
     }
 
+    /// Whether nothing was left to others.
+    pub fn is_complete(&self) -> bool {
+        !self.ends
+    }
+
     /// Adds tasks. What does not fit is left to the next comparison.
     pub fn add(&mut self, tasks: impl IntoIterator<Item = Task>) {
         let room = match self.ends {
@@ -814,10 +819,14 @@ impl Pull {
     }
 
     pub fn progress(&self) -> Progress {
-        if self.todo.is_empty() && self.lanes.is_empty() {
-            Progress::Done
-        } else {
-            Progress::Running
+        // What was given up has a successor in the queue, or one that is under way, unless nothing more is asked for.
+        let is_done = match self.ends {
+            true => self.lanes.values().all(|lane| lane.late),
+            false => self.todo.is_empty() && self.lanes.is_empty(),
+        };
+        match is_done {
+            true => Progress::Done,
+            false => Progress::Running,
         }
     }
 
@@ -932,6 +941,54 @@ pub(super) fn is_whole(split: &Split) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A pull that has made `requests` requests at 1,000, of which `answered` are answered in full.
+    fn left_to_frames(requests: u64, answered: u64, pace: &mut Pace) -> Pull {
+        let peer = NodeId(1);
+        let mut pull = Pull::of(Purpose::Difference(peer), 1_000);
+        pull.add((0..8).map(|n| Task::Compare(vec![Span::of(Partition(n))])));
+        for request in 1..=requests {
+            assert!(pull.next_request(request, 1_024, pace, 0, 1_000).is_some());
+        }
+        pull.leave_to_frames();
+        pull.add([Task::Compare(vec![Span::of(Partition(9))])]);
+        for request in 1..=answered {
+            assert_eq!(pull.progress(), Progress::Running);
+            let to = NodeId(2);
+            let end = ReplayEnd {
+                to,
+                request,
+                parts: 0,
+                next: 1,
+                rest: None,
+                seqs: Vec::new(),
+            };
+            pull.end(peer, end, pace, 1_100);
+            pull.close(request, pace, 1_100);
+        }
+        pull
+    }
+
+    #[test]
+    fn a_comparison_that_is_left_to_frames_ends_with_the_answers_under_way() {
+        let pace = &mut Pace::default();
+        for requests in 0..=3 {
+            let mut pull = left_to_frames(requests, requests, pace);
+            assert_eq!(pull.next_request(9, 1_024, pace, 0, 1_100), None);
+            assert_eq!((pull.progress(), pull.is_complete()), (Progress::Done, false));
+        }
+    }
+
+    #[test]
+    fn a_comparison_that_is_left_to_frames_does_not_wait_for_answers_that_are_lost() {
+        for answered in 0..=2 {
+            let pace = &mut Pace::default();
+            let mut pull = left_to_frames(3, answered, pace);
+            assert_eq!(pull.tick(pace, 1_200), Progress::Running);
+            let lost = pull.deadline(pace).expect("some are under way");
+            assert_eq!(pull.tick(pace, lost), Progress::Done);
+        }
+    }
 
     #[test]
     fn what_a_peer_counts_may_be_any_number() {

@@ -552,7 +552,7 @@ impl Replica {
         if progress == Progress::Failed {
             return self.pull_failed(now, purpose);
         }
-        self.counters.pulls += 1;
+        self.counters.pulls += u64::from(pull.is_complete());
         for (node, seq) in pull.stands_for() {
             if node == self.cache.node() {
                 continue;

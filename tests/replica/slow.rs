@@ -219,6 +219,13 @@ fn three(link: Link) -> (Net, usize) {
     (net, 2)
 }
 
+/// Bytes of frames that were sent to all since message `from`.
+fn written(net: &Net, from: usize) -> usize {
+    let live = |sent: &&Sent| sent.to == Target::Commands;
+    let bytes = net.sent[from..].iter().filter(live).map(|sent| sent.payload.len());
+    bytes.sum()
+}
+
 #[test]
 fn what_a_connection_has_lost_is_asked_for_once_though_it_stands_behind_a_burst() {
     // Bytes per millisecond, and milliseconds each way.
@@ -242,12 +249,7 @@ fn what_a_connection_has_lost_is_asked_for_once_though_it_stands_behind_a_burst(
             net.run(100);
             assert!(net.now < began + 120_000, "{rate} B/ms: {:?}", net.status(node));
         }
-        let live = |sent: &&Sent| sent.to == Target::Commands;
-        let bytes: usize = net.sent[from..]
-            .iter()
-            .filter(live)
-            .map(|sent| sent.payload.len())
-            .sum();
+        let bytes = written(&net, from);
         let (took, least) = (net.now - began, bytes as u64 / rate);
         let (carried, requests) = (net.carried(node) - lost, net.counters(node).frames_asked);
         let told = format!(
@@ -270,18 +272,19 @@ fn what_a_connection_has_lost_comes_once_though_its_queue_does_not_show() {
     let rate = 100;
     let value = "v".repeat(1_000);
     let aheads = [200, 800, 1_100, 1_300, 1_600, 2_000, 2_300, 3_000];
-    let (mut all, mut told) = (0, Vec::new());
+    let (mut all, mut least, mut told) = (0, 0, Vec::new());
     for ahead in aheads {
         let (mut net, node) = three(Link::of(rate, 10));
         // Where in an interval all this is.
         net.run(ahead * 7 % BEAT);
+        let from = net.sent.len();
         for n in 0..1_500 {
             net.set(0, &format!("key{n:06}"), &value);
         }
         net.run(300);
         net.disconnect(node);
         net.run(BEAT);
-        let from = net.sent.len();
+        let began = net.now;
         net.connect(node);
         // So many milliseconds of the link are in front of it at once, and the rest comes faster than it is carried.
         for n in 1_500..3_000 {
@@ -290,17 +293,22 @@ fn what_a_connection_has_lost_comes_once_though_its_queue_does_not_show() {
                 net.run(1 + n % 7 / 4);
             }
         }
-        let took = net.wait_equal();
+        net.wait_equal();
+        let took = net.now - began;
         let compared = |sent: &&Sent| COMPARED.contains(&sent.kind());
         let compared = net.sent[from..].iter().filter(compared).count();
         all += took;
+        // What came before the connection was lost is here already.
+        least += written(&net, from) as u64 / rate - 300;
         let (asked, again) = (net.counters(node).frames_asked, net.counters(0).frames_resent);
         told.push(format!(
             "{ahead} ms ahead: {took} ms, {compared} answers to comparisons, {asked} requests, {again} frames sent again"
         ));
     }
-    println!("{all} ms: {told:#?}");
-    assert!(all < 256_000, "{told:#?}");
+    let told = format!("{all} ms instead of {least}: {told:#?}");
+    println!("{told}");
+    // Where no queue shows in time, some is asked for twice.
+    assert!(all <= least * 106 / 100, "{told}");
 }
 
 #[test]
