@@ -11,6 +11,7 @@ use wasmcloud_interface_keyvalue::GetResponse;
 use super::chunks::{NO_STORE, THRESHOLD};
 use super::config::LinkConfig;
 use super::handler::KvCacheProvider;
+use super::reads::Turn;
 use crate::cache::{Blob, Cache, CacheError, Key};
 use crate::time;
 
@@ -72,6 +73,19 @@ pub(super) struct Caller {
     pub gets_large_answers: bool,
 }
 
+/// What a call answers.
+pub(super) struct Answer {
+    pub content: Vec<u8>,
+    /// That of a large read. To be kept until the answer has left.
+    pub turn: Option<Turn>,
+}
+
+impl From<Vec<u8>> for Answer {
+    fn from(content: Vec<u8>) -> Self {
+        Answer { content, turn: None }
+    }
+}
+
 /// Whether an operation leaves everything as it is.
 pub(super) fn is_read(operation: &str) -> bool {
     const READS: [&str; 6] = [
@@ -131,24 +145,25 @@ fn listed(all: &[Bytes]) -> RpcResult<Vec<u8>> {
 
 impl KvCacheProvider {
     /// Performs one call. The error is the caller's answer.
-    pub(super) async fn call(&self, caller: &Caller, operation: &str, argument: &[u8]) -> RpcResult<Vec<u8>> {
+    pub(super) async fn call(&self, caller: &Caller, operation: &str, argument: &[u8]) -> RpcResult<Answer> {
         let name = |argument| decode::<&str>("String", argument);
-        match method(operation)? {
+        let content = match method(operation)? {
             "Contains" => self.contains(caller, name(argument)?).await,
             "Del" | "ListClear" | "SetClear" => self.delete(caller, name(argument)?).await,
-            "Get" => self.get(caller, name(argument)?).await,
+            "Get" => return self.get(caller, name(argument)?).await,
             "Increment" => self.increment(caller, decode("IncrementRequest", argument)?).await,
             "ListAdd" => self.list_add(caller, decode("ListAddRequest", argument)?).await,
             "ListDel" => self.list_del(caller, decode("ListDelRequest", argument)?).await,
-            "ListRange" => self.list_range(caller, decode("ListRangeRequest", argument)?).await,
+            "ListRange" => return self.list_range(caller, decode("ListRangeRequest", argument)?).await,
             "Set" => self.set(caller, decode("SetRequest", argument)?).await,
             "SetAdd" => self.set_add(caller, decode("SetAddRequest", argument)?).await,
             "SetDel" => self.set_del(caller, decode("SetDelRequest", argument)?).await,
-            "SetIntersection" => self.set_intersection(caller, decode("StringList", argument)?).await,
-            "SetQuery" => self.set_query(caller, name(argument)?).await,
-            "SetUnion" => self.set_union(caller, decode("StringList", argument)?).await,
+            "SetIntersection" => return self.set_intersection(caller, decode("StringList", argument)?).await,
+            "SetQuery" => return self.set_query(caller, name(argument)?).await,
+            "SetUnion" => return self.set_union(caller, decode("StringList", argument)?).await,
             unknown => Err(RpcError::MethodNotHandled(format!("KeyValue::{unknown}"))),
-        }
+        };
+        Ok(content?.into())
     }
 
     /// The key the actor means by `name`: in its link's namespace. Every operation asks here, also those that write
@@ -186,7 +201,7 @@ impl KvCacheProvider {
         serialize(&deleted)
     }
 
-    async fn get(&self, caller: &Caller, name: &str) -> RpcResult<Vec<u8>> {
+    async fn get(&self, caller: &Caller, name: &str) -> RpcResult<Answer> {
         let key = self.key(caller, name)?;
         self.catch_up(caller.link.acks).await?;
         let value = self.cache().get(&key, time::wall()).map_err(refused)?;
@@ -196,9 +211,13 @@ impl KvCacheProvider {
                 if large.len() > limit {
                     return Err(self.too_large(caller, CacheError::AnswerTooLarge { limit }));
                 }
-                self.large_reads().make(&caller.actor, move || got(value)).await?
+                let (content, turn) = self.large_reads().make(&caller.actor, move || got(value)).await?;
+                Ok(Answer {
+                    content: content?,
+                    turn: Some(turn),
+                })
             }
-            _ => got(value),
+            _ => Ok(got(value)?.into()),
         }
     }
 
@@ -226,7 +245,7 @@ impl KvCacheProvider {
         serialize(&self.replicate_some(acks, removed.map_err(refused)?).await?)
     }
 
-    async fn list_range(&self, caller: &Caller, arg: request::ListRange<'_>) -> RpcResult<Vec<u8>> {
+    async fn list_range(&self, caller: &Caller, arg: request::ListRange<'_>) -> RpcResult<Answer> {
         let (key, start, stop) = (self.key(caller, arg.list_name)?, arg.start, arg.stop);
         let read = move |cache: &Cache, limit| cache.list_range(&key, start, stop, time::wall(), limit);
         self.read(caller, true, read).await
@@ -259,20 +278,20 @@ impl KvCacheProvider {
         serialize(&u32::from(removed))
     }
 
-    async fn set_query(&self, caller: &Caller, name: &str) -> RpcResult<Vec<u8>> {
+    async fn set_query(&self, caller: &Caller, name: &str) -> RpcResult<Answer> {
         let key = self.key(caller, name)?;
         let read = move |cache: &Cache, limit| cache.set_members(&key, time::wall(), limit);
         self.read(caller, true, read).await
     }
 
-    async fn set_union(&self, caller: &Caller, names: Vec<&str>) -> RpcResult<Vec<u8>> {
+    async fn set_union(&self, caller: &Caller, names: Vec<&str>) -> RpcResult<Answer> {
         let keys = self.keys(caller, &names)?;
         let few = keys.len() <= FEW_SETS;
         let read = move |cache: &Cache, limit| cache.set_union(&keys, time::wall(), limit);
         self.read(caller, few, read).await
     }
 
-    async fn set_intersection(&self, caller: &Caller, names: Vec<&str>) -> RpcResult<Vec<u8>> {
+    async fn set_intersection(&self, caller: &Caller, names: Vec<&str>) -> RpcResult<Answer> {
         let keys = self.keys(caller, &names)?;
         // It is made from the smallest set, however little of that is left.
         let is_small = |key| self.cache().set_members(key, time::wall(), SMALL_ANSWER_BYTES).is_ok();
@@ -287,19 +306,25 @@ impl KvCacheProvider {
         caller: &Caller,
         may_be_small: bool,
         read: impl Fn(&Cache, usize) -> Result<Vec<Bytes>, CacheError> + Send + 'static,
-    ) -> RpcResult<Vec<u8>> {
+    ) -> RpcResult<Answer> {
         self.catch_up(caller.link.acks).await?;
         let limit = self.answer_limit(caller);
         if may_be_small {
             match read(self.cache(), SMALL_ANSWER_BYTES.min(limit)) {
                 Err(CacheError::AnswerTooLarge { .. }) if limit > SMALL_ANSWER_BYTES => {}
-                small => return listed(&small.map_err(|error| self.too_large(caller, error))?),
+                small => return Ok(listed(&small.map_err(|error| self.too_large(caller, error))?)?.into()),
             }
         }
         let cache = self.cache().clone();
-        let make = move || read(&cache, limit).map(|all| listed(&all));
-        let made = self.large_reads().make(&caller.actor, make).await?;
-        made.map_err(|error| self.too_large(caller, error))?
+        let (made, turn) = {
+            let make = move || read(&cache, limit).map(|all| listed(&all));
+            self.large_reads().make(&caller.actor, make).await?
+        };
+        let content = made.map_err(|error| self.too_large(caller, error))??;
+        Ok(Answer {
+            content,
+            turn: Some(turn),
+        })
     }
 
     /// Bytes of the largest answer that reaches this caller.

@@ -3,10 +3,11 @@
 //! To collect, sort and write a million members takes half a second of processor time. On a worker of the runtime it
 //! would keep whatever else waits for that worker from running: small calls, and replication, whose peers would take this
 //! node for dead. So such reads wait here, a few at a time are made, by threads of a lower priority, and actors take
-//! turns.
+//! turns. A turn ends when the answer has left: to store 20 MB keeps a processor and the NATS server as busy as to make
+//! them, and where all are stored at once, small calls wait for the processor.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 use wasmbus_rpc::error::{RpcError, RpcResult};
@@ -24,7 +25,7 @@ const HOST_PATIENCE_MS: Millis = 2_000;
 const NICE: i32 = 10;
 
 /// A read and the place its answer goes to.
-type Job = Box<dyn FnOnce() + Send>;
+type Job = Box<dyn FnOnce(Turn) + Send>;
 
 /// The threads and what waits for them.
 pub(super) struct LargeReads {
@@ -44,7 +45,25 @@ struct Waiting {
     jobs: HashMap<Arc<str>, VecDeque<Job>>,
     turns: VecDeque<Arc<str>>,
     count: usize,
+    /// Reads that were begun and whose answers have not left yet.
+    under_way: usize,
     closed: bool,
+}
+
+/// The turn of a read, which ends when this is dropped.
+pub(super) struct Turn(Arc<Shared>);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.lock().under_way -= 1;
+        self.0.changed.notify_one();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Waiting {
@@ -85,11 +104,12 @@ impl LargeReads {
     pub fn start(patience_ms: Option<u64>) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        for _ in 0..(processors / 2).max(1) {
+        let threads = (processors / 2).max(1);
+        for _ in 0..threads {
             let shared = shared.clone();
             std::thread::Builder::new()
                 .name("large reads".into())
-                .spawn(move || work(&shared))?;
+                .spawn(move || work(&shared, threads))?;
         }
         Ok(LargeReads {
             shared,
@@ -97,15 +117,15 @@ impl LargeReads {
         })
     }
 
-    /// Makes a read for `actor` when its turn comes.
+    /// Makes a read for `actor` when its turn comes. Whoever answers keeps the turn until the answer has left.
     pub async fn make<T: Send + 'static>(
         &self,
         actor: &str,
         read: impl FnOnce() -> T + Send + 'static,
-    ) -> RpcResult<T> {
+    ) -> RpcResult<(T, Turn)> {
         let (sender, answer) = oneshot::channel();
         let given_up_at = time::mono() + self.patience_ms;
-        let job = Box::new(move || {
+        let job = Box::new(move |turn| {
             // Nobody waits for the answer any more.
             if time::mono() >= given_up_at {
                 let _ = sender.send(Err(RpcError::Other(
@@ -115,12 +135,9 @@ impl LargeReads {
                 )));
                 return;
             }
-            let _ = sender.send(Ok(read()));
+            let _ = sender.send(Ok((read(), turn)));
         });
-        let pushed = {
-            let mut waiting = self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            waiting.push(actor, job)
-        };
+        let pushed = self.shared.lock().push(actor, job);
         pushed.map_err(|whose| {
             RpcError::Other(format!(
                 "this read has a large answer, and too many of its kind {whose} are waiting already; ask for less at a time, \
@@ -135,32 +152,33 @@ impl LargeReads {
 
 impl Drop for LargeReads {
     fn drop(&mut self) {
-        self.shared
-            .waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .closed = true;
+        self.shared.lock().closed = true;
         self.shared.changed.notify_all();
     }
 }
 
-fn work(shared: &Shared) {
+/// Takes turns, of which `most` may be taken at a time.
+fn work(shared: &Arc<Shared>, most: usize) {
     // Without the permission to be nice the threads have the ordinary priority.
     let _ = rustix::process::setpriority_process(None, NICE);
-    while let Some(job) = next(shared) {
+    while let Some(job) = next(shared, most) {
+        let turn = Turn(shared.clone());
         // What it panicked about is in the log; the next one is another's.
-        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
-        if shared.waiting.lock().unwrap_or_else(PoisonError::into_inner).count == 0 {
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job(turn)));
+        if shared.lock().count == 0 {
             memory::give_back_now();
         }
     }
 }
 
-fn next(shared: &Shared) -> Option<Job> {
-    let waiting = shared.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-    let nothing = |waiting: &mut Waiting| waiting.count == 0 && !waiting.closed;
-    let waiting = shared.changed.wait_while(waiting, nothing);
-    waiting.unwrap_or_else(PoisonError::into_inner).pop()
+/// The next job once a turn is free; none after the end.
+fn next(shared: &Shared, most: usize) -> Option<Job> {
+    let has_to_wait = |waiting: &mut Waiting| (waiting.count == 0 || waiting.under_way >= most) && !waiting.closed;
+    let waiting = shared.changed.wait_while(shared.lock(), has_to_wait);
+    let mut waiting = waiting.unwrap_or_else(PoisonError::into_inner);
+    let job = waiting.pop()?;
+    waiting.under_way += 1;
+    Some(job)
 }
 
 #[cfg(test)]
@@ -169,7 +187,13 @@ mod tests {
 
     fn job(name: &'static str, made: &Arc<Mutex<Vec<&'static str>>>) -> Job {
         let made = made.clone();
-        Box::new(move || made.lock().unwrap().push(name))
+        Box::new(move |_| made.lock().unwrap().push(name))
+    }
+
+    fn turn() -> Turn {
+        let shared = Arc::new(Shared::default());
+        shared.lock().under_way = 1;
+        Turn(shared)
     }
 
     #[test]
@@ -181,7 +205,7 @@ mod tests {
         }
         waiting.push("b", job("b1", &made)).unwrap();
         while let Some(job) = waiting.pop() {
-            job();
+            job(turn());
         }
         assert_eq!(*made.lock().unwrap(), ["a1", "b1", "a2", "a3"]);
         assert!(waiting.jobs.is_empty() && waiting.turns.is_empty() && waiting.count == 0);
@@ -199,7 +223,7 @@ mod tests {
             waiting.push(&actor.to_string(), job("b", &made)).unwrap();
         }
         assert!(waiting.push("another", job("c", &made)).is_err());
-        waiting.pop().unwrap()();
+        waiting.pop().unwrap()(turn());
         assert!(waiting.push("another", job("c", &made)).is_ok());
     }
 
@@ -208,6 +232,21 @@ mod tests {
         let reads = LargeReads::start(None).unwrap();
         let panicked = reads.make("a", || -> () { panic!("on purpose") }).await;
         assert!(panicked.is_err());
-        assert_eq!(reads.make("a", || 7).await.unwrap(), 7);
+        assert_eq!(reads.make("a", || 7).await.unwrap().0, 7);
+    }
+
+    #[tokio::test]
+    async fn a_turn_lasts_until_the_answer_has_left() {
+        let reads = LargeReads::start(None).unwrap();
+        let threads = std::thread::available_parallelism().map_or(1, usize::from) / 2;
+        let mut turns = Vec::new();
+        for _ in 0..threads.max(1) {
+            turns.push(reads.make("a", || ()).await.unwrap());
+        }
+        let mut next = Box::pin(reads.make("b", || 7));
+        let limit = std::time::Duration::from_millis(50);
+        assert!(tokio::time::timeout(limit, &mut next).await.is_err());
+        turns.pop();
+        assert_eq!(next.await.unwrap().0, 7);
     }
 }

@@ -20,7 +20,7 @@ use wasmbus_rpc::error::RpcError;
 use super::chunks::{Chunks, THRESHOLD};
 use super::handler::KvCacheProvider;
 use super::invocation::{Refusal, Verifier};
-use super::keyvalue::{is_read, Caller};
+use super::keyvalue::{is_read, Answer, Caller};
 use super::secret::cleaned;
 
 /// Providers of one key and link name share the calls.
@@ -229,13 +229,18 @@ impl Rpc {
     }
 
     async fn answer(&self, message: Message) {
+        // Kept until the answer has left.
+        let mut _turn = None;
         let answer = match deserialize::<Invocation>(&message.payload) {
             Err(error) => failure(String::new(), format!("deser error: {error}")),
             Ok(invocation) => {
                 drop(message.payload);
                 let id = invocation.id.clone();
                 match self.call(invocation).await {
-                    Ok(content) => self.success(id, content).await,
+                    Ok(Answer { content, turn }) => {
+                        _turn = turn;
+                        self.success(id, content).await
+                    }
                     Err(error) => failure(id, error.to_string()),
                 }
             }
@@ -243,7 +248,7 @@ impl Rpc {
         self.send(message.reply, &answer).await;
     }
 
-    async fn call(&self, invocation: Invocation) -> Result<Vec<u8>, CallError> {
+    async fn call(&self, invocation: Invocation) -> Result<Answer, CallError> {
         let result = self.call_if_admitted(&invocation).await;
         let (actor, operation) = (shown(&invocation.origin.public_key), shown(&invocation.operation));
         match &result {
@@ -254,7 +259,7 @@ impl Rpc {
         result
     }
 
-    async fn call_if_admitted(&self, invocation: &Invocation) -> Result<Vec<u8>, CallError> {
+    async fn call_if_admitted(&self, invocation: &Invocation) -> Result<Answer, CallError> {
         let mut link = None;
         let vouched = self.verifier.vouched(invocation, |actor| {
             link = self.provider.link(actor);

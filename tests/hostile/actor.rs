@@ -68,11 +68,18 @@ async fn large_reads_do_not_delay_small_calls_and_peers_stay() {
     let mut provider = lattice.start_ready(options(), LIMIT).await.unwrap();
     let peer = lattice.start_ready(options(), LIMIT).await.unwrap();
     provider.wait_status(LIMIT, |status| status.peers == 1).await.unwrap();
+    // Shares the machine and the server, not the process: what they cost, it bears as well.
+    let bystander = Lattice::new(server.url()).start_ready(options(), LIMIT).await.unwrap();
     let large = provider.keyvalue(&greedy).await.unwrap();
     fill(&large, "list", 40, 500_000).await;
-    let kv = provider.keyvalue(&modest).await.unwrap();
-    kv.set("key", "value").await.unwrap();
-    let idle = slowest_of_many(&kv, 200).await;
+    let (kv, aside) = (
+        provider.keyvalue(&modest).await.unwrap(),
+        bystander.keyvalue(&modest).await.unwrap(),
+    );
+    for kv in [&kv, &aside] {
+        kv.set("key", "value").await.unwrap();
+    }
+    let [idle, _] = slowest_of_each([&kv, &aside], 400).await;
 
     let over = Arc::new(AtomicBool::new(false));
     // They ask as hosts do, but do not fetch the answers from the object store: that would keep this process busy.
@@ -96,16 +103,21 @@ async fn large_reads_do_not_delay_small_calls_and_peers_stay() {
             })
         })
         .collect();
-    let busy = slowest_of_many(&kv, 400).await;
+    let [busy, elsewhere] = slowest_of_each([&kv, &aside], 800).await;
     over.store(true, Ordering::Relaxed);
     let mut answered = 0;
     for reader in readers {
         answered += reader.await.unwrap();
     }
-    println!("99th percentile of a get: {idle:?}, beside large reads {busy:?}, of which {answered} were answered");
+    println!(
+        "99th percentile of a get: {idle:?}, beside large reads {busy:?}, of which {answered} were answered; of another \
+         process meanwhile {elsewhere:?}"
+    );
     assert!(answered > 0, "no large read was answered");
-    // The callers, the server and two unoptimised providers share the machine; a read of 20 MB takes much longer.
-    assert!(busy < 3 * idle + Duration::from_millis(50), "{idle:?} became {busy:?}");
+    assert!(
+        busy < 3 * elsewhere.max(idle),
+        "{idle:?} became {busy:?}, of another process {elsewhere:?}"
+    );
     for (provider, other) in [(&provider, &peer), (&peer, &provider)] {
         assert_eq!(provider.status().await.unwrap().peers, 1);
         let log = provider.log().text();
@@ -124,14 +136,24 @@ fn range_of_all(list: &str) -> Vec<u8> {
 
 /// The 99th percentile of so many gets.
 async fn slowest_of_many(kv: &KeyValue<KeyValueClient>, calls: usize) -> Duration {
-    let mut times = Vec::new();
+    let [slowest] = slowest_of_each([kv], calls).await;
+    slowest
+}
+
+/// The 99th percentile of so many gets of each, which are asked in turns.
+async fn slowest_of_each<const N: usize>(kvs: [&KeyValue<KeyValueClient>; N], calls: usize) -> [Duration; N] {
+    let mut times = [(); N].map(|()| Vec::with_capacity(calls));
     for _ in 0..calls {
-        let started = Instant::now();
-        assert_eq!(kv.get("key").await.unwrap().as_deref(), Some("value"));
-        times.push(started.elapsed());
+        for (kv, times) in kvs.iter().zip(&mut times) {
+            let started = Instant::now();
+            assert_eq!(kv.get("key").await.unwrap().as_deref(), Some("value"));
+            times.push(started.elapsed());
+        }
     }
-    times.sort_unstable();
-    times[calls * 99 / 100]
+    times.map(|mut times| {
+        times.sort_unstable();
+        times[calls * 99 / 100]
+    })
 }
 
 #[tokio::test(flavor = "multi_thread")]
