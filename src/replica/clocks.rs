@@ -65,6 +65,7 @@ impl Replica {
         };
         (self.contact, self.joined) = (corrected(self.contact), corrected(self.joined));
         self.listening = corrected(self.listening);
+        self.taken = self.taken.map(corrected);
         if self.since != Time(u64::MAX) {
             self.since = corrected(self.since);
         }

@@ -179,6 +179,9 @@ impl Replica {
         clock: Time,
     ) -> Option<Withheld> {
         self.observe(now, clock);
+        if self.taken.is_none() && !commands.is_empty() {
+            self.taken = Some(self.hybrid_now(now));
+        }
         let mut refused = None;
         self.counters.commands_received += commands.len() as u64;
         let mut number = 0;

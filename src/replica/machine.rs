@@ -50,16 +50,17 @@ impl Config {
     pub const VERSIONS: (u8, u8) = (super::wire::OLDEST_VERSION, super::wire::VERSION);
 }
 
-/// What a replica leaves behind: the numbers it has used, and how far back its state goes. One that takes over for another of the same process goes on after them, so that no
-/// number of a frame, beat or request is used twice under one node id.
+/// What a replica leaves behind: the numbers it has used, and how far back its state goes. One that takes over for another
+/// of the same process goes on after them, so that no number of a frame, beat or request is used twice under one node id.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Numbers {
     /// Newest frame.
     pub seq: u64,
     /// Newest beat, request, challenge or fragmented message.
     pub id: u64,
-    /// Since when the state it held exists, when it had its first replay, and when it last was in contact.
-    pub past: (Time, Time, Time),
+    /// Since when the state it held exists, when it had its first replay, when it last was in contact, and since when it
+    /// has taken commands without being in contact.
+    pub past: (Time, Time, Time, Option<Time>),
 }
 
 /// What the shell tells the replica.
@@ -236,6 +237,8 @@ pub struct Replica {
     pub(super) wants_beats: bool,
     /// Hybrid time of the last contact with a synced peer.
     pub(super) contact: Time,
+    /// Hybrid time since which commands of others were taken without a contact.
+    pub(super) taken: Option<Time>,
     /// Since when the state this node holds exists; the end of time before the first replay.
     pub(super) since: Time,
     /// When the first replay was done; 0 before.
@@ -285,7 +288,7 @@ impl Replica {
     /// A replica of `cache` that has not been connected yet. `numbers` are those of a replica it takes over from.
     pub fn new(cache: Arc<Cache>, config: Config, numbers: Numbers) -> Self {
         let ring = Ring::new(config.ring_bytes);
-        let (since, joined, contact) = numbers.past;
+        let (since, joined, contact, taken) = numbers.past;
         Replica {
             cache,
             config,
@@ -303,6 +306,7 @@ impl Replica {
             last_beat: 0,
             wants_beats: false,
             contact,
+            taken,
             since: if joined == Time::default() {
                 Time(u64::MAX)
             } else {
@@ -344,7 +348,7 @@ impl Replica {
         Numbers {
             seq: self.seq,
             id: self.next_id,
-            past: (self.since, self.joined, self.contact),
+            past: (self.since, self.joined, self.contact, self.taken),
         }
     }
 

@@ -124,6 +124,9 @@ pub(super) struct Past {
     /// Since when it has been listening without a break.
     pub listening: Time,
     pub contact: Time,
+    /// Since when it has taken commands of others without being in contact, if it has. A first replay that is
+    /// interrupted leaves some behind, and later contact does not make them complete.
+    pub taken: Option<Time>,
     pub floor: Time,
 }
 
@@ -135,15 +138,19 @@ impl Past {
             joined: beat.joined,
             listening: beat.listening,
             contact: beat.contact,
+            // Beats do not say. It had time to before its first replay was done.
+            taken: (beat.contact < beat.joined).then_some(beat.contact),
             floor: beat.floor,
         }
     }
 
     /// Whether this node was out of contact for so long that deletions it never heard of are forgotten in the state of
-    /// the other. A state that began later has forgotten nothing. Nor has one that was in contact with nobody since the
-    /// state of this node began: nothing of this one can have been deleted there.
+    /// the other. A state that began later has forgotten nothing, unless this node has taken parts of it and they are as
+    /// old. Nor has one that was in contact with nobody since the state of this node began: nothing of this one can have
+    /// been deleted there.
     pub fn is_outdated_by(self, other: Past) -> bool {
-        self.contact < other.floor && other.since <= self.contact && self.since <= other.contact
+        let holds_some = other.since <= self.contact || self.taken.is_some_and(|since| since < other.floor);
+        self.contact < other.floor && holds_some && self.since <= other.contact
     }
 
     /// Whether the other was there all the time in which this node was out of contact, or this node was away before its
@@ -444,6 +451,7 @@ impl Replica {
         self.newcomers_since = None;
         // As of when the beat was sent: it may have waited here for a long time.
         self.contact = self.contact.max(clock.min(self.hybrid_now(now)));
+        self.taken = None;
         // The two states become one.
         self.since = self.since.min(peer.since);
     }
@@ -455,6 +463,7 @@ impl Replica {
             joined: self.joined,
             listening: self.listening,
             contact: self.contact,
+            taken: self.taken,
             floor: self.cache.floor(),
         }
     }
@@ -526,18 +535,31 @@ impl Replica {
         );
         self.phase = Phase::Synced;
         if self.joined == Time::default() {
+            let complete = !self.contact_is_old(now) || self.has_missed_nothing();
             self.inherit_since();
             self.joined = self.hybrid_now(now);
             self.since = self.since.min(self.contact);
             // If that took long, this node may hold what was deleted and forgotten meanwhile.
-            if !self.contact_is_old(now) {
+            if complete {
                 self.contact = self.joined;
+                self.taken = None;
             }
             self.leave_replays_to_others(now);
         }
         self.next_beat = now.mono;
         self.outputs.push_back(Output::AnswerReplays);
         self.wait_for_peers();
+    }
+
+    /// Whether a synced peer is there, and none has forgotten deletions this node has not heard of. To be asked before the
+    /// states become one.
+    fn has_missed_nothing(&self) -> bool {
+        let mut synced = self.peers.synced().peekable();
+        synced.peek().is_some()
+            && synced.all(|(node, peer)| {
+                let past = peer.beat.as_ref().map(|beat| Past::of_beat(node, beat));
+                past.is_some_and(|past| !self.past().is_outdated_by(past))
+            })
     }
 
     /// Writes that were made before this node knew all its peers wait for all of them.

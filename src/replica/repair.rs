@@ -622,6 +622,7 @@ impl Replica {
             Purpose::Yield(node, _) => {
                 tracing::info!(peer = %node, took_ms, "took the state of a peer after a long absence");
                 self.contact = self.hybrid_now(now);
+                self.taken = None;
                 self.become_synced(now);
             }
         }

@@ -368,3 +368,67 @@ fn a_newcomer_does_not_take_those_it_has_never_heard_for_gone() {
         assert_eq!(net.get(node, &counter).as_deref(), Some("30"), "on node {node}");
     }
 }
+
+#[test]
+fn a_node_whose_first_replay_took_too_long_takes_the_state_of_its_peers() {
+    let mut net = Net::new();
+    net.limits.tombstone_ttl_ms = TTL;
+    // It connects before the others, so their state began later. It hears that they are there, but what it asks for does
+    // not come.
+    net.drop_where(|sent, to| sent.from == 0 || to == 0 && sent.kind() != 5);
+    let late = net.join(keyring(1, &[]));
+    net.run(50);
+    for _ in 0..2 {
+        net.join(keyring(1, &[]));
+    }
+    net.run_until("the others are synced", |net| {
+        (1..3).all(|node| net.status(node).sync == SyncState::Synced)
+    });
+    net.drop_where(|sent, to| to == 0 && [3, 4].contains(&sent.kind()));
+    net.run_until("it counts the others as peers", |net| net.status(0).peers.len() == 2);
+    net.set(1, "deleted meanwhile", "value");
+    net.set(1, "stays", "value");
+    net.run(BEAT);
+    assert_eq!(net.get(late, "deleted meanwhile").as_deref(), Some("value"));
+    assert_ne!(net.status(late).sync, SyncState::Synced);
+    net.disconnect(late);
+    net.delete(1, "deleted meanwhile");
+    run_and_sweep(&mut net, 3 * TTL);
+    assert_eq!(net.nodes[1].cache.entries(), 1, "the deletion is forgotten");
+    net.set(late, "fresh", "value");
+    net.drop_nothing();
+    net.connect(late);
+    all_end_without(&mut net, "deleted meanwhile");
+    assert_eq!(net.counters(late).yields, 1);
+    for node in 0..3 {
+        assert_eq!(net.get(node, "stays").as_deref(), Some("value"), "on node {node}");
+        assert_eq!(net.get(node, "fresh").as_deref(), Some("value"), "on node {node}");
+    }
+}
+
+#[test]
+fn what_is_older_than_the_state_of_its_peers_stays() {
+    let mut net = Net::new();
+    net.limits.tombstone_ttl_ms = TTL;
+    // It hears the others at last, long after they have begun without it.
+    net.drop_where(|sent, to| sent.from == 0 || to == 0);
+    let late = net.join(keyring(1, &[]));
+    net.set(late, "old", "value");
+    net.disconnect(late);
+    net.run(50);
+    for _ in 0..2 {
+        net.join(keyring(1, &[]));
+    }
+    net.run_until("the others are synced", |net| {
+        (1..3).all(|node| net.status(node).sync == SyncState::Synced)
+    });
+    run_and_sweep(&mut net, 3 * TTL);
+    net.drop_nothing();
+    net.connect(late);
+    net.settle();
+    net.wait_equal();
+    assert_eq!(net.counters(late).yields, 0);
+    for node in 0..3 {
+        assert_eq!(net.get(node, "old").as_deref(), Some("value"), "on node {node}");
+    }
+}

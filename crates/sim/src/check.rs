@@ -219,7 +219,12 @@ impl World {
         self.flush(node);
         if self.scenario.tombstone_ttl_ms.is_none() && self.scenario.far_ms == 0 {
             // Nothing is lost any more, and no clock runs ahead: the frames do it, no repair is needed.
-            let passing = self.scenario.rate.map_or(0, |_| PASSING_MS + self.backlog_ms());
+            // Each of the others may just be sending a message of repair to the same node.
+            let others = self.living().count() as Millis;
+            let passing = self
+                .scenario
+                .rate
+                .map_or(0, |_| others * PASSING_MS + self.backlog_ms());
             self.run_until(self.now + self.scenario.max_delay_ms + 1 + passing);
             assert!(self.equal(), "writes without any fault arrive: {}", self.digests());
         }

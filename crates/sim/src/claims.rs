@@ -4,7 +4,7 @@
 //! at least the sum which that one had.
 
 use nats_kvcache::cache::{Cache, Key, Millis};
-use nats_kvcache::replica::{Ack, AckRequest, SyncState};
+use nats_kvcache::replica::{Ack, AckRequest, SyncState, Target};
 use rand::RngExt;
 
 use crate::clients::counter;
@@ -26,6 +26,8 @@ pub(crate) struct Sender {
     pub holds: Option<i64>,
     /// It is a beat.
     pub beat: bool,
+    /// It shows that the node is there: a beat, an answer to a challenge, or a frame that is sent for the first time.
+    pub shows_life: bool,
     /// When it was sent.
     pub at: Millis,
 }
@@ -76,7 +78,8 @@ impl World {
     }
 
     /// Who sends now from a place.
-    pub(crate) fn sender(&self, place: usize, beat: bool) -> Sender {
+    pub(crate) fn sender(&self, place: usize, to: Target, payload: &[u8]) -> Sender {
+        const WELCOME: u8 = 14;
         let node = &self.nodes[place];
         let anybody_asks = self.nodes.iter().any(|node| node.up && !node.merged);
         let holds = (self.judges_claims() && anybody_asks && self.has_joined(place))
@@ -85,7 +88,8 @@ impl World {
             place,
             life: node.life,
             holds,
-            beat,
+            beat: to == Target::Beat,
+            shows_life: matches!(to, Target::Beat | Target::Commands) || payload[1] == WELCOME,
             at: self.now,
         }
     }
@@ -97,7 +101,9 @@ impl World {
 
     /// A message of another node arrives, and is no recording.
     pub(crate) fn was_sent(&mut self, to: usize, sender: Sender) {
-        self.touches(sender.place, to);
+        if sender.shows_life {
+            self.touches(sender.place, to);
+        }
         let now = self.now;
         let Some(heard) = self.heard_of(to, sender) else {
             return;

@@ -145,7 +145,7 @@ impl World {
             self.outcome.lost += 1;
             return;
         };
-        let sender = self.sender(from, to == Target::Beat);
+        let sender = self.sender(from, to, &payload);
         let at = self.pass(from, UP, payload.len());
         if at <= self.now {
             return self.route(sender, session, to, payload);
