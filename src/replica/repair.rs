@@ -787,13 +787,13 @@ impl Replica {
             .map(|(node, _)| Purpose::Withheld(node))
     }
 
-    /// Whether this node holds what the peer refuses for now, by what its clock says.
+    /// Whether this node holds what the peer refuses for now, by what its clock says. One that only repeats what the clocks
+    /// of others say now and then seems to stand still: then nothing better is known than the time here.
     fn is_refused_by(&self, peer: &Peer, now: Now) -> bool {
         let clock = self.cache.clock();
         let newest = clock.latest().max(clock.stray()).millis();
         let skew = self.cache.limits().max_clock_skew_ms;
-        let takes = |clock: Millis| newest <= clock.saturating_add(skew);
-        !peer.clock_at(now.mono).is_none_or(takes)
+        newest > peer.clock_at(now.mono).unwrap_or(now.wall).saturating_add(skew)
     }
 
     fn difference(&self, now: Now) -> Option<Purpose> {
