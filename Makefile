@@ -86,11 +86,11 @@ bench-instructions: ## Count the instructions of the hot paths and compare with 
 	@scripts/install-tools.sh gungraun
 	@mkdir -p target/bench
 	GUNGRAUN_RUNNER=$(CURDIR)/.tools/gungraun/bin/gungraun-runner \
-	  cargo bench --locked --bench instructions -- --output-format=json >target/bench/instructions.jsonl
+	  cargo bench --locked -p kvcache-core --bench instructions -- --output-format=json >target/bench/instructions.jsonl
 	@cargo run --locked --quiet -p bench -- instructions $(if $(BLESS),--bless) <target/bench/instructions.jsonl
 
 bench-micro: ## Time the hot paths of one node, each alone (criterion)
-	cargo bench --locked --bench cache
+	cargo bench --locked -p kvcache-core --bench cache
 
 par: build ## Write the provider archive build/nats-kvcache.par.gz (NAME, VENDOR, VERSION, REVISION)
 	@mkdir -p build

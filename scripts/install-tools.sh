@@ -12,8 +12,8 @@
 #   redis            redis-server and redis-benchmark of at least 7 on PATH are used as they are; else Debian's, with the
 #                    libraries they need, at .tools/redis/bin/
 #   libfaketime      Debian's library that moves the wall clock of one process, at .tools/libfaketime/lib/
-#   gungraun         the runner of benches/instructions.rs at .tools/gungraun/bin/gungraun-runner, built with cargo in
-#                    about a minute; needs valgrind, which has to be in the system
+#   gungraun         the runner of crates/core/benches/instructions.rs at .tools/gungraun/bin/gungraun-runner, built with
+#                    cargo in about a minute; needs valgrind, which has to be in the system
 #
 # Exit code: 0 everything is there, 2 wrong arguments, 3 something could not be installed; the command that would
 # install it is printed. Fast and without network when everything is there already.
@@ -276,7 +276,7 @@ nats_server_of_debian() {
   unpack_from_debian nats-server nats-server "$NATS_BINARY"
 }
 
-# ---------------------------------------------------------------- the runner of benches/instructions.rs
+# ---------------------------------------------------------------- the runner of crates/core/benches/instructions.rs
 
 install_gungraun() {
   local version

@@ -16,7 +16,7 @@ export CARGO_TARGET_DIR=$WORK CARGO_TERM_COLOR=never
 # The first failing case is enough, and nothing is to be written down about it.
 export PROPTEST_MAX_SHRINK_ITERS=0 PROPTEST_FAILURE_PERSISTENCE=off
 # Unoptimised, the laws take minutes. Nobody debugs what is built here.
-readonly FASTER=(--config 'profile.dev.package.nats-kvcache.opt-level=1' --config 'profile.dev.debug=false')
+readonly FASTER=(--config 'profile.dev.package.kvcache-core.opt-level=1' --config 'profile.dev.debug=false')
 
 die() {
   echo "mutations: $*" >&2
@@ -34,11 +34,15 @@ git ls-files -z | xargs -0 tar -cf - | tar -xmf - -C "$TREE"
 # The checks need the core, its tests and the simulator. What the rest of the workspace is built of, and the other tests,
 # would take four fifths of the time before the first mutation.
 awk '
-  /^members = / { $0 = "members = [\"crates/sim\"]" }
+  /^\[/ { section = $0 }
+  /^members = / { $0 = "members = [\"crates/core\", \"crates/sim\"]" }
+  section ~ /^\[(workspace|profile)/ { print }
+' Cargo.toml >"$TREE/Cargo.toml"
+awk '
   /^\[/ { section = $0 }
   section == "[dev-dependencies]" && /^[a-z]/ && !/^proptest / { next }
   { print }
-' Cargo.toml >"$TREE/Cargo.toml"
+' crates/core/Cargo.toml >"$TREE/crates/core/Cargo.toml"
 # The versions stay; what is not needed leaves the lock.
 (cd "$TREE" && cargo metadata --quiet --format-version 1 >/dev/null)
 # The index of a repository of its own is what a mutation is taken back to.
@@ -61,8 +65,8 @@ caught_by() { # patch
 
 arguments_of() { # check: sets `arguments` to those of cargo test
   case $1 in
-    unit) arguments=(--lib) ;;
-    replica | laws | components) arguments=(--test "$1") ;;
+    unit) arguments=(-p kvcache-core --lib) ;;
+    replica | laws | components) arguments=(-p kvcache-core --test "$1") ;;
     *) die "unknown check '$1'; there are sim, sim-absences, unit, replica, laws, components" ;;
   esac
 }
@@ -72,7 +76,7 @@ build() { # check
     sim | sim-absences) cargo build --locked --quiet --profile sim -p sim ;;
     *)
       arguments_of "$1"
-      cargo "${FASTER[@]}" test --locked --quiet --no-default-features "${arguments[@]}" --no-run
+      cargo "${FASTER[@]}" test --locked --quiet "${arguments[@]}" --no-run
       ;;
   esac
 }
@@ -90,7 +94,7 @@ run() { # check, filter
     sim-absences) simulate 2000 --long-absences ;;
     *)
       arguments_of "$1"
-      timeout "$PATIENCE" cargo "${FASTER[@]}" test --locked --quiet --no-default-features "${arguments[@]}" -- ${2:+"$2"}
+      timeout "$PATIENCE" cargo "${FASTER[@]}" test --locked --quiet "${arguments[@]}" -- ${2:+"$2"}
       ;;
   esac
 }

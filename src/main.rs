@@ -1,12 +1,15 @@
 //! `nats-kvcache` without arguments is what a wasmCloud host starts.
 
+mod wasmbus;
+
 use std::process::ExitCode;
 
 use clap::Parser;
+use kvcache_allocator::Allocator;
 
-// Keys are small allocations by the million: see Cargo.toml.
+// Keys are small allocations by the million: see Cargo.toml of the crate.
 #[global_allocator]
-static ALLOCATOR: nats_kvcache::provider::Allocator = nats_kvcache::provider::Allocator;
+static ALLOCATOR: Allocator = Allocator;
 
 /// wasmCloud capability provider wasmcloud:keyvalue: an in-memory map replicated between hosts over NATS.
 ///
@@ -17,7 +20,7 @@ static ALLOCATOR: nats_kvcache::provider::Allocator = nats_kvcache::provider::Al
 struct Arguments {}
 
 fn main() -> ExitCode {
-    nats_kvcache::provider::Allocator::configure();
+    Allocator::configure();
     let Arguments {} = Arguments::parse();
-    nats_kvcache::provider::run()
+    wasmbus::run()
 }

@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nats_kvcache::cache::{Cache, Key, Limits};
-use nats_kvcache::nats::Subjects;
-use nats_kvcache::time;
+use kvcache_core::cache::{Cache, Key, Limits};
+use kvcache_node::nats::Subjects;
+use kvcache_node::time;
 use serde_json::{json, Map, Value};
 use tempfile::TempDir;
 use testkit::{

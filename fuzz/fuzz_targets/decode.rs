@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use nats_kvcache::replica::wire::{Header, Message};
+use kvcache_core::wire::{Header, Message};
 
 fuzz_target!(|data: &[u8]| {
     if let (Some(header), Ok(message)) = (Header::of(data), Message::decode(Bytes::copy_from_slice(data))) {

@@ -3,8 +3,8 @@
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use nats_kvcache::cache::{Cache, Limits, NodeId};
-use nats_kvcache::replica::wire::{Message, VERSION};
+use kvcache_core::cache::{Cache, Limits, NodeId};
+use kvcache_core::wire::{Message, VERSION};
 
 const NOW: u64 = 1_700_000_000_000;
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nats_kvcache::cache::{Key, KeyHash, Partition};
+use kvcache_core::cache::{Key, KeyHash, Partition};
 use serde_json::json;
 use testkit::{Actor, KeyValue, KeyValueClient, Lattice, NatsServer, ProviderOptions};
 

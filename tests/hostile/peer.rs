@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use nats_kvcache::replica::wire::{Fragment, Message};
-use nats_kvcache::time;
+use kvcache_core::wire::{Fragment, Message};
+use kvcache_node::time;
 use serde_json::json;
 
 use crate::stranger::{beat, sealed, Lab};

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
-use nats_kvcache::cache::{Cache, Digest, Key, Limits, NodeId, Partition, Time};
-use nats_kvcache::nats::{Replicator, Subjects};
-use nats_kvcache::replica::wire::{
+use kvcache_core::cache::{Cache, Digest, Key, Limits, NodeId, Partition, Time};
+use kvcache_core::replica::Keyring;
+use kvcache_core::wire::{
     Beat, BeatState, FramesRequest, Message, ReplayRequest, SketchRequest, Want, MAX_SYMBOLS, VERSION,
 };
-use nats_kvcache::replica::Keyring;
-use nats_kvcache::time;
+use kvcache_node::nats::{Replicator, Subjects};
+use kvcache_node::time;
 use serde_json::{json, Value};
 use testkit::{
     Actor, KeyValue, KeyValueClient, Lattice, NatsServer, ProviderOptions, ProviderProcess, DEFAULT_LINK_NAME,

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use nats_kvcache::cache::Cache;
-use nats_kvcache::nats::{Credentials, Replicator, Settings, Subjects, Tls};
-use nats_kvcache::replica::{Keyring, Numbers};
+use kvcache_core::cache::Cache;
+use kvcache_core::replica::{Keyring, Numbers};
+use kvcache_node::nats::{Credentials, Replicator, Settings, Subjects, Tls};
 use testkit::Lattice;
 
 /// Replicates a cache with the hosts of a lattice, over the server at `nats_url`. Returns after the first replay.

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use nats_kvcache::cache::{Cache, Key, Limits};
-use nats_kvcache::nats::{Replicated, Replicator, Subjects};
-use nats_kvcache::replica::Ack;
-use nats_kvcache::time;
+use kvcache_core::cache::{Cache, Key, Limits};
+use kvcache_core::replica::Ack;
+use kvcache_node::nats::{Replicated, Replicator, Subjects};
+use kvcache_node::time;
 use serde_json::json;
 use testkit::{eventually, Lattice, NatsServer, DEFAULT_LINK_NAME};
 

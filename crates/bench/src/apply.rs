@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use dashmap::DashMap;
-use nats_kvcache::cache::{Cache, Change, Command, Limits, NodeId, Value};
-use nats_kvcache::time;
+use kvcache_core::cache::{Cache, Change, Command, Limits, NodeId, Value};
+use kvcache_node::time;
 
 use crate::node;
 use crate::report::{Limit, Line};

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{ensure, Context, Result};
 use bytes::Bytes;
 use futures::StreamExt;
-use nats_kvcache::cache::{Cache, Key};
-use nats_kvcache::time;
+use kvcache_core::cache::{Cache, Key};
+use kvcache_node::time;
 use testkit::{promptly, Lattice, NatsServer, ProviderOptions, ProviderProcess, RedisServer};
 
 use crate::node::{self, field, key, LibraryNode, LIMIT};

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use dashmap::DashMap;
-use nats_kvcache::cache::{Cache, Command, Key, Limits, NodeId};
-use nats_kvcache::time;
+use kvcache_core::cache::{Cache, Command, Key, Limits, NodeId};
+use kvcache_node::time;
 use testkit::{Lattice, NatsServer};
 
 use crate::apply;

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::machine::Machine;
 
-const STORED: &str = "benches/instructions.json";
+const STORED: &str = "crates/core/benches/instructions.json";
 
 /// More than this is a regression, in percent.
 const TOLERATED: f64 = 5.0;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{ensure, Result};
 use bytes::Bytes;
 use futures::StreamExt;
-use nats_kvcache::time;
+use kvcache_node::time;
 use testkit::{Lattice, NatsServer};
 
 use crate::node::{self, key, meet, LibraryNode, LIMIT};

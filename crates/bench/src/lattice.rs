@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Result};
 use bytes::Bytes;
-use nats_kvcache::cache::{Cache, Limits, Millis, NodeId, Partition, PARTITIONS};
-use nats_kvcache::replica::{
+use kvcache_core::cache::{Cache, Limits, Millis, NodeId, Partition, PARTITIONS};
+use kvcache_core::replica::{
     Ack, AckRequest, Config, Input, Keyring, Now, Numbers, Output, Replica, SyncState, Target,
 };
-use nats_kvcache::time;
+use kvcache_node::time;
 
 use crate::node;
 use crate::report::{median, Limit, Line, Series};

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use nats_kvcache::cache::Key;
-use nats_kvcache::time;
+use kvcache_core::cache::Key;
+use kvcache_node::time;
 use testkit::{Lattice, NatsServer, RedisServer};
 
 use crate::node::{self, equal, key, meet, LibraryNode};
@@ -105,7 +105,7 @@ impl Watch {
                     continue;
                 };
                 let (started, place) = (Instant::now(), number as usize % keys.len());
-                let reached = |cache: &Arc<nats_kvcache::cache::Cache>| {
+                let reached = |cache: &Arc<kvcache_core::cache::Cache>| {
                     let found = cache.get(&keys[place], time::wall()).ok().flatten();
                     found.is_some_and(|found| found[..8] >= number.to_be_bytes()[..])
                 };

@@ -40,7 +40,7 @@ use clap::{Parser, Subcommand};
 
 // That of the provider's main.rs.
 #[global_allocator]
-static ALLOCATOR: nats_kvcache::provider::Allocator = nats_kvcache::provider::Allocator;
+static ALLOCATOR: kvcache_allocator::Allocator = kvcache_allocator::Allocator;
 
 /// What to measure, and how often.
 #[derive(Parser)]
@@ -117,7 +117,7 @@ impl Arguments {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    nats_kvcache::provider::Allocator::configure();
+    kvcache_allocator::Allocator::configure();
     match run(Arguments::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
-use nats_kvcache::cache::{Cache, Command, Key, Limits, NodeId};
-use nats_kvcache::nats::{Credentials, Replicated, Replicator, Settings, Subjects};
-use nats_kvcache::replica::{Ack, Keyring, Numbers};
-use nats_kvcache::time;
+use kvcache_core::cache::{Cache, Command, Key, Limits, NodeId};
+use kvcache_core::replica::{Ack, Keyring, Numbers};
+use kvcache_node::nats::{Credentials, Replicated, Replicator, Settings, Subjects};
+use kvcache_node::time;
 use testkit::{eventually, Lattice, DEFAULT_LINK_NAME};
 
 /// How long anything may take.

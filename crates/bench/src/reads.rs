@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use nats_kvcache::cache::Key;
-use nats_kvcache::time;
+use kvcache_core::cache::Key;
+use kvcache_node::time;
 use testkit::{Lattice, NatsServer};
 
 use crate::node::{self, equal, key, meet, LibraryNode};

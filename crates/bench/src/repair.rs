@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
 use futures::StreamExt;
-use nats_kvcache::cache::{Command, NodeId};
-use nats_kvcache::nats::Subjects;
-use nats_kvcache::replica::wire::{Frame, Message, VERSION};
-use nats_kvcache::time;
+use kvcache_core::cache::{Command, NodeId};
+use kvcache_core::wire::{Frame, Message, VERSION};
+use kvcache_node::nats::Subjects;
+use kvcache_node::time;
 use testkit::{Lattice, NatsServer, DEFAULT_LINK_NAME};
 
 use crate::node::{self, equal, key, meet, LibraryNode, LIMIT};

@@ -1,6 +1,6 @@
 //! Nodes that were out of contact for longer than deletions are remembered, and what they may give up.
 
-use nats_kvcache::cache::Millis;
+use kvcache_core::cache::Millis;
 
 use crate::world::World;
 

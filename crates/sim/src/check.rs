@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
-use nats_kvcache::cache::{Cache, Change, Command, Key, Millis, NodeId};
-use nats_kvcache::replica::SyncState;
+use kvcache_core::cache::{Cache, Change, Command, Key, Millis, NodeId};
+use kvcache_core::replica::SyncState;
 use rand::RngExt;
 
 use crate::client::{checked_digest, commands, seen, Seen, START};

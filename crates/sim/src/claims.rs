@@ -3,8 +3,8 @@
 //! The key that all only ever increment shows what a state holds: a node that has taken in the state of another one shows
 //! at least the sum which that one had.
 
-use nats_kvcache::cache::{Cache, Key, Millis};
-use nats_kvcache::replica::{Ack, AckRequest, SyncState, Target};
+use kvcache_core::cache::{Cache, Key, Millis};
+use kvcache_core::replica::{Ack, AckRequest, SyncState, Target};
 use rand::RngExt;
 
 use crate::clients::counter;

@@ -1,7 +1,7 @@
 //! What clients do with a cache, and what readers see of it. Shared with the tests of the merge rules.
 
 use bytes::Bytes;
-use nats_kvcache::cache::{Cache, CacheError, Command, Digest, Key, Millis, Partition};
+use kvcache_core::cache::{Cache, CacheError, Command, Digest, Key, Millis, Partition};
 
 /// Wall clock at which random histories start.
 pub const START: Millis = 1_700_000_000_000;

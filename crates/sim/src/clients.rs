@@ -1,7 +1,7 @@
 //! Clients, who write at some node: to keys that all fight about, to the shared counter, or to keys of its own.
 
 use bytes::Bytes;
-use nats_kvcache::cache::{Command, Key, Millis};
+use kvcache_core::cache::{Command, Key, Millis};
 use rand::RngExt;
 
 use crate::check::size;

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use nats_kvcache::cache::Millis;
-use nats_kvcache::replica::{Input, Replica};
+use kvcache_core::cache::Millis;
+use kvcache_core::replica::{Input, Replica};
 use rand::RngExt;
 
 use crate::node::{replica_config, Pause, Refusals};

@@ -1,9 +1,9 @@
 //! The network: connections, and messages on their way.
 
 use bytes::Bytes;
-use nats_kvcache::cache::Millis;
-use nats_kvcache::replica::wire::Header;
-use nats_kvcache::replica::{Channel, Input, Output, Refused, Target};
+use kvcache_core::cache::Millis;
+use kvcache_core::replica::{Channel, Input, Output, Refused, Target};
+use kvcache_core::wire::Header;
 use rand::RngExt;
 
 use crate::claims::Sender;

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use nats_kvcache::cache::{Cache, Command, Key, Limits, Millis, NodeId};
-use nats_kvcache::replica::{AckRequest, Config, Input, Keyring, Numbers, Replica};
+use kvcache_core::cache::{Cache, Command, Key, Limits, Millis, NodeId};
+use kvcache_core::replica::{AckRequest, Config, Input, Keyring, Numbers, Replica};
 
 use crate::claims::{Heard, Waiting};
 use crate::client::Seen;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use nats_kvcache::cache::Millis;
+use kvcache_core::cache::Millis;
 
 /// What happened in a run; equal for equal seeds.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]

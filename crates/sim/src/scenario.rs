@@ -1,6 +1,6 @@
 //! What a run is like: size, network, clocks, faults. Drawn from the seed.
 
-use nats_kvcache::cache::Millis;
+use kvcache_core::cache::Millis;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 

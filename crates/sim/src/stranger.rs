@@ -1,7 +1,7 @@
 //! A stranger on the account: he hears all, and sends what he has recorded, and what a server says.
 
 use bytes::Bytes;
-use nats_kvcache::replica::Input;
+use kvcache_core::replica::Input;
 use rand::RngExt;
 
 use crate::claims::Sender;

@@ -4,8 +4,8 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use bytes::Bytes;
-use nats_kvcache::cache::{Millis, NodeId};
-use nats_kvcache::replica::{Input, Now, Target};
+use kvcache_core::cache::{Millis, NodeId};
+use kvcache_core::replica::{Input, Now, Target};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 

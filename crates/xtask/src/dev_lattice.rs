@@ -218,7 +218,7 @@ impl DevLattice {
         for line in node
             .provider
             .log()
-            .matching("nats_kvcache::replica")
+            .matching("kvcache_core::replica")
             .into_iter()
             .take(3)
         {

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use anyhow::{ensure, Context, Result};
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
-use nats_kvcache::cache::{Cache, Key, Limits, NodeId};
-use nats_kvcache::nats::{Credentials, Replicated, Replicator, Settings, Subjects};
-use nats_kvcache::replica::{Ack, Keyring, Numbers};
-use nats_kvcache::time;
+use kvcache_core::cache::{Cache, Key, Limits, NodeId};
+use kvcache_core::replica::{Ack, Keyring, Numbers};
+use kvcache_node::nats::{Credentials, Replicated, Replicator, Settings, Subjects};
+use kvcache_node::time;
 use testkit::{eventually, Lattice, NatsServer, ProviderOptions, ProviderProcess, DEFAULT_LINK_NAME};
 
 const LIMIT: Duration = Duration::from_secs(120);

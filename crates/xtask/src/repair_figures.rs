@@ -13,10 +13,10 @@ use anyhow::{bail, ensure, Context, Result};
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use futures::StreamExt;
-use nats_kvcache::cache::{Cache, Key, Limits, Millis, NodeId, PARTITIONS};
-use nats_kvcache::nats::Replicated;
-use nats_kvcache::replica::{Ack, Keyring};
-use nats_kvcache::time;
+use kvcache_core::cache::{Cache, Key, Limits, Millis, NodeId, PARTITIONS};
+use kvcache_core::replica::{Ack, Keyring};
+use kvcache_node::nats::Replicated;
+use kvcache_node::time;
 use testkit::{Lattice, NatsServer};
 
 use super::figures::{equal, key, meet, one_way, print, quantile_us, subjects, throughput, LibraryNode, Row};
@@ -61,7 +61,7 @@ const CHURNED: usize = 10_000_000;
 const CHURN_PER_MS: usize = 50;
 const CHURN_TOMBSTONE_MS: Millis = 10_000;
 
-/// As the provider sweeps (src/provider/run.rs).
+/// As the provider sweeps (src/wasmbus/run.rs).
 const SWEEP_PARTITIONS: usize = 8;
 const SWEEP_INTERVAL_MS: Millis = 100;
 

@@ -16,7 +16,7 @@ mod value;
 
 // That of the provider's main.rs.
 #[global_allocator]
-static ALLOCATOR: nats_kvcache::provider::Allocator = nats_kvcache::provider::Allocator;
+static ALLOCATOR: kvcache_allocator::Allocator = kvcache_allocator::Allocator;
 
 #[derive(Clone, Provider)]
 #[services(KeyValue)]

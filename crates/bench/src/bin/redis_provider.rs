@@ -20,7 +20,7 @@ use only_get_and_set::only_get_and_set;
 
 // That of the provider's main.rs.
 #[global_allocator]
-static ALLOCATOR: nats_kvcache::provider::Allocator = nats_kvcache::provider::Allocator;
+static ALLOCATOR: kvcache_allocator::Allocator = kvcache_allocator::Allocator;
 
 #[derive(Clone, Provider)]
 #[services(KeyValue)]

@@ -1,0 +1,711 @@
+//! The answering side of replays and comparisons. Keeps no state: a request says what it wants, the answer says how far
+//! it got.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+
+use super::pull::Named;
+use super::sketch::{self, Sketch};
+use super::Now;
+use crate::cache::{Cache, Component, Cursor, Digest, NodeId, Partition, Position, Span};
+use crate::wire::{
+    self, Chunk, Chunker, Compare, Exchange, Fetch, Message, Offer, Part, ReplayEnd, ReplayRequest, Request,
+    SketchRequest, SpanDigest, Split, Splits, Survey, Symbol, Unknown, Want,
+};
+
+/// An answer ends after the partition or span with which it exceeds the bytes asked for, if these are not above this.
+const BUDGET_BYTES: usize = 1 << 20;
+
+/// An answer that has become so long within a partition, or within spans of one partition, ends there.
+const MOST_BYTES: usize = 2 * BUDGET_BYTES;
+
+/// Messages are not made shorter than this, however little is asked for.
+const LEAST_BYTES: usize = 4 << 10;
+
+/// So many components are picked out of a partition in one go.
+const SELECTED_AT_ONCE: usize = 1_024;
+
+/// Components per part of a split, about.
+const PART_COMPONENTS: usize = 32;
+
+/// Most parts of a split.
+const MAX_PARTS: usize = 64;
+
+/// Partitions with more keys than this, all together, are not sketched: the walk would hold up everything else.
+const MAX_SKETCHED_KEYS: u64 = 1 << 20;
+
+/// What a part of a split takes in a message, at most.
+const SPAN_BYTES: usize = 40;
+
+/// Requests that wait to be answered, of one peer and in all. What is beyond is asked for again.
+const MAX_WAITING: usize = 32;
+const MAX_ALL_WAITING: usize = 1_024;
+
+/// What peers have asked for and is not answered yet. One after the other is answered, of the peers in turn.
+#[derive(Default)]
+pub(super) struct Jobs {
+    waiting: BTreeMap<NodeId, VecDeque<Request>>,
+    /// Those that wait, in the order in which they are answered.
+    turns: VecDeque<NodeId>,
+    count: usize,
+    /// An answer is being made.
+    busy: bool,
+}
+
+impl Jobs {
+    pub fn add(&mut self, node: NodeId, request: Request) {
+        let of_node = self.waiting.get(&node).map_or(0, VecDeque::len);
+        if of_node >= MAX_WAITING || self.count >= MAX_ALL_WAITING {
+            return;
+        }
+        if of_node == 0 {
+            self.turns.push_back(node);
+        }
+        self.count += 1;
+        self.waiting.entry(node).or_default().push_back(request);
+    }
+
+    /// The next one, if none is being answered.
+    pub fn next(&mut self) -> Option<(NodeId, Request)> {
+        if self.busy {
+            return None;
+        }
+        let node = self.turns.pop_front()?;
+        let requests = self.waiting.get_mut(&node)?;
+        let request = requests.pop_front()?;
+        self.count -= 1;
+        match requests.is_empty() {
+            true => {
+                self.waiting.remove(&node);
+            }
+            false => self.turns.push_back(node),
+        }
+        Some((node, request))
+    }
+
+    pub fn begin(&mut self) {
+        self.busy = true;
+    }
+
+    pub fn end(&mut self) {
+        self.busy = false;
+    }
+
+    pub fn clear(&mut self) {
+        self.waiting.clear();
+        self.turns.clear();
+        self.count = 0;
+    }
+}
+
+/// An answer to be made.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Job {
+    node: NodeId,
+    request: Request,
+    version: u8,
+    max_bytes: usize,
+    seqs: Vec<(NodeId, u64)>,
+    now: Now,
+}
+
+/// What a peer has that this node lacks, as its request shows.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub(super) enum Lacking {
+    #[default]
+    Nothing,
+    Spans(Vec<Span>),
+    Named(Named),
+}
+
+/// An answer that was made.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Answered {
+    pub(super) node: NodeId,
+    /// Without seals.
+    pub(super) messages: Vec<Vec<u8>>,
+    pub(super) lacking: Lacking,
+}
+
+impl Job {
+    /// An answer of what the cache holds from now on, which has the effect of the frames in `seqs`.
+    pub(super) fn new(
+        (node, request): (NodeId, Request),
+        version: u8,
+        max_bytes: usize,
+        seqs: Vec<(NodeId, u64)>,
+        now: Now,
+    ) -> Self {
+        Job {
+            node,
+            request,
+            version,
+            max_bytes,
+            seqs,
+            now,
+        }
+    }
+
+    /// Makes the answer out of what the cache of this node holds.
+    pub fn run(self, cache: &Cache) -> Answered {
+        let to = (self.node, self.request.number());
+        let sizes = (self.max_bytes, self.request.budget().unwrap_or(BUDGET_BYTES as u64));
+        let answer = Answer::new(cache, to, self.version, sizes, self.seqs);
+        let (messages, lacking) = match &self.request {
+            Request::Replay(request) => (answer.partitions(request), Lacking::Nothing),
+            Request::Survey(survey) => (answer.survey(survey, self.now), Lacking::Nothing),
+            Request::Symbols(request) => (answer.symbols(request), Lacking::Nothing),
+            Request::Compare(compare) => (answer.compare(compare), Lacking::Nothing),
+            Request::Fetch(fetch) => {
+                let (messages, spans) = answer.fetch(fetch);
+                (messages, Lacking::Spans(spans))
+            }
+            Request::Exchange(exchange) => {
+                let (messages, named) = answer.exchange(exchange);
+                (messages, named.map_or(Lacking::Nothing, Lacking::Named))
+            }
+            // Frames are not in the cache.
+            Request::Frames(_) => (Vec::new(), Lacking::Nothing),
+        };
+        Answered {
+            node: self.node,
+            messages,
+            lacking,
+        }
+    }
+}
+
+/// The messages of one answer, in order, without seals.
+pub(super) struct Answer<'a> {
+    cache: &'a Cache,
+    to: NodeId,
+    request: u64,
+    version: u8,
+    max_bytes: usize,
+    budget: usize,
+    /// What the answer stands for, see [`ReplayEnd::seqs`].
+    seqs: Vec<(NodeId, u64)>,
+    sent: usize,
+    messages: Vec<Vec<u8>>,
+    held: Held<'a>,
+    /// See [`ReplayEnd::rest`].
+    rest: Option<Cursor>,
+}
+
+impl<'a> Answer<'a> {
+    /// An answer to `request` of `to`, of about `budget` bytes, in messages of about `max_bytes` at most (a single larger
+    /// command stands alone).
+    pub fn new(
+        cache: &'a Cache,
+        (to, request): (NodeId, u64),
+        version: u8,
+        (max_bytes, budget): (usize, u64),
+        seqs: Vec<(NodeId, u64)>,
+    ) -> Self {
+        let budget = budget.clamp(1, BUDGET_BYTES as u64) as usize;
+        Answer {
+            cache,
+            to,
+            request,
+            version,
+            // Whoever asks for little is on a slow link, and wants to see that something comes.
+            max_bytes: max_bytes.min(budget.max(LEAST_BYTES)),
+            budget,
+            seqs,
+            sent: 0,
+            messages: Vec::new(),
+            held: Held::of(cache),
+            rest: None,
+        }
+    }
+
+    /// What the partitions hold whose digests differ.
+    pub fn partitions(mut self, request: &ReplayRequest) -> Vec<Vec<u8>> {
+        let mut chunker = Chunker::new(self.max_bytes);
+        let mut splits = Vec::new();
+        let mut next = request.from.0;
+        let mut from = request.rest.unwrap_or_default();
+        for theirs in &request.digests {
+            let partition = Partition(next);
+            if self.cache.digest(partition) != *theirs {
+                match request.want {
+                    Want::Commands => self.rest = self.write_out(partition, from, &mut chunker),
+                    Want::Splits => self.split(Span::of(partition), &mut splits),
+                }
+            }
+            if self.rest.is_some() {
+                break;
+            }
+            next += 1;
+            from = Cursor::default();
+            if self.sent + chunker.pending() >= self.budget {
+                break;
+            }
+        }
+        self.chunk(chunker.finish());
+        self.flush(&mut splits);
+        self.finish(next.into())
+    }
+
+    /// The commands of a partition, slice by slice. Returns where to go on if they are too many for this answer.
+    fn write_out(&mut self, partition: Partition, from: Cursor, chunker: &mut Chunker) -> Option<Cursor> {
+        let cache = self.cache;
+        let mut rest = Some(from);
+        while let Some(from) = rest {
+            rest = cache.slice(partition, from, BUDGET_BYTES, |command| {
+                self.chunk(chunker.push(&command))
+            });
+            if self.sent + chunker.pending() >= self.budget {
+                break;
+            }
+        }
+        rest
+    }
+
+    /// A sketch of the partitions whose digests differ, or how they split if that is likely to be less.
+    pub fn survey(mut self, survey: &Survey, now: Now) -> Vec<Vec<u8>> {
+        let cache = self.cache;
+        let differs = |(number, theirs): (u16, &u32)| {
+            let partition = Partition(number);
+            let ours = sketch::shortened(cache.digest(partition), survey.request);
+            (ours != *theirs && !in_flux(cache, partition, survey.settled_ms, now)).then_some(partition)
+        };
+        let differing: Vec<_> = (survey.from.0..).zip(&survey.digests).filter_map(differs).collect();
+        let mut next = u64::from(survey.from.0) + survey.digests.len() as u64;
+        if let Some(count) = self.symbols_for(&differing, survey.digests.len()) {
+            self.sketch(differing, 0, count);
+            return self.finish(next);
+        }
+        let mut splits = Vec::new();
+        for partition in differing {
+            self.split(Span::of(partition), &mut splits);
+            if self.sent >= self.budget {
+                next = u64::from(partition.0) + 1;
+                break;
+            }
+        }
+        self.flush(&mut splits);
+        self.finish(next)
+    }
+
+    /// How many symbols to send if `differing` of `all` partitions differ; `None` if splits are better.
+    fn symbols_for(&self, differing: &[Partition], all: usize) -> Option<usize> {
+        let keys: u64 = differing.iter().map(|partition| self.cache.keys_in(*partition)).sum();
+        let differing = differing.len();
+        if differing == 0 || 2 * differing > all.max(2) || keys > MAX_SKETCHED_KEYS {
+            return None;
+        }
+        // As though each key that differs had been written anew: one component there and another one here.
+        sketch::symbols_for(2.0 * sketch::spread_over(differing, all.max(2)))
+    }
+
+    /// Further symbols of a sketch.
+    pub fn symbols(mut self, request: &SketchRequest) -> Vec<Vec<u8>> {
+        self.sketch(request.partitions.clone(), request.first, request.count);
+        self.finish(request.partitions.len() as u64)
+    }
+
+    fn sketch(&mut self, partitions: Vec<Partition>, first: usize, count: usize) {
+        let symbols = symbols_of(self.cache, &partitions, first, count);
+        self.message(&Message::Sketch(wire::Sketch {
+            part: self.part(),
+            partitions,
+            first,
+            symbols,
+        }));
+    }
+
+    /// The commands of what the requester wants, but for those that are older than what it offers at the same place.
+    /// Also returns what it offers that is not older than what is here, once all is answered.
+    pub fn exchange(mut self, exchange: &Exchange) -> (Vec<Vec<u8>>, Option<Named>) {
+        let (cache, of_request) = (self.cache, (self.to, self.request));
+        let mut chunker = Chunker::new(self.max_bytes);
+        let mut offers: BTreeMap<u64, &Offer> = exchange.offers.iter().map(|offer| (offer.place, offer)).collect();
+        let mut wanted: BTreeSet<u64> = exchange.wanted.iter().copied().collect();
+        let mut next = 0;
+        for partition in &exchange.partitions {
+            if self.sent + chunker.pending() >= self.budget {
+                break;
+            }
+            if wanted.is_empty() {
+                next += 1;
+                continue;
+            }
+            let (mut found, mut cut) = (Vec::new(), false);
+            let is_wanted = |hash| wanted.contains(&hash);
+            cache.select_components(Span::of(*partition), is_wanted, |component, command| {
+                cut |= self.sent + chunker.pending() >= MOST_BYTES;
+                if cut {
+                    return;
+                }
+                found.push(component.hash);
+                let place = wire::place(of_request, *partition, &command);
+                let (ours, theirs) = (command.newest().time, offers.get(&place).map(|offer| offer.time));
+                if theirs.is_some_and(|theirs| theirs < ours) {
+                    offers.remove(&place);
+                }
+                if theirs.is_none_or(|theirs| theirs <= ours) {
+                    self.chunk(chunker.push(&command));
+                }
+            });
+            for hash in found {
+                wanted.remove(&hash);
+            }
+            // Whoever asks again names what is still missing.
+            if cut {
+                break;
+            }
+            next += 1;
+        }
+        self.chunk(chunker.finish());
+        let complete = next == exchange.partitions.len();
+        if complete && !wanted.is_empty() {
+            self.unknown(&Vec::from_iter(wanted));
+        }
+        let lacking = (complete && !offers.is_empty()).then(|| {
+            let partition = |place: &u64| wire::partition_of(*place);
+            let mut partitions: Vec<Partition> = offers.keys().map(partition).collect();
+            partitions.dedup();
+            let wanted = offers.values().map(|offer| offer.hash).collect();
+            Named::new(partitions, wanted, Vec::new())
+        });
+        (self.finish(next as u64), lacking)
+    }
+
+    /// How the spans split whose digests differ.
+    pub fn compare(mut self, compare: &Compare) -> Vec<Vec<u8>> {
+        let mut splits = Vec::new();
+        let mut next = 0;
+        for (span, theirs) in &compare.spans {
+            next += 1;
+            let ours = self.held.components(*span);
+            if digest_of(ours) != *theirs {
+                let split = split(*span, ours);
+                self.push_split(split, &mut splits);
+            }
+            if self.sent >= self.budget {
+                break;
+            }
+        }
+        self.flush(&mut splits);
+        self.finish(next)
+    }
+
+    /// The commands that the requester lacks. Also returns the spans in which it has something that this node lacks.
+    pub fn fetch(mut self, fetch: &Fetch) -> (Vec<Vec<u8>>, Vec<Span>) {
+        let mut chunker = Chunker::new(self.max_bytes);
+        let mut lacking = Vec::new();
+        let mut unknown = Vec::new();
+        // What of the current partition has to be sent: it is gone through once for many spans.
+        let (mut current, mut wanted) = (None, HashSet::new());
+        // So many spans have been looked at, and so many are answered: whoever asks again names what has arrived.
+        let (mut next, mut done, mut cut) = (0, Done::default(), false);
+        for holding in &fetch.holdings {
+            let partition = holding.span.partition();
+            if current.is_some_and(|current| current != partition) || wanted.len() >= SELECTED_AT_ONCE {
+                cut = !self.select(current, &mut wanted, &mut chunker);
+                if cut {
+                    break;
+                }
+                done = Done {
+                    spans: next,
+                    lacking: lacking.len(),
+                    unknown: unknown.len(),
+                };
+            }
+            current = Some(partition);
+            if self.sent + chunker.pending() >= self.budget {
+                break;
+            }
+            next += 1;
+            let Some(theirs) = &holding.hashes else {
+                lacking.push(holding.span);
+                continue;
+            };
+            let ours = self.held.components(holding.span);
+            let ours: HashSet<u64> = ours.iter().map(|component| component.hash).collect();
+            let before = unknown.len();
+            unknown.extend(theirs.iter().filter(|hash| !ours.contains(hash)));
+            if unknown.len() > before {
+                lacking.push(holding.span);
+            }
+            let theirs: HashSet<u64> = theirs.iter().copied().collect();
+            wanted.extend(ours.difference(&theirs));
+        }
+        if cut || !self.select(current, &mut wanted, &mut chunker) {
+            next = done.spans;
+            lacking.truncate(done.lacking);
+            unknown.truncate(done.unknown);
+        }
+        self.chunk(chunker.finish());
+        if fetch.yields {
+            lacking.clear();
+            self.unknown(&unknown);
+        }
+        (self.finish(next), lacking)
+    }
+
+    /// Writes out the wanted components of a partition. Returns whether there was room for all of them.
+    fn select(&mut self, partition: Option<Partition>, wanted: &mut HashSet<u64>, chunker: &mut Chunker) -> bool {
+        let wanted = std::mem::take(wanted);
+        let mut cut = false;
+        if let Some(partition) = partition.filter(|_| !wanted.is_empty()) {
+            let cache = self.cache;
+            cache.select(
+                Span::of(partition),
+                |hash| wanted.contains(&hash),
+                |command| {
+                    cut |= self.sent + chunker.pending() >= MOST_BYTES;
+                    if !cut {
+                        self.chunk(chunker.push(&command));
+                    }
+                },
+            );
+        }
+        !cut
+    }
+
+    fn part(&self) -> Part {
+        Part {
+            to: self.to,
+            request: self.request,
+            index: self.messages.len() as u64,
+        }
+    }
+
+    fn chunk(&mut self, chunk: Option<Chunk>) {
+        if let Some(chunk) = chunk {
+            self.sent += chunk.len();
+            let clock = self.cache.clock().latest();
+            let message = chunk.into_replay(self.version, self.cache.node(), self.part(), clock);
+            self.messages.push(message);
+        }
+    }
+
+    fn split(&mut self, span: Span, splits: &mut Vec<Split>) {
+        let split = split(span, &self.cache.components(span));
+        self.push_split(split, splits);
+    }
+
+    fn push_split(&mut self, split: Split, splits: &mut Vec<Split>) {
+        let bytes = |splits: &[Split]| {
+            splits
+                .iter()
+                .map(|split| (split.parts.len() + 2) * SPAN_BYTES)
+                .sum::<usize>()
+        };
+        if bytes(splits) + bytes(std::slice::from_ref(&split)) > self.max_bytes {
+            self.flush(splits);
+        }
+        splits.push(split);
+    }
+
+    fn flush(&mut self, splits: &mut Vec<Split>) {
+        if !splits.is_empty() {
+            let splits = std::mem::take(splits);
+            self.message(&Message::Splits(Splits {
+                part: self.part(),
+                splits,
+            }));
+        }
+    }
+
+    fn unknown(&mut self, hashes: &[u64]) {
+        for hashes in hashes.chunks((self.max_bytes / 8).max(1)) {
+            self.message(&Message::Unknown(Unknown {
+                part: self.part(),
+                hashes: hashes.to_vec(),
+            }));
+        }
+    }
+
+    fn message(&mut self, message: &Message) {
+        let bytes = message.encode(self.version, self.cache.node());
+        self.sent += bytes.len();
+        self.messages.push(bytes);
+    }
+
+    fn finish(mut self, next: u64) -> Vec<Vec<u8>> {
+        let end = ReplayEnd {
+            to: self.to,
+            request: self.request,
+            parts: self.messages.len() as u64,
+            next,
+            rest: self.rest,
+            seqs: std::mem::take(&mut self.seqs),
+        };
+        self.message(&Message::ReplayEnd(end));
+        self.messages
+    }
+}
+
+/// What of a [`Fetch`] is answered.
+#[derive(Default)]
+struct Done {
+    spans: u64,
+    lacking: usize,
+    unknown: usize,
+}
+
+/// What a cache holds in spans. Those of one partition are asked for one after the other, and it is walked once for all
+/// of them.
+pub(super) struct Held<'a> {
+    cache: &'a Cache,
+    partition: Option<Partition>,
+    components: Vec<Component>,
+}
+
+impl<'a> Held<'a> {
+    pub fn of(cache: &'a Cache) -> Self {
+        Held {
+            cache,
+            partition: None,
+            components: Vec::new(),
+        }
+    }
+
+    /// The components in the span, in order.
+    pub fn components(&mut self, span: Span) -> &[Component] {
+        let partition = span.partition();
+        if self.partition != Some(partition) {
+            self.partition = Some(partition);
+            self.components = self.cache.components(Span::of(partition));
+        }
+        let start = self
+            .components
+            .partition_point(|component| component.position < span.first);
+        let end = self
+            .components
+            .partition_point(|component| component.position <= span.last);
+        &self.components[start..end]
+    }
+}
+
+/// Symbols of all components in the partitions.
+pub(super) fn symbols_of(cache: &Cache, partitions: &[Partition], first: usize, count: usize) -> Vec<Symbol> {
+    let mut sketch = Sketch::new(first, count);
+    for partition in partitions {
+        // Collected first: nobody has to wait for the partition meanwhile.
+        for hash in cache.component_hashes(*partition) {
+            sketch.add(hash);
+        }
+    }
+    sketch.into_symbols()
+}
+
+/// Whether a partition changed within the last `settled_ms`. A clock that went back makes it look at rest, which costs
+/// bytes but hides nothing.
+fn in_flux(cache: &Cache, partition: Partition, settled_ms: u64, now: Now) -> bool {
+    now.wall
+        .checked_sub(cache.changed_at(partition))
+        .is_some_and(|age| age < settled_ms)
+}
+
+/// Sum of the component hashes.
+pub(super) fn digest_of(components: &[Component]) -> Digest {
+    Digest(
+        components
+            .iter()
+            .fold(0, |sum, component| sum.wrapping_add(component.hash)),
+    )
+}
+
+/// Cuts a span into parts of about equal numbers of components, given those it holds in order. (Range-based set
+/// reconciliation: A. Meyer, "Range-Based Set Reconciliation", SRDS 2023.)
+fn split(span: Span, components: &[Component]) -> Split {
+    let parts = (components.len() / PART_COMPONENTS).clamp(1, MAX_PARTS);
+    let size = components.len().div_ceil(parts).max(1);
+    let mut split = Split {
+        span,
+        parts: Vec::with_capacity(parts),
+    };
+    let mut rest = components;
+    while rest.len() > size {
+        // Components at one position are not torn apart.
+        let cut = rest.partition_point(|component| component.position <= rest[size - 1].position);
+        if cut == rest.len() {
+            break;
+        }
+        let (part, tail) = rest.split_at(cut);
+        split.parts.push(part_of(part, last_before(tail[0].position)));
+        rest = tail;
+    }
+    split.parts.push(part_of(rest, span.last));
+    split
+}
+
+fn part_of(components: &[Component], last: Position) -> SpanDigest {
+    SpanDigest {
+        last,
+        digest: digest_of(components),
+        count: components.len() as u64,
+    }
+}
+
+/// The last position before `position`, which is not the first of all: the end of the key before it if it begins one.
+fn last_before(position: Position) -> Position {
+    match position.element.checked_sub(1) {
+        Some(element) => Position { element, ..position },
+        None => Position {
+            key: position.key.saturating_sub(1),
+            element: u64::MAX,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::next_position;
+
+    fn component(key: u64, element: u64) -> Component {
+        Component {
+            position: Position { key, element },
+            hash: key.wrapping_mul(31) ^ element,
+        }
+    }
+
+    fn check(span: Span, components: &[Component]) -> Split {
+        let split = split(span, components);
+        let spans = split.spans().expect("parts that cover the whole");
+        assert!(split.parts.len() <= MAX_PARTS);
+        for (part, digest) in &spans {
+            let inside: Vec<_> = components
+                .iter()
+                .filter(|c| part.contains(c.position))
+                .copied()
+                .collect();
+            assert_eq!((digest_of(&inside), inside.len() as u64), (digest.digest, digest.count));
+        }
+        assert_eq!(
+            spans.iter().map(|(_, part)| part.count).sum::<u64>(),
+            components.len() as u64
+        );
+        split
+    }
+
+    #[test]
+    fn parts_cover_the_span_and_are_about_equal() {
+        let span = Span::of(Partition(3));
+        assert_eq!(check(span, &[]).parts.len(), 1);
+        let many: Vec<_> = (0..1_000).map(|n| component(span.first.key + n * 7, 0)).collect();
+        let parts = check(span, &many).parts;
+        assert!((20..=32).contains(&parts.len()), "{}", parts.len());
+        assert!(parts.iter().all(|part| part.count <= 40));
+    }
+
+    #[test]
+    fn one_large_key_is_split_inside_and_one_position_never() {
+        let span = Span::of(Partition(3));
+        let set: Vec<_> = (0..100_000).map(|n| component(span.first.key + 5, n * 3)).collect();
+        assert_eq!(check(span, &set).parts.len(), MAX_PARTS);
+        let same: Vec<_> = (0..500).map(|_| component(span.first.key + 5, 9)).collect();
+        assert_eq!(check(span, &same).parts.len(), 1);
+    }
+
+    #[test]
+    fn the_position_after_the_last_before_is_the_position() {
+        for position in [Position { key: 5, element: 0 }, Position { key: 5, element: 9 }] {
+            assert_eq!(next_position(last_before(position)), Some(position));
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! The only code that touches the network: it carries the bytes of the [replica](kvcache_core::replica) over NATS.
+//!
+//! One task owns the state machine. It selects over connection events, messages, local commands and the deadline, and
+//! performs what the machine asks for.
+
+mod address;
+mod connection;
+mod credentials;
+mod inbox;
+mod queue;
+mod reconnect;
+mod refusal;
+mod replicator;
+mod subjects;
+
+pub use address::{check_address, without_credentials};
+pub use connection::{connect, NatsError};
+pub use credentials::{check_authorities, check_certificate, check_credentials_file, Credentials, Tls};
+pub use reconnect::explain;
+pub use replicator::{Replicated, Replicator, Settings};
+pub use subjects::{SubjectError, Subjects};

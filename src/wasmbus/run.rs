@@ -1,0 +1,177 @@
+//! The process: host data in, provider out.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{signal, SignalKind};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::EnvFilter;
+use wasmbus_rpc::core::HostData;
+
+use super::handler::{KvCacheProvider, LatticeData};
+use super::host_data::read_host_data;
+use super::log;
+use super::rpc::Rpc;
+
+/// Partitions swept per step, and the time between steps: all 1,024 in about 13 s.
+const SWEEP_PARTITIONS: usize = 8;
+const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Runs the provider as a host starts it, until the host says shutdown or the process is told to end. Says why it ended
+/// in the log.
+pub fn run() -> ExitCode {
+    log::set_panic_hook();
+    let ended = keep_memory_private().and_then(|()| run_provider());
+    if let Err(error) = &ended {
+        log::line(&format!("nats-kvcache: {error:#}"));
+    }
+    log::flush();
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn run_provider() -> anyhow::Result<()> {
+    let host_data = read_host_data(std::io::stdin().lock())?;
+    init_tracing(&host_data);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .on_thread_park(kvcache_allocator::give_back)
+        .on_thread_unpark(kvcache_allocator::wakes)
+        .build()?;
+    // On a worker, where what it wakes runs next: on this thread each call would wait for two more threads to wake up.
+    let serving = runtime.spawn(serve(host_data));
+    // What a panic has to say was logged where it happened.
+    let panicked = |_| Err(anyhow::anyhow!("stopped by a panic"));
+    let result = runtime.block_on(serving).unwrap_or_else(panicked);
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    result
+}
+
+/// The memory holds seeds: it goes to no core dump, and to no debugger of another process of the same user.
+fn keep_memory_private() -> anyhow::Result<()> {
+    use rustix::process::{setrlimit, Resource, Rlimit};
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    setrlimit(Resource::Core, none).context("cannot switch core dumps off")?;
+    #[cfg(target_os = "linux")]
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .context("cannot switch core dumps off")?;
+    Ok(())
+}
+
+async fn serve(host_data: HostData) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let provider = KvCacheProvider::start(&host_data).await?;
+    // Replication fills the cache while the lattice is still waited for.
+    tokio::spawn(sweep(provider.clone()));
+    tokio::select! {
+        ended = serve_lattice(provider.clone(), host_data) => ended,
+        _ = terminate.recv() => stop(&provider, "SIGTERM").await,
+        _ = tokio::signal::ctrl_c() => stop(&provider, "SIGINT").await,
+    }
+}
+
+/// Waits for the lattice, then answers its calls. A host and its server may start at the same time.
+async fn serve_lattice(provider: KvCacheProvider, host_data: HostData) -> anyhow::Result<()> {
+    let lattice = LatticeData::new(&host_data);
+    let shown = kvcache_node::nats::without_credentials(&lattice.url).to_owned();
+    let config = provider.config();
+    let patience = Duration::from_secs(config.lattice_connect_secs);
+    // What is set for another server holds here as far as this one asks for it.
+    let insist_on_tls = config.nats_url.is_none() && !config.tls.is_empty();
+    let client =
+        kvcache_node::nats::connect(&lattice.url, &lattice.credentials, &config.tls, insist_on_tls, patience).await;
+    let client = client.with_context(|| {
+        format!("connection to the lattice at '{shown}' (lattice_rpc_url of the host data, LATTICE_CONNECT_SECS)")
+    })?;
+    let rpc = Rpc::new(provider, client, &host_data);
+    // Not needed any more, and 10,000 links are megabytes.
+    drop(host_data);
+    rpc.serve()
+        .await
+        .with_context(|| format!("on the lattice at '{shown}'"))
+}
+
+async fn stop(provider: &KvCacheProvider, signal: &str) -> anyhow::Result<()> {
+    tracing::info!("{signal}: sending what is queued, then ending");
+    provider.shutdown().await;
+    Ok(())
+}
+
+async fn sweep(provider: KvCacheProvider) {
+    let mut interval = tokio::time::interval(SWEEP_INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut growth = kvcache_allocator::Growth::default();
+    loop {
+        interval.tick().await;
+        growth.look(provider.cache().keys());
+        kvcache_allocator::wake_sleepers();
+        provider.cache().sweep(SWEEP_PARTITIONS, kvcache_node::time::wall());
+    }
+}
+
+/// Logs as the SDK would set them up, but from the start, so that what happens before the SDK runs is seen as well, and
+/// by way of [`log`].
+fn init_tracing(host_data: &HostData) {
+    let wanted = host_data
+        .log_level
+        .clone()
+        .or_else(|| std::env::var("RUST_LOG").ok())
+        .unwrap_or_default();
+    let parsed = EnvFilter::builder()
+        .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
+        .parse(directives(&wanted));
+    let (filter, misunderstood) = match parsed {
+        Ok(filter) => (filter, None),
+        Err(error) => (EnvFilter::new(directives("")), Some(error)),
+    };
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(log::Lines);
+    let result = if host_data.structured_logging {
+        builder.json().finish().with(log::Bounded).try_init()
+    } else {
+        let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        builder.with_ansi(colours).finish().with(log::Bounded).try_init()
+    };
+    if let Err(error) = result {
+        log::line(&format!("nats-kvcache: cannot set up logging: {error}"));
+    }
+    if let Some(error) = misunderstood {
+        tracing::warn!("log level '{wanted}' is not understood ({error}); logging at level info");
+    }
+}
+
+/// The directives for a wanted log level. What the client library says at these levels, this provider says once and in
+/// its own words.
+fn directives(wanted: &str) -> String {
+    match wanted.to_ascii_lowercase().as_str() {
+        "" => "info,async_nats=off".into(),
+        level @ ("info" | "warn" | "error") => format!("{level},async_nats=off"),
+        _ => wanted.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::directives;
+
+    #[test]
+    fn plain_levels_quieten_the_client_library_and_others_are_taken_as_they_are() {
+        for (wanted, expected) in [
+            ("", "info,async_nats=off"),
+            ("INFO", "info,async_nats=off"),
+            ("warn", "warn,async_nats=off"),
+            ("debug", "debug"),
+            ("info,async_nats=trace", "info,async_nats=trace"),
+        ] {
+            assert_eq!(directives(wanted), expected, "{wanted:?}");
+        }
+    }
+}
