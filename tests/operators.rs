@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kvcache_core::cache::{Cache, Key, Limits};
-use kvcache_node::nats::Subjects;
+use kvcache_node::settings::Subjects;
 use kvcache_node::time;
 use serde_json::{json, Map, Value};
 use tempfile::TempDir;
@@ -362,7 +362,14 @@ async fn keys_that_expire_while_a_lattice_is_waited_for_are_swept() {
     let provider = replicating_with(&lattice, json!({ "NATS_URL": server.url() })).await;
     for keys in [1, 0] {
         let told = eventually(LIMIT, || {
-            let told = peer.status().peers.iter().map(|peer| peer.keys).collect::<Vec<_>>();
+            let told = peer
+                .status()
+                .replication
+                .unwrap()
+                .peers
+                .iter()
+                .map(|peer| peer.keys)
+                .collect::<Vec<_>>();
             async move {
                 anyhow::ensure!(told == [keys], "{told:?}");
                 Ok(())

@@ -66,18 +66,12 @@ const LAYERS: [Layer; 3] = [
         modules: &["replica"],
         except: &[],
     },
-    // A front end sees the service and nothing below it. Until there is one, these start replication, and check and
-    // connect to addresses.
+    // A front end sees the service and nothing below it.
     Layer {
         folder: "src",
         roots: &["kvcache_node"],
         modules: &["nats"],
-        except: &[
-            "src/wasmbus/config.rs",
-            "src/wasmbus/handler.rs",
-            "src/wasmbus/host_data.rs",
-            "src/wasmbus/run.rs",
-        ],
+        except: &[],
     },
 ];
 

@@ -2,8 +2,8 @@
 #![no_main]
 
 use bytes::Bytes;
-use libfuzzer_sys::fuzz_target;
 use kvcache_core::wire::{Header, Message};
+use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     if let (Some(header), Ok(message)) = (Header::of(data), Message::decode(Bytes::copy_from_slice(data))) {

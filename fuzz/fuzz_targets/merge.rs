@@ -2,15 +2,17 @@
 #![no_main]
 
 use bytes::Bytes;
-use libfuzzer_sys::fuzz_target;
 use kvcache_core::cache::{Cache, Limits, NodeId};
 use kvcache_core::wire::{Message, VERSION};
+use libfuzzer_sys::fuzz_target;
 
 const NOW: u64 = 1_700_000_000_000;
 
 fuzz_target!(|data: &[u8]| {
     let bytes = [&[VERSION, 1, 0, 0, 0, 0, 0, 0, 0, 0], data].concat();
-    let Ok(Message::Frame(frame)) = Message::decode(Bytes::from(bytes)) else { return };
+    let Ok(Message::Frame(frame)) = Message::decode(Bytes::from(bytes)) else {
+        return;
+    };
     let forward = Cache::new(NodeId(1), Limits::default());
     for command in &frame.commands {
         let _ = forward.apply(command, NOW);

@@ -91,7 +91,9 @@ fn check(host_data: &HostData) -> Result<(), HostDataError> {
     if !host_data.is_test() && !is_seed(&host_data.invocation_seed) {
         return field("invocation_seed", "an nkey seed of the cluster ('SC...')");
     }
-    if !host_data.lattice_rpc_url.is_empty() && kvcache_node::nats::check_address(&host_data.lattice_rpc_url).is_err() {
+    if !host_data.lattice_rpc_url.is_empty()
+        && kvcache_node::settings::check_address(&host_data.lattice_rpc_url).is_err()
+    {
         return field(
             "lattice_rpc_url",
             "the address of a NATS server (host:port or nats://host:port)",

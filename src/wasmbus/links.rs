@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use hashbrown::HashMap;
 use wasmbus_rpc::core::LinkDefinition;
 
-use super::config::LinkConfig;
+use kvcache_node::settings::LinkConfig;
 
 /// So many links at a time; more are only those of the host data.
 const MAX_LINKS: usize = 1 << 16;

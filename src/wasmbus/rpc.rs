@@ -11,6 +11,8 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use async_nats::{Client, Message, Subject, Subscriber};
 use futures::{FutureExt, StreamExt};
+use kvcache_node::secret::cleaned;
+use kvcache_node::service::Answer;
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::Semaphore;
 use wasmbus_rpc::common::{deserialize, serialize};
@@ -20,8 +22,7 @@ use wasmbus_rpc::error::RpcError;
 use super::chunks::{Chunks, THRESHOLD};
 use super::handler::KvCacheProvider;
 use super::invocation::{Refusal, Verifier};
-use super::keyvalue::{is_read, Answer, Caller};
-use super::secret::cleaned;
+use super::keyvalue::{is_read, Caller};
 
 /// Providers of one key and link name share the calls.
 const QUEUE_GROUP: &str = "rpc";
@@ -248,7 +249,7 @@ impl Rpc {
         self.send(message.reply, &answer).await;
     }
 
-    async fn call(&self, invocation: Invocation) -> Result<Answer, CallError> {
+    async fn call(&self, invocation: Invocation) -> Result<Answer<Vec<u8>>, CallError> {
         let result = self.call_if_admitted(&invocation).await;
         let (actor, operation) = (shown(&invocation.origin.public_key), shown(&invocation.operation));
         match &result {
@@ -259,7 +260,7 @@ impl Rpc {
         result
     }
 
-    async fn call_if_admitted(&self, invocation: &Invocation) -> Result<Answer, CallError> {
+    async fn call_if_admitted(&self, invocation: &Invocation) -> Result<Answer<Vec<u8>>, CallError> {
         let mut link = None;
         let vouched = self.verifier.vouched(invocation, |actor| {
             link = self.provider.link(actor);

@@ -10,14 +10,10 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::EnvFilter;
 use wasmbus_rpc::core::HostData;
 
-use super::handler::{KvCacheProvider, LatticeData};
+use super::handler::{lattice_of, KvCacheProvider};
 use super::host_data::read_host_data;
 use super::log;
 use super::rpc::Rpc;
-
-/// Partitions swept per step, and the time between steps: all 1,024 in about 13 s.
-const SWEEP_PARTITIONS: usize = 8;
-const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Runs the provider as a host starts it, until the host says shutdown or the process is told to end. Says why it ended
 /// in the log.
@@ -69,7 +65,6 @@ async fn serve(host_data: HostData) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let provider = KvCacheProvider::start(&host_data).await?;
     // Replication fills the cache while the lattice is still waited for.
-    tokio::spawn(sweep(provider.clone()));
     tokio::select! {
         ended = serve_lattice(provider.clone(), host_data) => ended,
         _ = terminate.recv() => stop(&provider, "SIGTERM").await,
@@ -79,14 +74,14 @@ async fn serve(host_data: HostData) -> anyhow::Result<()> {
 
 /// Waits for the lattice, then answers its calls. A host and its server may start at the same time.
 async fn serve_lattice(provider: KvCacheProvider, host_data: HostData) -> anyhow::Result<()> {
-    let lattice = LatticeData::new(&host_data);
-    let shown = kvcache_node::nats::without_credentials(&lattice.url).to_owned();
+    let lattice = lattice_of(&host_data);
+    let shown = kvcache_node::settings::without_credentials(&lattice.url).to_owned();
     let config = provider.config();
     let patience = Duration::from_secs(config.lattice_connect_secs);
     // What is set for another server holds here as far as this one asks for it.
     let insist_on_tls = config.nats_url.is_none() && !config.tls.is_empty();
     let client =
-        kvcache_node::nats::connect(&lattice.url, &lattice.credentials, &config.tls, insist_on_tls, patience).await;
+        kvcache_node::service::connect(&lattice.url, &lattice.credentials, &config.tls, insist_on_tls, patience).await;
     let client = client.with_context(|| {
         format!("connection to the lattice at '{shown}' (lattice_rpc_url of the host data, LATTICE_CONNECT_SECS)")
     })?;
@@ -102,18 +97,6 @@ async fn stop(provider: &KvCacheProvider, signal: &str) -> anyhow::Result<()> {
     tracing::info!("{signal}: sending what is queued, then ending");
     provider.shutdown().await;
     Ok(())
-}
-
-async fn sweep(provider: KvCacheProvider) {
-    let mut interval = tokio::time::interval(SWEEP_INTERVAL);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut growth = kvcache_allocator::Growth::default();
-    loop {
-        interval.tick().await;
-        growth.look(provider.cache().keys());
-        kvcache_allocator::wake_sleepers();
-        provider.cache().sweep(SWEEP_PARTITIONS, kvcache_node::time::wall());
-    }
 }
 
 /// Logs as the SDK would set them up, but from the start, so that what happens before the SDK runs is seen as well, and

@@ -12,7 +12,8 @@ use kvcache_core::replica::Keyring;
 use kvcache_core::wire::{
     Beat, BeatState, FramesRequest, Message, ReplayRequest, SketchRequest, Want, MAX_SYMBOLS, VERSION,
 };
-use kvcache_node::nats::{Replicator, Subjects};
+use kvcache_node::service::Service;
+use kvcache_node::settings::Subjects;
 use kvcache_node::time;
 use serde_json::{json, Value};
 use testkit::{
@@ -282,7 +283,7 @@ async fn signatures_of_a_stranger_cost_next_to_nothing() {
 }
 
 /// A node in this process that has `keys` keys.
-pub async fn full_node(lattice: &Lattice, subjects: &Subjects, keys: usize) -> (Arc<Cache>, Replicator) {
+pub async fn full_node(lattice: &Lattice, subjects: &Subjects, keys: usize) -> (Arc<Cache>, Service) {
     let cache = Arc::new(Cache::new(time::fresh_node_id(), Limits::default()));
     for n in 0..keys {
         let key = Key::shared(format!("key{n}").as_bytes());
@@ -290,8 +291,8 @@ pub async fn full_node(lattice: &Lattice, subjects: &Subjects, keys: usize) -> (
             .set(&key, bytes::Bytes::from_static(b"value of 16 byte"), 0, time::wall())
             .unwrap();
     }
-    let replicator = library::replicate(lattice, lattice.nats_url(), subjects, cache.clone()).await;
-    (cache, replicator)
+    let service = library::replicate(lattice, lattice.nats_url(), subjects, cache.clone()).await;
+    (cache, service)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use kvcache_core::cache::{Cache, Key, Limits};
-use kvcache_core::replica::Ack;
-use kvcache_node::nats::{Replicated, Replicator, Subjects};
+use kvcache_core::cache::{Cache, Limits};
+use kvcache_node::service::{Acks, Scope, Service};
+use kvcache_node::settings::Subjects;
 use kvcache_node::time;
 use serde_json::json;
 use testkit::{eventually, Lattice, NatsServer, DEFAULT_LINK_NAME};
@@ -15,11 +15,11 @@ use crate::cluster::{Cluster, LIMIT};
 use crate::library;
 
 /// A node in this process, which writes faster than any client could.
-async fn library_node(lattice: &Lattice) -> (Arc<Cache>, Replicator) {
+async fn library_node(lattice: &Lattice) -> (Arc<Cache>, Service) {
     let cache = Arc::new(Cache::new(time::fresh_node_id(), Limits::default()));
     let subjects = Subjects::of(lattice.prefix(), DEFAULT_LINK_NAME);
-    let replicator = library::replicate(lattice, lattice.nats_url(), &subjects, cache.clone()).await;
-    (cache, replicator)
+    let service = library::replicate(lattice, lattice.nats_url(), &subjects, cache.clone()).await;
+    (cache, service)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -34,14 +34,18 @@ async fn a_flood_of_one_peer_starves_no_reads_and_fills_no_memory() {
     let (cache, writer) = library_node(&cluster.lattice).await;
     let before = cluster.nodes[0].provider.resident_bytes().unwrap();
     let flood = tokio::spawn({
-        let cache = cache.clone();
         async move {
+            let scope = Scope {
+                caller: "flood",
+                namespace: "",
+                acks: Acks::default(),
+                max_answer_bytes: usize::MAX,
+            };
             let value = Bytes::from(vec![b'x'; 4_000]);
             // 300 MB in all, onto a hundred keys.
             for n in 0..75_000u32 {
-                let key = Key::shared(format!("key{}", n % 100).as_bytes());
-                let command = cache.set(&key, value.clone(), 0, time::wall()).unwrap();
-                assert_eq!(writer.replicate(command, Ack::Local, 0).await, Replicated::Done);
+                let key = format!("key{}", n % 100);
+                writer.set(&scope, key.as_bytes(), value.clone(), 0).await.unwrap();
             }
             writer
         }
@@ -56,7 +60,7 @@ async fn a_flood_of_one_peer_starves_no_reads_and_fills_no_memory() {
     let writer = flood.await.unwrap();
     println!(
         "{reads} reads, the slowest took {slowest:?}; merged {}",
-        writer.status().counters.commands_merged
+        writer.status().replication.unwrap().counters.commands_merged
     );
     assert!(
         reads > 20 && slowest < Duration::from_secs(2),

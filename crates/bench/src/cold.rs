@@ -148,7 +148,7 @@ pub async fn lines(arguments: &Arguments) -> Result<Vec<Line>> {
         serving.push(reader.stop());
         filled.provider.shutdown().await?;
     }
-    source.replicator.stop().await;
+    source.service.stop().await;
     let what = "cold start: 1,000,000 keys (16 B + 16 B) into an empty process, from its start";
     Ok(vec![
         Line::against(5, what, "s", ours.clone(), "Redis full sync", redis, Limit::AtMost(0.3)),

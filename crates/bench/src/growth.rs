@@ -136,7 +136,7 @@ async fn replay(arguments: &Arguments, keys: usize) -> Result<Vec<(f64, f64)>> {
         let resident = memory::resident(filled).await? as f64 / 1e6;
         samples.push((seconds / millions, resident / millions));
     }
-    source.replicator.stop().await;
+    source.service.stop().await;
     Ok(samples)
 }
 

@@ -124,7 +124,7 @@ pub async fn lines(arguments: &Arguments) -> Result<Vec<Line>> {
         }
     }
     for node in ours.0 {
-        node.replicator.stop().await;
+        node.service.stop().await;
     }
     let column = |rows: &[[f64; 2]], place: usize| rows.iter().map(|row| row[place]).collect::<Vec<_>>();
     let line = |place: usize, name: &str, bar: f64| {

@@ -55,8 +55,8 @@ pub async fn measure(commands: usize) -> Result<Live> {
     let (lag, grown) = watch.stop();
     let mut asked = 0;
     for node in nodes {
-        asked += node.replicator.status().counters.frames_asked;
-        node.replicator.stop().await;
+        asked += node.status().counters.frames_asked;
+        node.service.stop().await;
     }
     Ok(Live {
         per_second,

@@ -33,7 +33,7 @@ async fn provider(arguments: &Arguments, value_bytes: usize, expires: u32) -> Re
     let lattice = Lattice::new(server.url());
     let source = LibraryNode::start(node::filled(KEYS, value_bytes, expires), &lattice).await?;
     let resident = resident(cold::fill_provider(arguments, &lattice, KEYS).await?).await?;
-    source.replicator.stop().await;
+    source.service.stop().await;
     Ok(resident as f64 / KEYS as f64)
 }
 

@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
 use kvcache_core::cache::{Cache, Command, Key, Limits, NodeId};
-use kvcache_core::replica::{Ack, Keyring, Numbers};
-use kvcache_node::nats::{Credentials, Replicated, Replicator, Settings, Subjects};
+use kvcache_core::replica::{Status, SyncState};
+use kvcache_node::secret::Secret;
+use kvcache_node::service::{self, Acks, Scope, Service};
+use kvcache_node::settings::{self, Credentials, RawSettings};
 use kvcache_node::time;
 use testkit::{eventually, Lattice, DEFAULT_LINK_NAME};
 
@@ -70,42 +72,45 @@ pub fn commands(keys: usize, value_bytes: usize) -> Vec<Command> {
 /// A node inside this process.
 pub struct LibraryNode {
     pub cache: Arc<Cache>,
-    pub replicator: Replicator,
+    pub service: Service,
 }
 
 impl LibraryNode {
     /// Starts a node that holds the seed of the lattice, with the defaults of the provider.
     pub async fn start(cache: Arc<Cache>, lattice: &Lattice) -> Result<Self> {
-        let subjects = Subjects::of(lattice.prefix(), DEFAULT_LINK_NAME);
-        let keyring = Keyring::new(&lattice.cluster_seed()?, &[], subjects.commands())?;
-        let settings = Settings {
-            servers: vec![lattice.nats_url().into()],
-            credentials: Credentials::None,
-            tls: Default::default(),
-            subjects,
+        let place = settings::Lattice {
+            name: lattice.prefix().into(),
+            link_name: DEFAULT_LINK_NAME.into(),
             host: "bench".into(),
-            beat_interval_ms: 1_000,
-            sync_limit_ms: 30_000,
-            min_peers: 0,
-            keyring: Arc::new(keyring),
-            queue_bytes: 64 << 20,
-            inbox_bytes: 64 << 20,
-            ring_bytes: 16 << 20,
+            url: lattice.nats_url().into(),
+            credentials: Credentials::None,
+            cluster_seed: Secret(lattice.cluster_seed()?),
+            cluster_issuers: Vec::new(),
         };
-        let replicator = Replicator::start(cache.clone(), settings, Numbers::default()).await?;
-        ensure!(
-            replicator.first_sync().await.is_whole(),
-            "a library node does not get in sync"
-        );
-        Ok(LibraryNode { cache, replicator })
+        let raw = RawSettings::default();
+        let replication = place.replication(cache.node(), &settings::Config::new(&raw)?, &raw)?;
+        let service = Service::start(cache.clone(), service::Config::with(replication)).await?;
+        let synced = service.first_sync().await.is_some_and(SyncState::is_whole);
+        ensure!(synced, "a library node does not get in sync");
+        Ok(LibraryNode { cache, service })
     }
 
     /// A write as a caller of the provider makes it: applied here and queued for the peers.
     pub async fn set(&self, key: &Key, value: &[u8]) -> Result<()> {
-        let command = self.cache.set(key, value, 0, time::wall())?;
-        let replicated = self.replicator.replicate(command, Ack::Local, 0).await;
-        ensure!(replicated == Replicated::Done, "replication has stopped");
-        Ok(())
+        let scope = Scope {
+            caller: "bench",
+            namespace: "",
+            acks: Acks::default(),
+            max_answer_bytes: usize::MAX,
+        };
+        // Behind the length of the namespace.
+        let name = &key.as_bytes()[1..];
+        Ok(self.service.set(&scope, name, value, 0).await?)
+    }
+
+    /// What replication says.
+    pub fn status(&self) -> Status {
+        self.service.status().replication.expect("a node that replicates")
     }
 }
 
@@ -113,7 +118,7 @@ impl LibraryNode {
 pub async fn meet(nodes: &[LibraryNode]) -> Result<()> {
     eventually(LIMIT, || async {
         for node in nodes {
-            let peers = node.replicator.status().peers;
+            let peers = node.status().peers;
             let synced = peers.iter().filter(|peer| peer.synced).count();
             ensure!(synced == nodes.len() - 1, "a node has {synced} synced peers");
         }

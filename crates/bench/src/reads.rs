@@ -79,7 +79,7 @@ pub async fn lines(arguments: &Arguments) -> Result<Vec<Line>> {
         reads.push(p99);
     }
     for node in nodes {
-        node.replicator.stop().await;
+        node.service.stop().await;
     }
     // What arrives is what was written, in the time until it had all arrived.
     let asked = Limit::AtLeast(0.95 * FLOOD / 1e3);

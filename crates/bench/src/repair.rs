@@ -53,7 +53,7 @@ impl Pair {
 
     /// Bytes that both have sent to each other, once nothing is under way any more.
     async fn bytes(&self) -> u64 {
-        let sent = |node: &LibraryNode| node.replicator.status().counters.repair_bytes_sent;
+        let sent = |node: &LibraryNode| node.status().counters.repair_bytes_sent;
         let mut known = (self.nodes.iter().map(sent).sum::<u64>(), Instant::now());
         while known.1.elapsed() < REST {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -121,7 +121,7 @@ pub async fn lines(arguments: &Arguments) -> Result<Vec<Line>> {
         runs.push(pair.diverge(round).await?);
     }
     for node in pair.nodes {
-        node.replicator.stop().await;
+        node.service.stop().await;
     }
     let column = |of: fn(&Repaired) -> f64| runs.iter().map(of).collect::<Vec<_>>();
     let line = |what: &str, unit: &str, samples, limit| {

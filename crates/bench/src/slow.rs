@@ -69,7 +69,7 @@ pub async fn lines(arguments: &Arguments) -> Result<Vec<Line>> {
             proxy.delay(direction, Duration::from_millis(round_trip / 2));
         }
         let cold = cold_start(arguments, &lattice, &proxy).await?;
-        source.replicator.stop().await;
+        source.service.stop().await;
         let what = format!(
             "cold start of {:.1} MB over {} MB/s, {round_trip} ms there and back",
             bytes / 1e6,

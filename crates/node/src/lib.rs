@@ -2,11 +2,17 @@
 //!
 //! | module | job |
 //! | --- | --- |
+//! | [`service`] | the cache with replication, confirmations, scopes and sweeping: all that a front end sees |
+//! | [`settings`] | typed settings |
 //! | [`nats`] | the network: one connection, one task that carries the bytes of the replica |
 //! | [`time`] | clocks and entropy |
+//! | [`secret`] | texts that must not reach a log |
 //!
 //! Nothing here knows what a host or a client speaks: front ends are built on top.
 #![warn(missing_docs)]
 
 pub mod nats;
+pub mod secret;
+pub mod service;
+pub mod settings;
 pub mod time;

@@ -205,7 +205,7 @@ impl LibraryNode {
             inbox_bytes: 64 << 20,
             ring_bytes: 16 << 20,
         };
-        let replicator = Replicator::start(cache.clone(), settings, Numbers::default()).await?;
+        let replicator = Replicator::start(cache.clone(), settings, async { Numbers::default() }).await?;
         ensure!(
             replicator.first_sync().await.is_whole(),
             "a library node does not get in sync"

@@ -1,6 +1,7 @@
 //! The replication task and its handle.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -92,8 +93,13 @@ pub struct Replicator {
 
 impl Replicator {
     /// Starts replication of `cache`. Returns when the connection is being made; a server that is away is waited for.
-    /// `numbers` are those with which an earlier replicator of the same cache stopped.
-    pub async fn start(cache: Arc<Cache>, settings: Settings, numbers: Numbers) -> Result<Self, NatsError> {
+    /// `numbers` are those with which an earlier replicator of the same cache stops. They are asked for when nothing can
+    /// fail any more.
+    pub async fn start(
+        cache: Arc<Cache>,
+        settings: Settings,
+        numbers: impl Future<Output = Numbers>,
+    ) -> Result<Self, NatsError> {
         let node = cache.node();
         let sync_until = time::mono() + settings.sync_limit_ms;
         let inbox = Inbox::new(settings.inbox_bytes);
@@ -117,6 +123,7 @@ impl Replicator {
             ring_bytes: settings.ring_bytes,
             versions: Config::VERSIONS,
         };
+        let numbers = numbers.await;
         let shared = Arc::new(std::sync::Mutex::new(numbers));
         let queue = Queue::new(settings.queue_bytes);
         let (status_sender, status) = watch::channel(Status::default());

@@ -1,16 +1,22 @@
-//! Configuration: one validated type, from `config_json` of the host data and from the values of links.
+//! Settings: one validated type, from a JSON object of settings and from the values of links.
+
+mod lattice;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use serde_json::Value;
-
-use super::secret::cleaned;
 use kvcache_core::cache::{Limits, MAX_NAMESPACE_BYTES};
 use kvcache_core::replica::Ack;
-use kvcache_node::nats::{self, Credentials, Tls};
+use serde_json::Value;
+
+use crate::nats;
+use crate::secret::cleaned;
+use crate::service::Acks;
+
+pub use crate::nats::{check_address, without_credentials, Credentials, Subjects, Tls};
+pub use lattice::{Lattice, LatticeError};
 
 /// Names of all settings.
 mod name {
@@ -423,15 +429,6 @@ pub struct LinkConfig {
     pub namespace: String,
     /// What its calls wait for.
     pub acks: Acks,
-}
-
-/// What the calls of a link wait for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Acks {
-    /// Who has to confirm a write before it is answered.
-    pub wanted: Ack,
-    /// How long that may take, in milliseconds.
-    pub timeout_ms: u64,
 }
 
 impl Config {

@@ -2,26 +2,43 @@
 //!
 //! To collect, sort and write a million members takes half a second of processor time. On a worker of the runtime it
 //! would keep whatever else waits for that worker from running: small calls, and replication, whose peers would take this
-//! node for dead. So such reads wait here, a few at a time are made, by threads of a lower priority, and actors take
+//! node for dead. So such reads wait here, a few at a time are made, by threads of a lower priority, and callers take
 //! turns. A turn ends when the answer has left: to store 20 MB keeps a processor and the NATS server as busy as to make
 //! them, and where all are stored at once, small calls wait for the processor.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::oneshot;
-use wasmbus_rpc::error::{RpcError, RpcResult};
-
 use kvcache_core::cache::Millis;
-use kvcache_node::time;
+use tokio::sync::oneshot;
 
-/// Reads of one actor that may wait, and of all.
+use crate::time;
+
+/// Reads of one caller that may wait, and of all.
 const MAX_WAITING_OF_ONE: usize = 16;
 const MAX_WAITING: usize = 256;
-/// How long a host waits for an answer, unless the host data says otherwise.
-const HOST_PATIENCE_MS: Millis = 2_000;
 /// Of 20 steps down from the ordinary priority (`nice`).
 const NICE: i32 = 10;
+
+/// Why a read with a large answer is not made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ReadError {
+    /// As many wait as may.
+    #[error(
+        "this read has a large answer, and too many of its kind {0} are waiting already; ask for less at a time, or less \
+         often"
+    )]
+    TooMany(&'static str),
+    /// Its turn has not come while its caller waits.
+    #[error(
+        "this read has a large answer and waited for others of its kind for too long; ask for less at a time, or less \
+         often"
+    )]
+    TooLate,
+    /// It panicked.
+    #[error("the read was given up; see the log of the provider")]
+    GivenUp,
+}
 
 /// A read and the place its answer goes to.
 type Job = Box<dyn FnOnce(Turn) + Send>;
@@ -38,7 +55,7 @@ struct Shared {
     changed: Condvar,
 }
 
-/// Jobs by actor, and whose turn it is.
+/// Jobs by caller, and whose turn it is.
 #[derive(Default)]
 struct Waiting {
     jobs: HashMap<Arc<str>, VecDeque<Job>>,
@@ -49,8 +66,8 @@ struct Waiting {
     closed: bool,
 }
 
-/// The turn of a read, which ends when this is dropped.
-pub(super) struct Turn(Arc<Shared>);
+/// The turn of a read with a large answer. To be kept until the answer has left: it ends when this is dropped.
+pub struct Turn(Arc<Shared>);
 
 impl Drop for Turn {
     fn drop(&mut self) {
@@ -66,41 +83,42 @@ impl Shared {
 }
 
 impl Waiting {
-    fn push(&mut self, actor: &str, job: Job) -> Result<(), &'static str> {
+    fn push(&mut self, caller: &str, job: Job) -> Result<(), &'static str> {
         if self.count >= MAX_WAITING {
-            return Err("of all actors together");
+            return Err("of all callers together");
         }
-        match self.jobs.get_mut(actor) {
-            Some(jobs) if jobs.len() >= MAX_WAITING_OF_ONE => return Err("of this actor"),
+        match self.jobs.get_mut(caller) {
+            Some(jobs) if jobs.len() >= MAX_WAITING_OF_ONE => return Err("of this caller"),
             Some(jobs) => jobs.push_back(job),
             None => {
-                let actor: Arc<str> = actor.into();
-                self.turns.push_back(actor.clone());
-                self.jobs.insert(actor, VecDeque::from([job]));
+                let caller: Arc<str> = caller.into();
+                self.turns.push_back(caller.clone());
+                self.jobs.insert(caller, VecDeque::from([job]));
             }
         }
         self.count += 1;
         Ok(())
     }
 
-    /// The next job of the actor whose turn it is.
+    /// The next job of the caller whose turn it is.
     fn pop(&mut self) -> Option<Job> {
-        let actor = self.turns.pop_front()?;
-        let jobs = self.jobs.get_mut(&actor)?;
+        let caller = self.turns.pop_front()?;
+        let jobs = self.jobs.get_mut(&caller)?;
         let job = jobs.pop_front()?;
         self.count -= 1;
         if jobs.is_empty() {
-            self.jobs.remove(&actor);
+            self.jobs.remove(&caller);
         } else {
-            self.turns.push_back(actor);
+            self.turns.push_back(caller);
         }
         Some(job)
     }
 }
 
 impl LargeReads {
-    /// Starts the threads: one for two processors. `patience_ms` is how long hosts wait for an answer.
-    pub fn start(patience_ms: Option<u64>) -> std::io::Result<Self> {
+    /// Starts the threads: one for two processors. `patience_ms` is how long callers wait for an answer. A thread that has
+    /// nothing to do says so with `idle`.
+    pub fn start(patience_ms: Millis, idle: fn()) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = (processors / 2).max(1);
@@ -108,44 +126,31 @@ impl LargeReads {
             let shared = shared.clone();
             std::thread::Builder::new()
                 .name("large reads".into())
-                .spawn(move || work(&shared, threads))?;
+                .spawn(move || work(&shared, threads, idle))?;
         }
-        Ok(LargeReads {
-            shared,
-            patience_ms: patience_ms.filter(|patience| *patience > 0).unwrap_or(HOST_PATIENCE_MS),
-        })
+        Ok(LargeReads { shared, patience_ms })
     }
 
-    /// Makes a read for `actor` when its turn comes. Whoever answers keeps the turn until the answer has left.
+    /// Makes a read for `caller` when its turn comes. Whoever answers keeps the turn until the answer has left.
     pub async fn make<T: Send + 'static>(
         &self,
-        actor: &str,
+        caller: &str,
         read: impl FnOnce() -> T + Send + 'static,
-    ) -> RpcResult<(T, Turn)> {
+    ) -> Result<(T, Turn), ReadError> {
         let (sender, answer) = oneshot::channel();
         let given_up_at = time::mono() + self.patience_ms;
         let job = Box::new(move |turn| {
-            // Nobody waits for the answer any more.
-            if time::mono() >= given_up_at {
-                let _ = sender.send(Err(RpcError::Other(
-                    "this read has a large answer and waited for others of its kind for too long; ask for less at a time, \
-                     or less often"
-                        .into(),
-                )));
-                return;
-            }
-            let _ = sender.send(Ok((read(), turn)));
+            // After that nobody waits for the answer any more.
+            let made = match time::mono() < given_up_at {
+                true => Ok((read(), turn)),
+                false => Err(ReadError::TooLate),
+            };
+            let _ = sender.send(made);
         });
-        let pushed = self.shared.lock().push(actor, job);
-        pushed.map_err(|whose| {
-            RpcError::Other(format!(
-                "this read has a large answer, and too many of its kind {whose} are waiting already; ask for less at a time, \
-                 or less often"
-            ))
-        })?;
+        let pushed = self.shared.lock().push(caller, job);
+        pushed.map_err(ReadError::TooMany)?;
         self.shared.changed.notify_one();
-        let ended = |_| RpcError::Other("the read was given up; see the log of the provider".into());
-        answer.await.map_err(ended)?
+        answer.await.unwrap_or(Err(ReadError::GivenUp))
     }
 }
 
@@ -157,7 +162,7 @@ impl Drop for LargeReads {
 }
 
 /// Takes turns, of which `most` may be taken at a time.
-fn work(shared: &Arc<Shared>, most: usize) {
+fn work(shared: &Arc<Shared>, most: usize, idle: fn()) {
     // Without the permission to be nice the threads have the ordinary priority.
     let _ = rustix::process::setpriority_process(None, NICE);
     while let Some(job) = next(shared, most) {
@@ -165,7 +170,7 @@ fn work(shared: &Arc<Shared>, most: usize) {
         // What it panicked about is in the log; the next one is another's.
         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job(turn)));
         if shared.lock().count == 0 {
-            kvcache_allocator::give_back_now();
+            idle();
         }
     }
 }
@@ -196,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn actors_take_turns() {
+    fn callers_take_turns() {
         let made = Arc::default();
         let mut waiting = Waiting::default();
         for name in ["a1", "a2", "a3"] {
@@ -218,8 +223,8 @@ mod tests {
             waiting.push("a", job("a", &made)).unwrap();
         }
         assert!(waiting.push("a", job("a", &made)).is_err());
-        for actor in 0..MAX_WAITING - MAX_WAITING_OF_ONE {
-            waiting.push(&actor.to_string(), job("b", &made)).unwrap();
+        for caller in 0..MAX_WAITING - MAX_WAITING_OF_ONE {
+            waiting.push(&caller.to_string(), job("b", &made)).unwrap();
         }
         assert!(waiting.push("another", job("c", &made)).is_err());
         waiting.pop().unwrap()(turn());
@@ -228,7 +233,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_read_that_panics_is_an_error_and_the_next_one_is_made() {
-        let reads = LargeReads::start(None).unwrap();
+        let reads = LargeReads::start(2_000, || {}).unwrap();
         let panicked = reads.make("a", || -> () { panic!("on purpose") }).await;
         assert!(panicked.is_err());
         assert_eq!(reads.make("a", || 7).await.unwrap().0, 7);
@@ -236,7 +241,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_turn_lasts_until_the_answer_has_left() {
-        let reads = LargeReads::start(None).unwrap();
+        let reads = LargeReads::start(2_000, || {}).unwrap();
         let threads = std::thread::available_parallelism().map_or(1, usize::from) / 2;
         let mut turns = Vec::new();
         for _ in 0..threads.max(1) {

@@ -1,0 +1,94 @@
+//! Where a host belongs, and how it replicates there.
+
+use std::sync::Arc;
+
+use kvcache_core::cache::NodeId;
+use kvcache_core::replica::{Keyring, KeyringError};
+
+use super::{Config, ConfigError, RawSettings};
+use crate::nats::{Credentials, Settings};
+use crate::secret::Secret;
+
+/// What a host says of its lattice.
+pub struct Lattice {
+    /// Name of the lattice; empty where there is none.
+    pub name: String,
+    /// Hosts of a lattice that use one link name share one cache.
+    pub link_name: String,
+    /// Name of the host, for peers to show.
+    pub host: String,
+    /// Address of the NATS server of the lattice.
+    pub url: String,
+    /// Credentials for that server, and for no other.
+    pub credentials: Credentials,
+    /// Seed of the cluster (`SC...`); empty where messages are not authenticated.
+    pub cluster_seed: Secret,
+    /// Public keys of further clusters whose hosts are trusted.
+    pub cluster_issuers: Vec<String>,
+}
+
+/// Why a host cannot replicate as it is told to.
+#[derive(Debug, thiserror::Error)]
+pub enum LatticeError {
+    /// A setting.
+    #[error(transparent)]
+    Setting(#[from] ConfigError),
+    /// The seed or an issuer.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+}
+
+impl Lattice {
+    /// Where and how `node` replicates; `None` for a plain map. `raw` is what `config` was made of.
+    pub fn replication(
+        &self,
+        node: NodeId,
+        config: &Config,
+        raw: &RawSettings,
+    ) -> Result<Option<Settings>, LatticeError> {
+        if !config.replication {
+            tracing::info!("replication is switched off: a plain map on this host");
+            return Ok(None);
+        }
+        if self.name.is_empty() && config.commands_subject.is_none() {
+            tracing::info!("the host names no lattice: a plain map on this host");
+            return Ok(None);
+        }
+        let subjects = config.subjects(raw, &self.name, &self.link_name)?;
+        let credentials = match &config.credentials {
+            Some(own) => own.clone(),
+            // The lattice's credentials go to no other server than the lattice's.
+            None if config.nats_url.is_none() => self.credentials.clone(),
+            None => Credentials::None,
+        };
+        let keyring = self.keyring(config, subjects.commands())?;
+        tracing::info!(%node, subject = subjects.commands(), "replicating");
+        Ok(Some(Settings {
+            servers: config.nats_url.clone().unwrap_or_else(|| vec![self.url.clone()]),
+            credentials,
+            tls: config.tls.clone(),
+            subjects,
+            host: self.host.clone(),
+            beat_interval_ms: config.beat_secs * 1_000,
+            sync_limit_ms: config.sync_timeout_secs * 1_000,
+            min_peers: config.sync_min_peers,
+            keyring: Arc::new(keyring),
+            queue_bytes: config.queue_bytes,
+            inbox_bytes: config.inbox_bytes,
+            ring_bytes: config.ring_bytes,
+        }))
+    }
+
+    fn keyring(&self, config: &Config, root: &str) -> Result<Keyring, KeyringError> {
+        if !config.frame_auth {
+            tracing::warn!("FRAME_AUTH=off: whoever may publish on the subjects of this cache can change it");
+            return Ok(Keyring::open());
+        }
+        if self.cluster_seed.0.is_empty() {
+            // Only a host for tests may do without; its front end refuses others.
+            tracing::warn!("the host has no cluster seed: messages are not authenticated, as with FRAME_AUTH=off");
+            return Ok(Keyring::open());
+        }
+        Keyring::new(&self.cluster_seed.0, &self.cluster_issuers, root)
+    }
+}

@@ -1,0 +1,140 @@
+//! The service over a real server.
+
+use std::time::Duration;
+
+use kvcache_core::cache::Limits;
+use kvcache_core::replica::{Ack, SyncState};
+use kvcache_node::secret::Secret;
+use kvcache_node::service::{self, Acks, Error, Replication, Scope, Service};
+use kvcache_node::settings::{self, Credentials, RawSettings, Subjects};
+use testkit::{eventually, Lattice, NatsServer, DEFAULT_LINK_NAME};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+const SCOPE: Scope<'static> = Scope {
+    caller: "test",
+    namespace: "",
+    acks: Acks {
+        wanted: Ack::Local,
+        timeout_ms: 5_000,
+    },
+    max_answer_bytes: 1 << 20,
+};
+
+fn replication(lattice: &Lattice, cache: &kvcache_core::cache::Cache) -> Replication {
+    let place = settings::Lattice {
+        name: lattice.prefix().into(),
+        link_name: DEFAULT_LINK_NAME.into(),
+        host: "test".into(),
+        url: lattice.nats_url().into(),
+        credentials: Credentials::None,
+        cluster_seed: Secret(lattice.cluster_seed().unwrap()),
+        cluster_issuers: Vec::new(),
+    };
+    let raw = RawSettings::default();
+    let config = settings::Config::new(&raw).unwrap();
+    place.replication(cache.node(), &config, &raw).unwrap().unwrap()
+}
+
+async fn node(lattice: &Lattice) -> (Service, Replication) {
+    let cache = service::empty_cache(Limits::default());
+    let replication = replication(lattice, &cache);
+    let how = service::Config::with(Some(replication.clone()));
+    let service = Service::start(cache, how).await.unwrap();
+    assert!(service.first_sync().await.is_some_and(SyncState::is_whole));
+    (service, replication)
+}
+
+async fn value(service: &Service, key: &str) -> Option<String> {
+    let text = |value: Option<bytes::Bytes>| value.map(|value| String::from_utf8(value.to_vec()).unwrap());
+    service.get(&SCOPE, key.as_bytes(), text).await.unwrap().content
+}
+
+async fn arrives(service: &Service, key: &str, expected: &str) {
+    let arrived = eventually(LIMIT, || async {
+        let found = value(service, key).await;
+        anyhow::ensure!(found.as_deref() == Some(expected), "{key} is {found:?}");
+        Ok(())
+    });
+    arrived.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_start_leaves_replication_as_it_was() {
+    let name = "what_cannot_start_leaves_replication_as_it_was";
+    let Some(server) = NatsServer::builder().start_or_skip(name).await else {
+        return;
+    };
+    let lattice = Lattice::new(server.url());
+    let (one, replication) = node(&lattice).await;
+    let (two, _) = node(&lattice).await;
+    one.set(&SCOPE, b"before", "1".as_bytes(), 0).await.unwrap();
+    arrives(&two, "before", "1").await;
+
+    let mut bad = replication.clone();
+    bad.tls.authorities = Some("/nowhere/ca.pem".into());
+    let error = one.reconfigure(Some(bad)).await.unwrap_err().to_string();
+    assert!(error.contains("/nowhere/ca.pem"), "{error}");
+    one.set(&SCOPE, b"after", "2".as_bytes(), 0).await.unwrap();
+    arrives(&two, "after", "2").await;
+    two.set(&SCOPE, b"back", "3".as_bytes(), 0).await.unwrap();
+    arrives(&one, "back", "3").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_go_on_while_replication_is_reconfigured() {
+    let name = "writes_go_on_while_replication_is_reconfigured";
+    let Some(server) = NatsServer::builder().start_or_skip(name).await else {
+        return;
+    };
+    let lattice = Lattice::new(server.url());
+    let (one, replication) = node(&lattice).await;
+    let (two, _) = node(&lattice).await;
+    let writer = tokio::spawn({
+        let one = one.clone();
+        async move {
+            for number in 0..2_000 {
+                one.increment(&SCOPE, b"counter", 1).await.unwrap();
+                if number % 100 == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    });
+    for _ in 0..3 {
+        one.reconfigure(Some(replication.clone())).await.unwrap();
+    }
+    writer.await.unwrap();
+    arrives(&two, "counter", "2000").await;
+    // Another cache, whose peers are others, takes along what is there.
+    let mut elsewhere = replication;
+    elsewhere.subjects = Subjects::of(lattice.prefix(), "elsewhere");
+    one.reconfigure(Some(elsewhere)).await.unwrap();
+    one.set(&SCOPE, b"apart", "1".as_bytes(), 0).await.unwrap();
+    two.set(&SCOPE, b"stays", "1".as_bytes(), 0).await.unwrap();
+    eventually(LIMIT, || async {
+        let peers = two.status().replication.map(|status| status.peers.len());
+        anyhow::ensure!(peers == Some(0), "{peers:?} peers");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    assert_eq!(value(&two, "apart").await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_has_stopped_says_so() {
+    let name = "a_service_that_has_stopped_says_so";
+    let Some(server) = NatsServer::builder().start_or_skip(name).await else {
+        return;
+    };
+    let lattice = Lattice::new(server.url());
+    let (one, _) = node(&lattice).await;
+    one.stop().await;
+    let refused = one.set(&SCOPE, b"key", "1".as_bytes(), 0).await;
+    assert_eq!(refused, Err(Error::Stopping));
+    one.reconfigure(None).await.unwrap();
+    one.set(&SCOPE, b"key", "2".as_bytes(), 0).await.unwrap();
+    assert_eq!(value(&one, "key").await.as_deref(), Some("2"));
+    assert!(one.status().replication.is_none());
+}
