@@ -10,19 +10,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kvcache_core::cache::{Cache, Key, Limits};
-use kvcache_node::settings::Subjects;
 use kvcache_node::time;
 use serde_json::{json, Map, Value};
 use tempfile::TempDir;
 use testkit::{
     encode_host_data, eventually, run_to_end, Actor, Lattice, NatsOperator, NatsServer, ProviderOptions,
-    ProviderProcess, SyncState, DEFAULT_LINK_NAME,
+    ProviderProcess, SyncState,
 };
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 use wasmbus_rpc::core::HostData;
-
-mod library;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_nats-kvcache");
 const LIMIT: Duration = Duration::from_secs(30);
@@ -352,13 +349,12 @@ async fn keys_that_expire_while_a_lattice_is_waited_for_are_swept() {
     away.kill().unwrap();
     let lattice = Lattice::new(away.url());
     let cache = Arc::new(Cache::new(time::fresh_node_id(), Limits::default()));
-    let subjects = Subjects::of(lattice.prefix(), DEFAULT_LINK_NAME);
     // A first node takes 2.5 s to know that it is one.
     let key = Key::shared(b"session");
     cache
         .set(&key, bytes::Bytes::from_static(b"value"), 8, time::wall())
         .unwrap();
-    let peer = library::replicate(&lattice, &server.url(), &subjects, cache).await;
+    let peer = lattice.node(cache, &server.url()).await.unwrap();
     let provider = replicating_with(&lattice, json!({ "NATS_URL": server.url() })).await;
     for keys in [1, 0] {
         let told = eventually(LIMIT, || {

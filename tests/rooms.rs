@@ -53,7 +53,7 @@ struct Layer {
     except: &'static [&'static str],
 }
 
-const LAYERS: [Layer; 3] = [
+const LAYERS: [Layer; 4] = [
     Layer {
         folder: "crates/core/src/cache",
         roots: &["crate", "super"],
@@ -71,6 +71,12 @@ const LAYERS: [Layer; 3] = [
         folder: "src",
         roots: &["kvcache_node"],
         modules: &["nats"],
+        except: &[],
+    },
+    Layer {
+        folder: "src",
+        roots: &["kvcache_core"],
+        modules: &["cache", "wire", "replica"],
         except: &[],
     },
 ];
@@ -251,7 +257,7 @@ fn a_crate_too_many_is_found_at_any_depth() {
 
 #[test]
 fn a_module_above_is_found_however_it_is_named() {
-    let [cache, wire, front_end] = &LAYERS;
+    let [cache, wire, front_end, front_end_and_core] = &LAYERS;
     for (layer, text, expected) in [
         (cache, "use crate::wire::{Frame, Message};", Some("crate::wire")),
         (
@@ -272,6 +278,11 @@ fn a_module_above_is_found_however_it_is_named() {
         ),
         (front_end, "use kvcache_node::{time, nats};", Some("kvcache_node::nats")),
         (front_end, "use kvcache_node::time;", None),
+        (
+            front_end_and_core,
+            "use kvcache_core::cache::Key;",
+            Some("kvcache_core::cache"),
+        ),
     ] {
         let expected: Vec<&str> = expected.into_iter().collect();
         assert_eq!(named_in(layer, text), expected, "{text}");

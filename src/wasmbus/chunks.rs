@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::sync::Semaphore;
 
-use kvcache_core::cache::Millis;
+use kvcache_node::service::Millis;
 use kvcache_node::time;
 
 /// Above so many bytes arguments and answers are moved in chunks. Whoever sends decides, and sender and receiver are of

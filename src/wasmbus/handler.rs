@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use kvcache_core::replica::SyncState;
 use kvcache_node::secret::{cleaned, Secret};
-use kvcache_node::service::{self, Service, Status};
+use kvcache_node::service::{self, Service, Status, SyncState};
 use kvcache_node::settings::{Config, ConfigError, Credentials, Lattice, LinkConfig, RawSettings};
 use wasmbus_rpc::core::{HealthCheckResponse, HostData, LinkDefinition};
 use wasmbus_rpc::error::{RpcError, RpcResult};

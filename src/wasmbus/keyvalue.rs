@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kvcache_core::cache::CacheError;
-use kvcache_core::replica::{Ack, Unconfirmed};
-use kvcache_node::service::{Answer, Error, Scope};
+use kvcache_node::service::{Ack, Answer, CacheError, Error, Scope, Unconfirmed};
 use kvcache_node::settings::LinkConfig;
 use serde::{Deserialize, Serialize};
 use wasmbus_rpc::common::{deserialize, serialize};

@@ -20,8 +20,8 @@ use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Context, Layer};
 
-use kvcache_core::cache::Millis;
 use kvcache_node::secret::{escaped, hidden};
+use kvcache_node::service::Millis;
 use kvcache_node::time;
 
 /// Bytes that may wait to be written.

@@ -7,8 +7,6 @@
 #![allow(clippy::disallowed_methods)]
 
 mod actor;
-#[path = "../library/mod.rs"]
-mod library;
 mod links;
 mod peer;
 mod stranger;

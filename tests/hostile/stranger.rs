@@ -21,7 +21,7 @@ use testkit::{
 };
 use wasmbus_rpc::async_nats::{self, Client};
 
-use crate::{library, ALONE};
+use crate::ALONE;
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_nats-kvcache");
 pub const LIMIT: Duration = Duration::from_secs(30);
@@ -283,7 +283,7 @@ async fn signatures_of_a_stranger_cost_next_to_nothing() {
 }
 
 /// A node in this process that has `keys` keys.
-pub async fn full_node(lattice: &Lattice, subjects: &Subjects, keys: usize) -> (Arc<Cache>, Service) {
+pub async fn full_node(lattice: &Lattice, keys: usize) -> (Arc<Cache>, Service) {
     let cache = Arc::new(Cache::new(time::fresh_node_id(), Limits::default()));
     for n in 0..keys {
         let key = Key::shared(format!("key{n}").as_bytes());
@@ -291,7 +291,7 @@ pub async fn full_node(lattice: &Lattice, subjects: &Subjects, keys: usize) -> (
             .set(&key, bytes::Bytes::from_static(b"value of 16 byte"), 0, time::wall())
             .unwrap();
     }
-    let service = library::replicate(lattice, lattice.nats_url(), subjects, cache.clone()).await;
+    let service = lattice.node(cache.clone(), lattice.nats_url()).await.unwrap();
     (cache, service)
 }
 
@@ -304,7 +304,7 @@ async fn recorded_requests_are_answered_once_and_hold_up_nobody() {
     };
     let mut lab = Lab::start(&server, json!({}), 0).await;
     let keys = 100_000;
-    let (cache, filled) = full_node(&lab.lattice, &lab.subjects, keys).await;
+    let (cache, filled) = full_node(&lab.lattice, keys).await;
     let root = format!("lattice.{}.>", lab.lattice.prefix());
     let mut tap = lab.stranger.subscribe(root.clone()).await.unwrap();
     lab.stranger.flush().await.unwrap();

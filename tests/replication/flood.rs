@@ -5,22 +5,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kvcache_core::cache::{Cache, Limits};
-use kvcache_node::service::{Acks, Scope, Service};
-use kvcache_node::settings::Subjects;
+use kvcache_node::service::Scope;
 use kvcache_node::time;
 use serde_json::json;
-use testkit::{eventually, Lattice, NatsServer, DEFAULT_LINK_NAME};
+use testkit::{eventually, NatsServer};
 
 use crate::cluster::{Cluster, LIMIT};
-use crate::library;
-
-/// A node in this process, which writes faster than any client could.
-async fn library_node(lattice: &Lattice) -> (Arc<Cache>, Service) {
-    let cache = Arc::new(Cache::new(time::fresh_node_id(), Limits::default()));
-    let subjects = Subjects::of(lattice.prefix(), DEFAULT_LINK_NAME);
-    let service = library::replicate(lattice, lattice.nats_url(), &subjects, cache.clone()).await;
-    (cache, service)
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_one_peer_starves_no_reads_and_fills_no_memory() {
@@ -31,16 +21,17 @@ async fn a_flood_of_one_peer_starves_no_reads_and_fills_no_memory() {
     let mut cluster = Cluster::new(&server).with_settings(json!({ "INBOX_BYTES": 1 << 20, "RING_BYTES": 1 << 20 }));
     cluster.join(1).await;
     cluster.kv(0).set("read", "value").await.unwrap();
-    let (cache, writer) = library_node(&cluster.lattice).await;
+    // A node in this process, which writes faster than any client could.
+    let cache = Arc::new(Cache::new(time::fresh_node_id(), Limits::default()));
+    let writer = cluster
+        .lattice
+        .node(cache.clone(), cluster.lattice.nats_url())
+        .await
+        .unwrap();
     let before = cluster.nodes[0].provider.resident_bytes().unwrap();
     let flood = tokio::spawn({
         async move {
-            let scope = Scope {
-                caller: "flood",
-                namespace: "",
-                acks: Acks::default(),
-                max_answer_bytes: usize::MAX,
-            };
+            let scope = Scope::shared("flood");
             let value = Bytes::from(vec![b'x'; 4_000]);
             // 300 MB in all, onto a hundred keys.
             for n in 0..75_000u32 {

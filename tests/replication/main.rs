@@ -12,8 +12,6 @@ mod failures;
 mod flood;
 mod isolation;
 mod joining;
-#[path = "../library/mod.rs"]
-mod library;
 mod live;
 mod refusals;
 mod slow;

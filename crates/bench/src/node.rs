@@ -5,12 +5,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
 use kvcache_core::cache::{Cache, Command, Key, Limits, NodeId};
-use kvcache_core::replica::{Status, SyncState};
-use kvcache_node::secret::Secret;
-use kvcache_node::service::{self, Acks, Scope, Service};
-use kvcache_node::settings::{self, Credentials, RawSettings};
+use kvcache_core::replica::Status;
+use kvcache_node::service::{Scope, Service};
 use kvcache_node::time;
-use testkit::{eventually, Lattice, DEFAULT_LINK_NAME};
+use testkit::{eventually, Lattice};
 
 /// How long anything may take.
 pub const LIMIT: Duration = Duration::from_secs(180);
@@ -78,31 +76,13 @@ pub struct LibraryNode {
 impl LibraryNode {
     /// Starts a node that holds the seed of the lattice, with the defaults of the provider.
     pub async fn start(cache: Arc<Cache>, lattice: &Lattice) -> Result<Self> {
-        let place = settings::Lattice {
-            name: lattice.prefix().into(),
-            link_name: DEFAULT_LINK_NAME.into(),
-            host: "bench".into(),
-            url: lattice.nats_url().into(),
-            credentials: Credentials::None,
-            cluster_seed: Secret(lattice.cluster_seed()?),
-            cluster_issuers: Vec::new(),
-        };
-        let raw = RawSettings::default();
-        let replication = place.replication(cache.node(), &settings::Config::new(&raw)?, &raw)?;
-        let service = Service::start(cache.clone(), service::Config::with(replication)).await?;
-        let synced = service.first_sync().await.is_some_and(SyncState::is_whole);
-        ensure!(synced, "a library node does not get in sync");
+        let service = lattice.node(cache.clone(), lattice.nats_url()).await?;
         Ok(LibraryNode { cache, service })
     }
 
     /// A write as a caller of the provider makes it: applied here and queued for the peers.
     pub async fn set(&self, key: &Key, value: &[u8]) -> Result<()> {
-        let scope = Scope {
-            caller: "bench",
-            namespace: "",
-            acks: Acks::default(),
-            max_answer_bytes: usize::MAX,
-        };
+        let scope = Scope::shared("bench");
         // Behind the length of the namespace.
         let name = &key.as_bytes()[1..];
         Ok(self.service.set(&scope, name, value, 0).await?)

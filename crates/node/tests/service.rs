@@ -2,47 +2,22 @@
 
 use std::time::Duration;
 
-use kvcache_core::cache::Limits;
-use kvcache_core::replica::{Ack, SyncState};
-use kvcache_node::secret::Secret;
-use kvcache_node::service::{self, Acks, Error, Replication, Scope, Service};
-use kvcache_node::settings::{self, Credentials, RawSettings, Subjects};
-use testkit::{eventually, Lattice, NatsServer, DEFAULT_LINK_NAME};
+use kvcache_node::service::{self, Error, Limits, Replication, Scope, Service};
+use kvcache_node::settings::Subjects;
+use testkit::{eventually, Lattice, NatsServer};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-const SCOPE: Scope<'static> = Scope {
-    caller: "test",
-    namespace: "",
-    acks: Acks {
-        wanted: Ack::Local,
-        timeout_ms: 5_000,
-    },
-    max_answer_bytes: 1 << 20,
-};
+const SCOPE: Scope<'static> = Scope::shared("test");
 
-fn replication(lattice: &Lattice, cache: &kvcache_core::cache::Cache) -> Replication {
-    let place = settings::Lattice {
-        name: lattice.prefix().into(),
-        link_name: DEFAULT_LINK_NAME.into(),
-        host: "test".into(),
-        url: lattice.nats_url().into(),
-        credentials: Credentials::None,
-        cluster_seed: Secret(lattice.cluster_seed().unwrap()),
-        cluster_issuers: Vec::new(),
-    };
-    let raw = RawSettings::default();
-    let config = settings::Config::new(&raw).unwrap();
-    place.replication(cache.node(), &config, &raw).unwrap().unwrap()
+async fn node(lattice: &Lattice) -> Service {
+    let cache = service::empty_cache(Limits::default());
+    lattice.node(cache, lattice.nats_url()).await.unwrap()
 }
 
-async fn node(lattice: &Lattice) -> (Service, Replication) {
-    let cache = service::empty_cache(Limits::default());
-    let replication = replication(lattice, &cache);
-    let how = service::Config::with(Some(replication.clone()));
-    let service = Service::start(cache, how).await.unwrap();
-    assert!(service.first_sync().await.is_some_and(SyncState::is_whole));
-    (service, replication)
+/// As a node of the lattice replicates.
+fn replication(lattice: &Lattice, service: &Service) -> Replication {
+    lattice.replication(service.status().node, lattice.nats_url()).unwrap()
 }
 
 async fn value(service: &Service, key: &str) -> Option<String> {
@@ -66,8 +41,9 @@ async fn what_cannot_start_leaves_replication_as_it_was() {
         return;
     };
     let lattice = Lattice::new(server.url());
-    let (one, replication) = node(&lattice).await;
-    let (two, _) = node(&lattice).await;
+    let one = node(&lattice).await;
+    let replication = replication(&lattice, &one);
+    let two = node(&lattice).await;
     one.set(&SCOPE, b"before", "1".as_bytes(), 0).await.unwrap();
     arrives(&two, "before", "1").await;
 
@@ -88,8 +64,9 @@ async fn writes_go_on_while_replication_is_reconfigured() {
         return;
     };
     let lattice = Lattice::new(server.url());
-    let (one, replication) = node(&lattice).await;
-    let (two, _) = node(&lattice).await;
+    let one = node(&lattice).await;
+    let replication = replication(&lattice, &one);
+    let two = node(&lattice).await;
     let writer = tokio::spawn({
         let one = one.clone();
         async move {
@@ -129,7 +106,7 @@ async fn a_service_that_has_stopped_says_so() {
         return;
     };
     let lattice = Lattice::new(server.url());
-    let (one, _) = node(&lattice).await;
+    let one = node(&lattice).await;
     one.stop().await;
     let refused = one.set(&SCOPE, b"key", "1".as_bytes(), 0).await;
     assert_eq!(refused, Err(Error::Stopping));

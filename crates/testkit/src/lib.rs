@@ -20,6 +20,7 @@ mod keyvalue;
 mod log;
 mod nats_cluster;
 mod nats_server;
+mod node;
 mod process;
 mod proxy;
 mod redis_server;

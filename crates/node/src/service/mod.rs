@@ -10,8 +10,8 @@ mod reads;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
-use kvcache_core::cache::{Cache, Command, Digest, Limits, Millis, NodeId};
-use kvcache_core::replica::{self, Ack, Numbers, SyncState};
+use kvcache_core::cache::{Cache, Command};
+use kvcache_core::replica::{self, Numbers};
 
 use crate::nats::{NatsError, Replicated, Replicator};
 use crate::time;
@@ -19,6 +19,8 @@ use reads::LargeReads;
 
 pub use crate::nats::{connect, Settings as Replication};
 pub use error::Error;
+pub use kvcache_core::cache::{CacheError, Digest, Limits, Millis, NodeId};
+pub use kvcache_core::replica::{Ack, SyncState, Unconfirmed};
 pub use operations::Answer;
 pub use reads::{ReadError, Turn};
 
@@ -77,6 +79,21 @@ pub struct Scope<'a> {
     pub acks: Acks,
     /// Bytes of the largest answer that reaches it.
     pub max_answer_bytes: usize,
+}
+
+impl<'a> Scope<'a> {
+    /// The shared keyspace, without confirmations, and with answers of any size.
+    pub const fn shared(caller: &'a str) -> Self {
+        Scope {
+            caller,
+            namespace: "",
+            acks: Acks {
+                wanted: Ack::Local,
+                timeout_ms: 0,
+            },
+            max_answer_bytes: usize::MAX,
+        }
+    }
 }
 
 /// What calls wait for.
@@ -182,7 +199,12 @@ impl Service {
 
     /// Sends what is queued and ends replication.
     pub async fn stop(&self) {
-        if let Some(replicator) = self.replicator() {
+        // Not the one that is about to be replaced.
+        let last = {
+            let _one = self.inner.reconfiguring.lock().await;
+            self.replicator()
+        };
+        if let Some(replicator) = last {
             replicator.stop().await;
         }
     }

@@ -1,0 +1,45 @@
+//! A node in this process: the service without a front end around it.
+
+use std::sync::Arc;
+
+use anyhow::{ensure, Context, Result};
+use kvcache_core::cache::{Cache, NodeId};
+use kvcache_node::secret::Secret;
+use kvcache_node::service::{self, Replication, Service, SyncState};
+use kvcache_node::settings::{self, Credentials, RawSettings};
+
+use crate::host::{Lattice, DEFAULT_LINK_NAME};
+
+/// How long a node may take for its first bootstrap.
+const SYNC_LIMIT_MS: u64 = 30_000;
+
+impl Lattice {
+    /// How `node` replicates with the hosts of the lattice over the server at `nats_url`, with the defaults of the
+    /// provider.
+    pub fn replication(&self, node: NodeId, nats_url: &str) -> Result<Replication> {
+        let place = settings::Lattice {
+            name: self.prefix().into(),
+            link_name: DEFAULT_LINK_NAME.into(),
+            host: "a test".into(),
+            url: nats_url.into(),
+            credentials: Credentials::None,
+            cluster_seed: Secret(self.cluster_seed()?),
+            cluster_issuers: Vec::new(),
+        };
+        let raw = RawSettings::default();
+        let replication = place.replication(node, &settings::Config::new(&raw)?, &raw)?;
+        Ok(Replication {
+            sync_limit_ms: SYNC_LIMIT_MS,
+            ..replication.context("a lattice has a name")?
+        })
+    }
+
+    /// Serves a cache as a node of the lattice. Returns after the first bootstrap.
+    pub async fn node(&self, cache: Arc<Cache>, nats_url: &str) -> Result<Service> {
+        let replication = self.replication(cache.node(), nats_url)?;
+        let service = Service::start(cache, service::Config::with(Some(replication))).await?;
+        let synced = service.first_sync().await.is_some_and(SyncState::is_whole);
+        ensure!(synced, "a node in this process does not get in sync");
+        Ok(service)
+    }
+}
