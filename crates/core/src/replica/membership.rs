@@ -551,14 +551,15 @@ impl Replica {
         self.wait_for_peers();
     }
 
-    /// Whether a synced peer is there, and none has forgotten deletions this node has not heard of. To be asked before the
-    /// states become one.
+    /// Whether a synced peer is there, and none has forgotten deletions this node has not heard of. Only the answer to a
+    /// challenge says that since this node is listening: their beats may be of before. To be asked before the states
+    /// become one.
     fn has_missed_nothing(&self) -> bool {
         let mut synced = self.peers.synced().peekable();
         synced.peek().is_some()
             && synced.all(|(node, peer)| {
                 let past = peer.beat.as_ref().map(|beat| Past::of_beat(node, beat));
-                past.is_some_and(|past| !self.past().is_outdated_by(past))
+                peer.knows_us && past.is_some_and(|past| !self.past().is_outdated_by(past))
             })
     }
 

@@ -432,3 +432,29 @@ fn what_is_older_than_the_state_of_its_peers_stays() {
         assert_eq!(net.get(node, "old").as_deref(), Some("value"), "on node {node}");
     }
 }
+
+#[test]
+fn a_node_that_went_while_it_settled_brings_nothing_back() {
+    let mut net = forgetful(2);
+    net.set(0, "deleted meanwhile", "value");
+    net.wait_equal();
+    // It has the state of one of the others, and waits for the other one to answer.
+    let late = net.nodes.len();
+    net.drop_where(move |sent, to| [sent.from, to].contains(&late) && [sent.from, to].contains(&1) && sent.kind() != 5);
+    net.join(keyring(1, &[]));
+    net.run_until("it has taken the state in", |net| {
+        net.get(late, "deleted meanwhile").is_some() && net.status(late).peers.len() == 1
+    });
+    net.disconnect(late);
+    // Nothing wakes it while it has no connection.
+    net.nodes[late].stopped = true;
+    net.drop_nothing();
+    net.delete(0, "deleted meanwhile");
+    run_and_sweep(&mut net, 3 * TTL);
+    assert_eq!(net.nodes[0].cache.entries(), 0, "the deletion is forgotten");
+    // What it was told by the others is as old as its state.
+    net.nodes[late].stopped = false;
+    net.connect(late);
+    all_end_without(&mut net, "deleted meanwhile");
+    assert_eq!(net.counters(late).yields, 1);
+}
