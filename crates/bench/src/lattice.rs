@@ -7,9 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{ensure, Result};
 use bytes::Bytes;
 use kvcache_core::cache::{Cache, Limits, Millis, NodeId, Partition, PARTITIONS};
-use kvcache_core::replica::{
-    Ack, AckRequest, Config, Input, Keyring, Now, Numbers, Output, Replica, SyncState, Target,
-};
+use kvcache_core::replica::{Ack, AckRequest, Config, Input, Keyring, Now, Output, Replica, Start, SyncState, Target};
 use kvcache_node::time;
 
 use crate::node;
@@ -69,7 +67,7 @@ impl Node {
         let id = NodeId((place as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let cache = Arc::new(Cache::new(id, Limits::default()));
         Node {
-            replica: Replica::new(cache.clone(), config, Numbers::default()),
+            replica: Replica::new(cache.clone(), config, Start::Empty),
             cache,
         }
     }
@@ -97,7 +95,7 @@ impl Node {
         }
         std::hint::black_box(self.replica.current_until());
         std::hint::black_box(self.replica.sync_state(now));
-        std::hint::black_box(self.replica.numbers());
+        std::hint::black_box(self.replica.handover());
         std::hint::black_box(self.replica.poll_timeout());
     }
 

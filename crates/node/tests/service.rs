@@ -99,6 +99,29 @@ async fn writes_go_on_while_replication_is_reconfigured() {
     assert_eq!(value(&two, "apart").await, None);
 }
 
+/// Peers take messages with numbers that were used before for recordings.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_did_not_replicate_for_a_while_goes_on_after_the_numbers_it_has_used() {
+    let name = "a_node_that_did_not_replicate_for_a_while_goes_on_after_the_numbers_it_has_used";
+    let Some(server) = NatsServer::builder().start_or_skip(name).await else {
+        return;
+    };
+    let lattice = Lattice::new(server.url());
+    let one = node(&lattice).await;
+    let replication = replication(&lattice, &one);
+    let two = node(&lattice).await;
+    one.set(&SCOPE, b"before", "1".as_bytes(), 0).await.unwrap();
+    arrives(&two, "before", "1").await;
+    for round in ["2", "3"] {
+        one.reconfigure(None).await.unwrap();
+        one.set(&SCOPE, b"alone", round.as_bytes(), 0).await.unwrap();
+        one.reconfigure(Some(replication.clone())).await.unwrap();
+        one.set(&SCOPE, b"after", round.as_bytes(), 0).await.unwrap();
+        arrives(&two, "after", round).await;
+        arrives(&two, "alone", round).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_has_stopped_says_so() {
     let name = "a_service_that_has_stopped_says_so";

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use kvcache_core::cache::Millis;
-use kvcache_core::replica::{Input, Replica};
+use kvcache_core::replica::{Input, Replica, Start};
 use rand::RngExt;
 
 use crate::node::{replica_config, Pause, Refusals};
@@ -240,7 +240,7 @@ impl World {
         self.input(node, Input::Leaving);
         let config = replica_config(&self.scenario, self.nodes[node].life);
         let it = &mut self.nodes[node];
-        it.replica = Replica::new(it.cache.clone(), config, it.replica.numbers());
+        it.replica = Replica::new(it.cache.clone(), config, Start::Handover(it.replica.handover()));
         (it.session, it.told, it.answers) = (None, false, false);
         let life = it.life;
         it.replica_since = self.now;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use kvcache_core::cache::{Cache, Command, Key, Limits, Millis, NodeId};
-use kvcache_core::replica::{AckRequest, Config, Input, Keyring, Numbers, Replica};
+use kvcache_core::replica::{AckRequest, Config, Input, Keyring, Replica, Start};
 
 use crate::claims::{Heard, Waiting};
 use crate::client::Seen;
@@ -116,7 +116,7 @@ impl Node {
         }
         let cache = Arc::new(Cache::new(id, limits));
         Node {
-            replica: Replica::new(cache.clone(), replica_config(scenario, life), Numbers::default()),
+            replica: Replica::new(cache.clone(), replica_config(scenario, life), Start::Empty),
             cache,
             life,
             up: false,

@@ -78,7 +78,7 @@ impl World {
     }
 
     pub(crate) fn forged_notices(&mut self, left: u32, node: usize) {
-        let newest = self.nodes[node].replica.numbers().id;
+        let newest = self.nodes[node].replica.handover().id;
         let request = (newest + 2).saturating_sub(self.rng.random_range(0..NUMBERS_BACK));
         if let Some(session) = self.nodes[node].session {
             self.outcome.forged_notices += 1;

@@ -12,7 +12,7 @@ use anyhow::{ensure, Context, Result};
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use kvcache_core::cache::{Cache, Key, Limits, NodeId};
-use kvcache_core::replica::{Ack, Keyring, Numbers};
+use kvcache_core::replica::{Ack, Keyring, Start};
 use kvcache_node::nats::{Credentials, Replicated, Replicator, Settings, Subjects};
 use kvcache_node::time;
 use testkit::{eventually, Lattice, NatsServer, ProviderOptions, ProviderProcess, DEFAULT_LINK_NAME};
@@ -205,7 +205,7 @@ impl LibraryNode {
             inbox_bytes: 64 << 20,
             ring_bytes: 16 << 20,
         };
-        let replicator = Replicator::start(cache.clone(), settings, async { Numbers::default() }).await?;
+        let replicator = Replicator::start(cache.clone(), settings, async { Start::Empty }).await?;
         ensure!(
             replicator.first_sync().await.is_whole(),
             "a library node does not get in sync"

@@ -4,41 +4,20 @@
 //! ([`Replica::poll_output`], [`Replica::poll_timeout`]). The same object runs under tokio in production and under a
 //! seeded simulator in tests. Reads and local writes never pass through it: they go straight to the cache, and the
 //! commands that a write returns come here as [`Input::Local`].
+//!
+//! `machine` holds the replica: what it is made of, its inputs and timers. `parts` are what it is made of, each with fields
+//! of its own and without knowledge of the replica; `handlers` are what it does with them, message by message.
 
-mod acks;
-mod clocks;
-mod delay;
-mod fragments;
-mod frames;
-mod index;
+mod handlers;
+mod io;
 mod machine;
-mod membership;
-mod outbound;
-mod pace;
-mod peers;
-mod pull;
-mod repair;
-mod ring;
-mod seal;
-mod search;
-mod serve;
-mod sketch;
-mod status;
-mod throttle;
+mod parts;
 
-pub use acks::{Ack, AckRequest, Unconfirmed};
-pub use machine::{Config, Input, Numbers, Output, Replica, Target};
-pub use seal::{Keyring, KeyringError, Proof, Refusal, Signature, Unsealed};
-pub use serve::{Answered, Job};
-pub use status::{Channel, ClockFault, Counters, PeerStatus, Refused, Status, SyncState};
-
-use crate::cache::Millis;
-
-/// The time as the shell reads it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Now {
-    /// Milliseconds since the Unix epoch; may jump. Stamps and deadlines of values come from here.
-    pub wall: Millis,
-    /// Milliseconds of a clock that never goes back. Timers come from here.
-    pub mono: Millis,
-}
+pub use io::{Config, Handover, Input, Output, Start, Target};
+pub use machine::Replica;
+pub use parts::acks::{Ack, AckRequest, Unconfirmed};
+pub use parts::jobs::{Answered, Job};
+pub use parts::lineage::Lineage;
+pub use parts::now::Now;
+pub use parts::seal::{Keyring, KeyringError, Proof, Refusal, Signature, Unsealed};
+pub use parts::status::{Channel, ClockFault, Counters, PeerStatus, Refused, Status, SyncState};

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use kvcache_core::cache::{Cache, KeyHash, NodeId, Partition};
-use kvcache_core::replica::{Ack, AckRequest, Config, Input, SyncState};
+use kvcache_core::cache::{Cache, KeyHash, NodeId, Partition, Span, PARTITIONS};
+use kvcache_core::replica::{Ack, AckRequest, Config, Input, Lineage, Start, SyncState};
 
 use crate::net::{keyring, name, Net, BEAT};
 
@@ -68,6 +68,67 @@ fn a_node_that_was_cut_off_for_too_long_takes_the_state_of_its_peers() {
         assert_eq!(net.get(node, "stays").as_deref(), Some("changed"), "on node {node}");
         assert_eq!(net.get(node, "fresh").as_deref(), Some("value"), "on node {node}");
     }
+}
+
+/// What a store would keep of a node: its state and its lineage.
+fn stored(net: &Net, node: usize) -> (Arc<Cache>, Lineage) {
+    let (copy, wall) = (net.empty_cache(), net.clock().wall);
+    for partition in (0..PARTITIONS as u16).map(Partition) {
+        let load = |command: kvcache_core::cache::Command<&[u8]>| {
+            copy.apply_all(&[command], wall, |applied| assert!(applied.is_ok()));
+        };
+        net.nodes[node].cache.select(Span::of(partition), |_| true, load);
+    }
+    (copy, net.nodes[node].replica.lineage())
+}
+
+/// A state is stored, deletions of it are made and forgotten, and a new process comes up with it.
+fn with_a_state_that_was_stored_long_ago(start: impl FnOnce(Lineage) -> Start) -> Net {
+    let mut net = forgetful(3);
+    net.set(0, "deleted meanwhile", "value");
+    net.set(0, "stays", "value");
+    net.wait_equal();
+    let (cache, lineage) = stored(&net, 2);
+    net.disconnect(2);
+    net.delete(0, "deleted meanwhile");
+    run_and_sweep(&mut net, 3 * TTL);
+    assert_eq!(net.nodes[0].cache.entries(), 1, "the deletion is forgotten");
+    let new = net.join_from(start(lineage), cache, keyring(1, &[]), Config::VERSIONS);
+    assert_eq!(net.get(new, "deleted meanwhile").as_deref(), Some("value"));
+    net.settle();
+    net.wait_equal();
+    for node in [0, 1, new] {
+        assert_eq!(net.get(node, "stays").as_deref(), Some("value"), "on node {node}");
+    }
+    net
+}
+
+#[test]
+fn a_state_that_was_stored_long_ago_brings_nothing_back() {
+    let net = with_a_state_that_was_stored_long_ago(Start::Loaded);
+    assert_eq!(net.counters(3).yields, 1);
+    for node in [0, 1, 3] {
+        assert_eq!(net.get(node, "deleted meanwhile"), None, "on node {node}");
+    }
+    // That its lineage is what prevents it: without, the state counts as written here.
+    let net = with_a_state_that_was_stored_long_ago(|_| Start::Empty);
+    assert_eq!(net.get(0, "deleted meanwhile").as_deref(), Some("value"));
+}
+
+#[test]
+fn a_stored_state_is_the_truth_where_there_is_no_other() {
+    let mut net = forgetful(1);
+    net.set(0, "kept", "value");
+    let (cache, lineage) = stored(&net, 0);
+    net.disconnect(0);
+    run_and_sweep(&mut net, 3 * TTL);
+    let new = net.join_from(Start::Loaded(lineage), cache, keyring(1, &[]), Config::VERSIONS);
+    net.settle();
+    net.join(keyring(1, &[]));
+    net.settle();
+    net.wait_equal();
+    assert_eq!(net.get(new + 1, "kept").as_deref(), Some("value"));
+    assert_eq!(net.counters(new).yields, 0);
 }
 
 #[test]

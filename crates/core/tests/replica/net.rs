@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use kvcache_core::cache::{Cache, Command, Key, Limits, Millis, NodeId};
 use kvcache_core::replica::{
-    Ack, AckRequest, Config, Counters, Input, Keyring, Now, Numbers, Output, Refused, Replica, Status, SyncState,
-    Target, Unconfirmed,
+    Ack, AckRequest, Config, Counters, Input, Keyring, Now, Output, Refused, Replica, Start, Status, SyncState, Target,
+    Unconfirmed,
 };
 
 /// Wall clock at which all nodes start.
@@ -162,6 +162,10 @@ impl Net {
     }
 
     pub fn join_with(&mut self, cache: Arc<Cache>, keyring: Arc<Keyring>, versions: (u8, u8)) -> usize {
+        self.join_from(Start::Empty, cache, keyring, versions)
+    }
+
+    pub fn join_from(&mut self, start: Start, cache: Arc<Cache>, keyring: Arc<Keyring>, versions: (u8, u8)) -> usize {
         let config = Config {
             host: format!("host{}", self.nodes.len()),
             release: "test".into(),
@@ -173,7 +177,7 @@ impl Net {
             versions,
         };
         self.nodes.push(Node {
-            replica: Replica::new(cache.clone(), config, Numbers::default()),
+            replica: Replica::new(cache.clone(), config, start),
             cache,
             connected: false,
             stopped: false,

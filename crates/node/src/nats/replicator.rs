@@ -18,8 +18,8 @@ use super::subjects::{replay_group, Subjects};
 use crate::time;
 use kvcache_core::cache::{Cache, Command, Millis, NodeId};
 use kvcache_core::replica::{
-    Ack, AckRequest, Answered, Channel, ClockFault, Config, Input, Keyring, Numbers, Output, Refused, Replica, Status,
-    SyncState, Target, Unconfirmed,
+    Ack, AckRequest, Answered, Channel, ClockFault, Config, Handover, Input, Keyring, Output, Refused, Replica, Start,
+    Status, SyncState, Target, Unconfirmed,
 };
 
 /// Commands taken from the queue at once.
@@ -85,7 +85,7 @@ pub struct Replicator {
     queue: Queue,
     status: watch::Receiver<Status>,
     current: watch::Receiver<Millis>,
-    numbers: Arc<std::sync::Mutex<Numbers>>,
+    handover: Arc<std::sync::Mutex<Handover>>,
     /// How long the first replay is waited for.
     sync_until: Millis,
     stop: Mutex<Option<(oneshot::Sender<()>, JoinHandle<()>)>>,
@@ -93,12 +93,12 @@ pub struct Replicator {
 
 impl Replicator {
     /// Starts replication of `cache`. Returns when the connection is being made; a server that is away is waited for.
-    /// `numbers` are those with which an earlier replicator of the same cache stops. They are asked for when nothing can
-    /// fail any more.
+    /// `from` says what it begins with, such as what an earlier replicator of the same cache hands over when it stops. It is
+    /// awaited when nothing can fail any more.
     pub async fn start(
         cache: Arc<Cache>,
         settings: Settings,
-        numbers: impl Future<Output = Numbers>,
+        from: impl Future<Output = Start>,
     ) -> Result<Self, NatsError> {
         let node = cache.node();
         let sync_until = time::mono() + settings.sync_limit_ms;
@@ -123,15 +123,15 @@ impl Replicator {
             ring_bytes: settings.ring_bytes,
             versions: Config::VERSIONS,
         };
-        let numbers = numbers.await;
-        let shared = Arc::new(std::sync::Mutex::new(numbers));
+        let replica = Replica::new(cache.clone(), config, from.await);
+        let handover = Arc::new(std::sync::Mutex::new(replica.handover()));
         let queue = Queue::new(settings.queue_bytes);
         let (status_sender, status) = watch::channel(Status::default());
         let (current_sender, current) = watch::channel(0);
         let (stop, stopped) = oneshot::channel();
         let driver = Driver {
             node,
-            replica: Replica::new(cache.clone(), config, numbers),
+            replica,
             subjects: settings.subjects,
             group,
             client: connection.client.clone(),
@@ -141,7 +141,7 @@ impl Replicator {
             up: connection.up.clone(),
             inbox,
             queue: queue.clone(),
-            numbers: shared.clone(),
+            handover: handover.clone(),
             replays: None,
             refused: Vec::new(),
             waiting: HashMap::new(),
@@ -156,7 +156,7 @@ impl Replicator {
             queue,
             status,
             current,
-            numbers: shared,
+            handover,
             sync_until,
             stop: Mutex::new(Some((stop, task))),
         })
@@ -252,8 +252,9 @@ impl Replicator {
         sync
     }
 
-    /// Sends what is queued, says goodbye to the peers and ends. Returns the numbers used; further calls do nothing.
-    pub async fn stop(&self) -> Numbers {
+    /// Sends what is queued, says goodbye to the peers and ends. Returns what whoever takes over
+    /// has to know; further calls do nothing.
+    pub async fn stop(&self) -> Handover {
         if let Some((stop, mut task)) = self.stop.lock().await.take() {
             let _ = stop.send(());
             if tokio::time::timeout(STOP_LIMIT, &mut task).await.is_err() {
@@ -263,7 +264,7 @@ impl Replicator {
                 let _ = task.await;
             }
         }
-        *self.numbers.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.handover.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -282,8 +283,8 @@ struct Driver {
     up: watch::Receiver<bool>,
     inbox: Inbox,
     queue: Queue,
-    /// Numbers used so far, for whoever takes over.
-    numbers: Arc<std::sync::Mutex<Numbers>>,
+    /// What whoever takes over has to know.
+    handover: Arc<std::sync::Mutex<Handover>>,
     /// Subscription of the replay group, while this node answers.
     replays: Option<Drain>,
     /// Subscriptions to be made again.
@@ -336,7 +337,7 @@ impl Driver {
                 self.subscribe_again(&mut connection, what).await;
             }
             self.publish_status();
-            self.note_numbers();
+            self.note_handover();
             let wake = self.replica.poll_timeout().min(time::mono() + STATUS_INTERVAL_MS);
             let gather_until = self.gather_until();
             tokio::select! {
@@ -354,7 +355,7 @@ impl Driver {
         self.queue.close();
         while self.local(BATCH).await {}
         self.input(Input::Leaving).await;
-        self.note_numbers();
+        self.note_handover();
         self.flush().await;
     }
 
@@ -366,8 +367,8 @@ impl Driver {
         }
     }
 
-    fn note_numbers(&self) {
-        *self.numbers.lock().unwrap_or_else(PoisonError::into_inner) = self.replica.numbers();
+    fn note_handover(&self) {
+        *self.handover.lock().unwrap_or_else(PoisonError::into_inner) = self.replica.handover();
     }
 
     /// Waits until everything is written to the socket, unless the server is away.

@@ -11,7 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use kvcache_core::cache::{Cache, Command};
-use kvcache_core::replica::{self, Numbers};
+use kvcache_core::replica::{self, Start};
 
 use crate::nats::{NatsError, Replicated, Replicator};
 use crate::time;
@@ -126,11 +126,21 @@ pub struct Service {
     inner: Arc<Inner>,
 }
 
+/// What a replicator has left for the next one: its numbers are not used again, and what peers delete while there is none
+/// is not brought back.
+struct Left(Start);
+
+impl Default for Left {
+    fn default() -> Self {
+        Left(Start::Empty)
+    }
+}
+
 struct Inner {
     cache: Arc<Cache>,
     replicator: RwLock<Option<Arc<Replicator>>>,
-    /// One reconfiguration at a time.
-    reconfiguring: tokio::sync::Mutex<()>,
+    /// One reconfiguration at a time. While there is no replicator, what the last one has left.
+    reconfiguring: tokio::sync::Mutex<Left>,
     large_reads: LargeReads,
 }
 
@@ -140,9 +150,7 @@ impl Service {
     pub async fn start(cache: Arc<Cache>, config: Config) -> Result<Self, StartError> {
         let large_reads = LargeReads::start(config.patience_ms, config.idle)?;
         let replicator = match config.replication {
-            Some(replication) => {
-                Some(Replicator::start(cache.clone(), replication, async { Numbers::default() }).await?)
-            }
+            Some(replication) => Some(Replicator::start(cache.clone(), replication, async { Start::Empty }).await?),
             None => None,
         };
         let inner = Arc::new(Inner {
@@ -157,13 +165,13 @@ impl Service {
 
     /// Replicates otherwise from now on, or no more. If that cannot start, all goes on as it was. Writes wait meanwhile.
     pub async fn reconfigure(&self, replication: Option<Replication>) -> Result<(), NatsError> {
-        let _one = self.inner.reconfiguring.lock().await;
+        let mut left = self.inner.reconfiguring.lock().await;
         let before = self.replicator();
         let stop = async {
-            match &before {
-                Some(before) => before.stop().await,
-                None => Numbers::default(),
+            if let Some(before) = &before {
+                left.0 = Start::Handover(before.stop().await);
             }
+            left.0
         };
         let next = match replication {
             // The connection is there before the earlier one ends.

@@ -50,7 +50,7 @@ const MAX_RESEND_MS: Millis = 600;
 const MAX_TOOK_MS: Millis = 1_000;
 
 #[derive(Debug)]
-pub(super) struct Waiter {
+pub(crate) struct Waiter {
     pub id: u64,
     pub wanted: Ack,
     /// Frames that hold the commands.
@@ -66,7 +66,7 @@ pub(super) struct Waiter {
 
 /// All waiting writes, oldest first.
 #[derive(Default, Debug)]
-pub(super) struct Acks {
+pub(crate) struct Acks {
     waiters: VecDeque<Waiter>,
     /// How long confirmations take: the longest lately.
     took: Millis,

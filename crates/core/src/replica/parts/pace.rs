@@ -19,10 +19,10 @@ const MAX_WINDOW: usize = 4 << 20;
 const SHARES: usize = 4;
 
 /// Least bytes asked for in one request: each costs some 300 bytes on its way there and back.
-pub(super) const MIN_BUDGET: usize = 16 << 10;
+pub(crate) const MIN_BUDGET: usize = 16 << 10;
 
 /// Most bytes asked for in one request. The end of each is a chance for another peer to take over.
-pub(super) const MAX_BUDGET: usize = 1 << 20;
+pub(crate) const MAX_BUDGET: usize = 1 << 20;
 
 /// Bytes that the very first request asks for: what it takes is the way there and back.
 const FIRST_BUDGET: usize = 4 << 10;
@@ -48,7 +48,7 @@ const MAX_PATIENCE_MS: Millis = 15_000;
 
 /// A request that is on its way.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub(super) struct Asked {
+pub(crate) struct Asked {
     /// When it was sent.
     pub at: Millis,
     /// Bytes of answers that had arrived by then.
@@ -57,7 +57,7 @@ pub(super) struct Asked {
 
 /// What was measured.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     window: usize,
     /// No answer has waited behind others yet.
     opening: bool,

@@ -21,7 +21,7 @@ const PIECE_BYTES: usize = 256;
 const PENDING_MS: Millis = 30_000;
 
 /// Cuts a message into pieces of at most `most` bytes each.
-pub(super) fn split(id: u64, message: &Bytes, most: usize) -> Vec<Fragment> {
+pub(crate) fn split(id: u64, message: &Bytes, most: usize) -> Vec<Fragment> {
     let piece = most.max(1);
     let total = message.len().div_ceil(piece) as u64;
     let fragment = |index: u64| {
@@ -50,7 +50,7 @@ type Name = (NodeId, u64);
 
 /// Puts fragments together again.
 #[derive(Default)]
-pub(super) struct Assembler {
+pub(crate) struct Assembler {
     pending: BTreeMap<Name, Pending>,
     /// The one heard of least recently first.
     by_time: BTreeMap<(Millis, u64), Name>,

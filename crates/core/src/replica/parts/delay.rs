@@ -44,7 +44,7 @@ impl Stream {
 }
 
 #[derive(Default, Debug)]
-pub(super) struct Delay {
+pub(crate) struct Delay {
     streams: BTreeMap<NodeId, Stream>,
     until: Millis,
 }

@@ -1,30 +1,30 @@
 //! What leaves a node: sealed, cut to what the server takes.
 
-use super::fragments;
-use super::machine::{Output, Replica, Target};
-use crate::cache::{Millis, NodeId};
-use crate::wire::{Message, ENVELOPE_BYTES};
+use crate::cache::Millis;
+use crate::replica::io::{Output, Target};
+use crate::replica::machine::Replica;
+use crate::replica::parts::fragments;
+use crate::replica::parts::outbox::MAX_FRAME_BYTES;
+use crate::replica::parts::spread::spread_of;
+use crate::wire::Message;
 use bytes::Bytes;
-
-/// Larger frames do not travel faster, but delay what comes after them.
-pub(super) const MAX_FRAME_BYTES: usize = 256 << 10;
 
 impl Replica {
     /// Publishes a message in the version that all peers understand.
-    pub(super) fn send(&mut self, to: Target, message: &Message) {
+    pub(crate) fn send(&mut self, to: Target, message: &Message) {
         let bytes = message.encode(self.version_for(to), self.cache.node());
         self.publish(to, bytes);
     }
 
     /// Publishes a message of membership in the oldest version this node speaks, which most others understand, with a
     /// signature that other issuers can check.
-    pub(super) fn introduce(&mut self, to: Target, message: &Message) {
+    pub(crate) fn introduce(&mut self, to: Target, message: &Message) {
         let bytes = message.encode(self.config.versions.0, self.cache.node());
         self.publish_sealed(to, bytes, true);
     }
 
     /// Publishes an encoded message.
-    pub(super) fn publish(&mut self, to: Target, message: Vec<u8>) {
+    pub(crate) fn publish(&mut self, to: Target, message: Vec<u8>) {
         let signed = self.signs(to);
         self.publish_sealed(to, message, signed);
     }
@@ -33,12 +33,12 @@ impl Replica {
         if !self.connected {
             return;
         }
-        let most = self.max_message.saturating_sub(ENVELOPE_BYTES);
+        let most = self.outbox.max_unsealed();
         if message.len() <= most {
             let payload = self.config.keyring.seal(message, signed);
             return self.output(to, payload);
         }
-        let (id, node, version) = (self.fresh_id(), self.cache.node(), message[0]);
+        let (id, node, version) = (self.outbox.fresh_id(), self.cache.node(), message[0]);
         for fragment in fragments::split(id, &Bytes::from(message), most) {
             let bytes = Message::Fragment(fragment).encode(version, node);
             let payload = self.config.keyring.seal(bytes, signed);
@@ -51,7 +51,7 @@ impl Replica {
             Target::Node(_) | Target::Replay { .. } => self.counters.repair_bytes_sent += payload.len() as u64,
             Target::Commands | Target::Beat => {}
         }
-        self.outputs.push_back(Output::Publish { to, payload });
+        self.outbox.push(Output::Publish { to, payload });
     }
 
     /// Whether those who are to read it need a signature.
@@ -64,7 +64,7 @@ impl Replica {
     }
 
     /// The newest version that those understand who are to read it; the oldest where nobody knows who they are.
-    pub(super) fn version_for(&self, to: Target) -> u8 {
+    pub(crate) fn version_for(&self, to: Target) -> u8 {
         match to {
             Target::Commands | Target::Beat => self.version(),
             Target::Node(node) if self.peers.get(node).is_some_and(|peer| peer.proven) => self.version(),
@@ -78,28 +78,13 @@ impl Replica {
         self.peers.version().unwrap_or(newest).min(newest).max(oldest)
     }
 
-    pub(super) fn fresh_id(&mut self) -> u64 {
-        self.next_id += 1;
-        self.next_id
-    }
-
     /// Bytes of commands that go into one message.
-    pub(super) fn message_bytes(&self) -> usize {
-        self.max_message
-            .saturating_sub(2 * ENVELOPE_BYTES)
-            .clamp(1, MAX_FRAME_BYTES)
+    pub(crate) fn message_bytes(&self) -> usize {
+        self.outbox.max_content().clamp(1, MAX_FRAME_BYTES)
     }
 
     /// A share of `most` milliseconds that differs between nodes, so that many do not do the same at once.
-    pub(super) fn spread(&self, most: Millis) -> Millis {
+    pub(crate) fn spread(&self, most: Millis) -> Millis {
         spread_of(self.cache.node(), 0) % most.max(1)
     }
-}
-
-/// A number that looks random but is the same for the same pair (the finalizer of SplitMix64).
-pub(super) fn spread_of(node: NodeId, other: u64) -> u64 {
-    let mut mixed = node.0 ^ other.rotate_left(32);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
 }

@@ -171,7 +171,7 @@ impl Keyring {
     }
 
     /// Whether peers of other issuers may be there.
-    pub(super) fn accepts_others(&self) -> bool {
+    pub(crate) fn accepts_others(&self) -> bool {
         self.accepted.len() > 1
     }
 
@@ -341,13 +341,13 @@ mod tests {
     #[test]
     fn the_published_vectors_hold() {
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        let text = include_str!("../../tests/golden/v2_hello.hex").replace(char::is_whitespace, "");
+        let text = include_str!("../../../tests/golden/v2_hello.hex").replace(char::is_whitespace, "");
         let message: Vec<u8> = (0..text.len())
             .step_by(2)
             .map(|place| u8::from_str_radix(&text[place..place + 2], 16).unwrap())
             .collect();
         let ring = ring(&pair(1), &[], "lattice.default.kvcache.default.commands");
-        let published = include_str!("../../../../docs/PROTOCOL.md");
+        let published = include_str!("../../../../../docs/PROTOCOL.md");
         let signed = ring.seal(message.clone(), true);
         let signature = &signed[signed.len() - 1 - SIGNATURE_BYTES..signed.len() - 1];
         let tagged = ring.seal(message.clone(), false);

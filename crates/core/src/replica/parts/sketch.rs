@@ -38,7 +38,7 @@ impl Symbol {
 
 /// How many symbols to begin with for about `differing` items in one set only; `None` if that is too many. Fewer than one
 /// sketch of a hundred then is too small; a small one needs more per item than a large one.
-pub(super) fn symbols_for(differing: f64) -> Option<usize> {
+pub(crate) fn symbols_for(differing: f64) -> Option<usize> {
     at_most(differing * 1.5 + 30.0)
 }
 
@@ -49,7 +49,7 @@ fn at_most(symbols: f64) -> Option<usize> {
 
 /// How many items differ, about, if they are spread over `all` partitions by chance and make `differing` of these
 /// differ.
-pub(super) fn spread_over(differing: usize, all: usize) -> f64 {
+pub(crate) fn spread_over(differing: usize, all: usize) -> f64 {
     let all = all as f64;
     -all * (1.0 - differing as f64 / all).ln()
 }
@@ -66,7 +66,7 @@ fn check(item: u64) -> u32 {
 }
 
 /// A digest in 4 bytes. Two digests that are shortened to the same by one request are not by the next one, most likely.
-pub(super) fn shortened(digest: Digest, request: u64) -> u32 {
+pub(crate) fn shortened(digest: Digest, request: u64) -> u32 {
     (mix(digest.0.wrapping_add(mix(request))) >> 32) as u32
 }
 
@@ -85,7 +85,7 @@ fn indices(item: u64, end: usize) -> impl Iterator<Item = usize> {
 }
 
 /// Symbols of one set, from some index on.
-pub(super) struct Sketch {
+pub(crate) struct Sketch {
     first: usize,
     symbols: Vec<Symbol>,
 }
@@ -117,7 +117,7 @@ impl Sketch {
 
 /// What two sets do not have in common.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct Difference {
+pub(crate) struct Difference {
     /// Only in the set of the peer.
     pub there: Vec<u64>,
     /// Only in the own set.
@@ -134,7 +134,7 @@ impl Difference {
 /// that, it tells how many items differ, about.
 ///
 /// Symbols of a peer may hold anything. Each step ends with one symbol empty, and there are no more steps than symbols.
-pub(super) fn decode(theirs: &[Symbol], ours: &[Symbol]) -> Result<Difference, f64> {
+pub(crate) fn decode(theirs: &[Symbol], ours: &[Symbol]) -> Result<Difference, f64> {
     let negative = |symbol: &Symbol| Symbol {
         count: symbol.count.wrapping_neg(),
         ..*symbol
@@ -193,7 +193,7 @@ fn estimate(symbols: &[Symbol]) -> f64 {
 
 /// How many symbols to go on to if `have` were not enough and about `differing` items differ; `None` if that is too
 /// many. The estimate may be a quarter too low.
-pub(super) fn more_symbols(have: usize, differing: f64) -> Option<usize> {
+pub(crate) fn more_symbols(have: usize, differing: f64) -> Option<usize> {
     at_most(f64::max(differing * 2.0 + 30.0, have as f64 * 4.0 / 3.0))
 }
 
@@ -310,7 +310,7 @@ mod tests {
     /// The vectors of docs/PROTOCOL.md.
     #[test]
     fn the_published_symbols_hold() {
-        let published = include_str!("../../../../docs/PROTOCOL.md")
+        let published = include_str!("../../../../../docs/PROTOCOL.md")
             .split_whitespace()
             .collect::<Vec<_>>()
             .join(" ");

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 /// Frames in order of their numbers, bounded by bytes: the oldest go first.
-pub(super) struct Ring {
+pub(crate) struct Ring {
     frames: VecDeque<(u64, Bytes)>,
     bytes: usize,
     capacity: usize,

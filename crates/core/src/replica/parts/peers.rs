@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use std::cmp::Reverse;
 
-use super::frames::MAX_ASKED;
+use super::heartbeats::PRESENT_BEATS;
 use super::index::{Index, Marks, Rank};
-use super::pace;
+use super::lacking::{Asked, Doubt, Withheld};
+use super::recordings::{Memory, Sent, Taken};
+use super::seq_tracker::SeqTracker;
 use super::status::PeerStatus;
 use super::throttle::Budget;
 use crate::cache::{Digest, Millis, NodeId, Time};
@@ -30,23 +32,8 @@ const MAX_UNANSWERED: usize = 16_384;
 const MAX_PARKED: usize = 8;
 const MAX_PARKED_BYTES: usize = 16 << 10;
 
-/// Requests may overtake each other by so many.
-const MAX_REORDERED: usize = 64;
-
-/// A request is older than what a beat of so long ago says: it is a recording.
-const REQUEST_AGE_MS: Millis = 30_000;
-
-/// Frames received beyond a gap that are remembered one by one.
-const MAX_AHEAD: usize = 4_096;
-
-/// Runs of missing frames asked for at a time.
-const MAX_RUNS: usize = 64;
-
 /// A peer is gone after this many of its beat intervals without a word.
 const MISSED_BEATS: u64 = 5;
-
-/// A node or peer that was silent for this many of its beat intervals may be without contact.
-pub(super) const PRESENT_BEATS: u64 = 3;
 
 /// Longest beat interval that is believed.
 const MAX_INTERVAL_MS: Millis = 3_600_000;
@@ -61,7 +48,7 @@ const PASSED_OVER_MS: Millis = 150;
 const LEAVING_MS: Millis = 1_500;
 
 /// Between two challenges of one node.
-pub(super) const CHALLENGE_MS: Millis = 400;
+pub(crate) const CHALLENGE_MS: Millis = 400;
 
 /// From a challenge to the next one if the answer was that the other does not know this node. That one is about to: it
 /// challenges this node as well. Doubles each time, up to the time above.
@@ -76,300 +63,8 @@ const LONGEST_WAIT_MS: Millis = 660_000;
 /// Nodes that are gone and still remembered.
 const MAX_GONE: usize = 65_536;
 
-/// Which frames of one author have arrived.
-#[derive(Default, Debug)]
-pub(super) struct SeqTracker {
-    /// All frames up to this one have arrived, or their effect has.
-    contiguous: u64,
-    /// Frames that arrived beyond a gap.
-    ahead: BTreeSet<u64>,
-    /// The newest frame known to exist.
-    newest: u64,
-}
-
-impl SeqTracker {
-    /// Whether a frame has not arrived yet and can be taken note of.
-    pub fn takes(&self, seq: u64) -> bool {
-        let next = seq == self.contiguous + 1;
-        seq > self.contiguous && !self.ahead.contains(&seq) && (next || self.ahead.len() < MAX_AHEAD)
-    }
-
-    /// Whether the frame before this one has arrived.
-    pub fn follows(&self, seq: u64) -> bool {
-        seq == self.contiguous + 1 || self.ahead.contains(&seq.wrapping_sub(1))
-    }
-
-    /// Takes note of a frame. Returns whether the contiguous part has grown.
-    pub fn arrived(&mut self, seq: u64) -> bool {
-        self.announced(seq);
-        if self.takes(seq) {
-            self.ahead.insert(seq);
-        }
-        self.advance()
-    }
-
-    pub fn announced(&mut self, seq: u64) {
-        self.newest = self.newest.max(seq);
-    }
-
-    /// The effect of all frames up to `seq` is here.
-    pub fn complete_to(&mut self, seq: u64) {
-        self.announced(seq);
-        if seq > self.contiguous {
-            self.contiguous = seq;
-            self.ahead = self.ahead.split_off(&(seq + 1));
-            self.advance();
-        }
-    }
-
-    fn advance(&mut self) -> bool {
-        let before = self.contiguous;
-        while self.ahead.remove(&(self.contiguous + 1)) {
-            self.contiguous += 1;
-        }
-        self.contiguous > before
-    }
-
-    pub fn has_gap(&self) -> bool {
-        self.contiguous < self.newest
-    }
-
-    pub fn contiguous(&self) -> u64 {
-        self.contiguous
-    }
-
-    /// Whether all frames `first..=last` have arrived.
-    pub fn covers(&self, first: u64, last: u64) -> bool {
-        (first.max(self.contiguous + 1)..=last).all(|seq| self.ahead.contains(&seq))
-    }
-
-    /// The first runs of missing frames, as first and last number each.
-    pub fn missing(&self) -> Vec<(u64, u64)> {
-        let mut runs = Vec::new();
-        let mut next = self.contiguous + 1;
-        for &seq in &self.ahead {
-            if runs.len() == MAX_RUNS {
-                return runs;
-            }
-            if seq > next {
-                runs.push((next, seq - 1));
-            }
-            next = seq + 1;
-        }
-        if next <= self.newest && runs.len() < MAX_RUNS {
-            runs.push((next, self.newest));
-        }
-        runs
-    }
-}
-
-/// Which requests of a node were taken. Each counts once, and none that it made long ago.
-#[derive(Default, Debug)]
-pub(super) struct Taken {
-    /// All up to this one count no more.
-    old: u64,
-    numbers: BTreeSet<u64>,
-    /// A number that the node had reached at a time: those up to it are old when that is long ago.
-    reached: (u64, Millis),
-}
-
-impl Taken {
-    pub fn takes(&self, number: u64) -> bool {
-        number > self.old && !self.numbers.contains(&number)
-    }
-
-    fn take(&mut self, number: u64) -> bool {
-        let takes = self.takes(number);
-        if takes {
-            self.numbers.insert(number);
-            if self.numbers.len() > MAX_REORDERED {
-                self.old = self.numbers.pop_first().unwrap_or(self.old);
-            }
-        }
-        takes
-    }
-
-    /// The node has used all numbers up to this one by now.
-    fn reached(&mut self, number: u64, now: Millis) {
-        if now.saturating_sub(self.reached.1) >= REQUEST_AGE_MS {
-            self.old = self.old.max(self.reached.0);
-            self.numbers = self.numbers.split_off(&(self.old + 1));
-            self.reached = (number, now);
-        }
-    }
-}
-
-/// What a message tells about the time at which it was sent, which a recording cannot change.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub(super) struct Sent {
-    /// A number that its sender never used before.
-    pub number: Option<u64>,
-    /// Its sender's clock, as far as it can be right; 0 if it does not say.
-    pub clock: Time,
-    /// It answers what was asked of late.
-    pub asked: bool,
-}
-
-/// Nodes that are gone: when they went, and the newest number they had used.
 #[derive(Debug)]
-struct Memory {
-    nodes: BTreeMap<NodeId, (Millis, u64)>,
-    /// The one that went first, first.
-    by_time: BTreeSet<(Millis, NodeId)>,
-    most: usize,
-}
-
-impl Memory {
-    fn of(most: usize) -> Self {
-        Memory {
-            nodes: BTreeMap::new(),
-            by_time: BTreeSet::new(),
-            most,
-        }
-    }
-
-    fn get(&self, node: NodeId) -> Option<(Millis, u64)> {
-        self.nodes.get(&node).copied()
-    }
-
-    fn remember(&mut self, node: NodeId, now: Millis, number: u64) {
-        let number = self.forget(node).map_or(number, |(_, known)| known.max(number));
-        if self.nodes.len() >= self.most {
-            self.by_time
-                .pop_first()
-                .and_then(|(_, oldest)| self.nodes.remove(&oldest));
-        }
-        self.nodes.insert(node, (now, number));
-        self.by_time.insert((now, node));
-    }
-
-    fn forget(&mut self, node: NodeId) -> Option<(Millis, u64)> {
-        let (at, number) = self.nodes.remove(&node)?;
-        self.by_time.remove(&(at, node));
-        Some((at, number))
-    }
-
-    /// Forgets those who went at `until` or before.
-    fn forget_until(&mut self, until: Millis) {
-        while self.by_time.first().is_some_and(|(at, _)| *at <= until) {
-            self.by_time.pop_first().and_then(|(_, node)| self.nodes.remove(&node));
-        }
-    }
-}
-
-/// How far the author was asked for missing frames.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub(super) struct Asked {
-    /// Requests without any progress.
-    pub times: u32,
-    /// The last one.
-    pub last: pace::Asked,
-    /// When a frame that it asks for arrived last.
-    arrived: Millis,
-    /// Number of the newest frame that it asks for.
-    pub newest: u64,
-    /// So many bytes it asks for.
-    pub budget: usize,
-    /// So many of them have arrived.
-    pub bytes: usize,
-    /// The author no longer keeps them.
-    pub gone: bool,
-}
-
-impl Asked {
-    /// When something was heard last of the answer, or it was asked for.
-    pub fn heard(&self) -> Millis {
-        self.last.at.max(self.arrived)
-    }
-
-    /// Whether the author has sent as much as it was asked for.
-    pub fn is_answered(&self) -> bool {
-        self.budget > 0 && self.bytes >= self.budget
-    }
-
-    /// One more request.
-    pub fn again(&mut self, last: pace::Asked, newest: u64, budget: usize) {
-        *self = Asked {
-            times: self.times + 1,
-            last,
-            newest,
-            budget,
-            ..Asked::default()
-        };
-    }
-
-    /// Bytes of the answer that are still to come, at most.
-    fn outstanding(&self) -> usize {
-        match self.gone || self.times >= MAX_ASKED {
-            true => 0,
-            false => self.budget.saturating_sub(self.bytes),
-        }
-    }
-}
-
-/// What was refused here of what a peer holds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Withheld {
-    /// So many commands are from the future, as far as is known.
-    pub commands: u64,
-    /// From when on the first of them can be taken, by the wall clock; the end of time for what no honest author makes.
-    pub from: Millis,
-    /// When they were asked for again.
-    pub asked: Millis,
-}
-
-impl Withheld {
-    pub const NOTHING: Withheld = Withheld {
-        commands: 0,
-        from: Millis::MAX,
-        asked: 0,
-    };
-}
-
-/// Frames of a peer that have arrived, and may have had no effect here: something of them was refused.
-#[derive(Default, Debug)]
-struct Doubt {
-    frames: BTreeSet<u64>,
-    /// All from this one on, where a comparison stood for frames.
-    from: Option<u64>,
-    /// When the last one was added.
-    since: Millis,
-}
-
-impl Doubt {
-    fn first(&self) -> Option<u64> {
-        self.frames.first().copied().into_iter().chain(self.from).min()
-    }
-
-    fn add(&mut self, seq: u64, now: Millis) {
-        self.since = now;
-        match self.frames.len() < MAX_AHEAD {
-            true => drop(self.frames.insert(seq)),
-            false => self.add_from(seq, now),
-        }
-    }
-
-    fn add_from(&mut self, seq: u64, now: Millis) {
-        self.since = now;
-        self.from = Some(self.from.map_or(seq, |from| from.min(seq)));
-    }
-
-    fn is_about(&self, seq: u64) -> bool {
-        self.from.is_some_and(|from| seq >= from) || self.frames.contains(&seq)
-    }
-
-    /// All up to `seq` is certain; `contiguous` have arrived.
-    fn end_to(&mut self, seq: u64, contiguous: u64) {
-        self.frames = self.frames.split_off(&(seq + 1));
-        self.from = self
-            .from
-            .map(|from| from.max(seq + 1))
-            .filter(|from| *from <= contiguous);
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct Peer {
+pub(crate) struct Peer {
     /// It has answered a challenge of this process: it is alive, and no recording.
     pub proven: bool,
     /// It has said that it counts this node as a peer.
@@ -566,8 +261,7 @@ impl Peer {
 
     /// So many bytes of what was asked for have arrived.
     pub fn answered_in_part(&mut self, bytes: usize, now: Millis) {
-        self.asked.bytes += bytes;
-        self.asked.arrived = now;
+        self.asked.arrived(bytes, now);
     }
 
     /// Takes note of a frame that had not arrived before. It reached this node at `heard`.
@@ -630,7 +324,7 @@ impl Peer {
     /// The same for those who wait to be told. Nobody waits for what was refused long ago, and the author remembers only
     /// so many confirmations beyond what it lacks.
     pub fn confirmed_to(&self, now: Millis) -> u64 {
-        match now.saturating_sub(self.doubt.since) < LONGEST_WAIT_MS {
+        match now.saturating_sub(self.doubt.since()) < LONGEST_WAIT_MS {
             true => self.effective(),
             false => self.frames.contiguous(),
         }
@@ -715,7 +409,7 @@ impl Peer {
 
 /// All peers, by id.
 #[derive(Debug)]
-pub(super) struct Peers {
+pub(crate) struct Peers {
     known: BTreeMap<NodeId, Peer>,
     /// Made of all that are known.
     index: Index,
@@ -1079,73 +773,5 @@ impl Peers {
             })
         };
         self.iter().filter_map(known).collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_gap_shows_and_closes() {
-        let mut frames = SeqTracker::default();
-        frames.arrived(1);
-        frames.arrived(3);
-        assert!(frames.has_gap());
-        assert!(!frames.covers(1, 3));
-        frames.arrived(2);
-        assert!(!frames.has_gap());
-        assert!(frames.covers(1, 3));
-        frames.announced(4);
-        assert!(frames.has_gap());
-        frames.complete_to(4);
-        assert!(!frames.has_gap());
-    }
-
-    #[test]
-    fn frames_beyond_a_pulled_gap_count() {
-        let mut frames = SeqTracker::default();
-        for seq in [5, 6, 8] {
-            frames.arrived(seq);
-        }
-        frames.complete_to(4);
-        assert!(frames.has_gap());
-        frames.arrived(7);
-        assert!(!frames.has_gap());
-    }
-
-    #[test]
-    fn missing_frames_are_named_in_runs() {
-        let mut frames = SeqTracker::default();
-        for seq in [1, 4, 5, 9] {
-            frames.arrived(seq);
-        }
-        frames.announced(12);
-        assert_eq!(frames.missing(), [(2, 3), (6, 8), (10, 12)]);
-        frames.complete_to(12);
-        assert_eq!(frames.missing(), []);
-    }
-
-    #[test]
-    fn a_frame_is_taken_once() {
-        let mut frames = SeqTracker::default();
-        for seq in [1, 3] {
-            assert!(frames.takes(seq));
-            frames.arrived(seq);
-            assert!(!frames.takes(seq));
-        }
-        frames.complete_to(10);
-        assert!(!frames.takes(7) && frames.takes(11));
-    }
-
-    #[test]
-    fn what_is_remembered_of_a_broken_sequence_is_bounded() {
-        let mut frames = SeqTracker::default();
-        for seq in (2..).step_by(2).take(3 * MAX_AHEAD) {
-            frames.arrived(seq);
-        }
-        assert_eq!(frames.ahead.len(), MAX_AHEAD);
-        assert!(frames.takes(1), "the next frame always finds room");
-        assert_eq!(frames.missing().len(), MAX_RUNS);
     }
 }

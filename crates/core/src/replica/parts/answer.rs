@@ -1,19 +1,20 @@
 //! The answering side of replays and comparisons. Keeps no state: a request says what it wants, the answer says how far
 //! it got.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use super::pull::Named;
-use super::sketch::{self, Sketch};
-use super::Now;
-use crate::cache::{Cache, Component, Cursor, Digest, NodeId, Partition, Position, Span};
+use super::held::{digest_of, split, symbols_of, Held};
+use super::now::Now;
+use super::sketch;
+use super::task::Named;
+use crate::cache::{Cache, Cursor, NodeId, Partition, Span};
 use crate::wire::{
-    self, Chunk, Chunker, Compare, Exchange, Fetch, Message, Offer, Part, ReplayEnd, ReplayRequest, Request,
-    SketchRequest, SpanDigest, Split, Splits, Survey, Symbol, Unknown, Want,
+    self, Chunk, Chunker, Compare, Exchange, Fetch, Message, Offer, Part, ReplayEnd, ReplayRequest, SketchRequest,
+    Split, Splits, Survey, Unknown, Want,
 };
 
 /// An answer ends after the partition or span with which it exceeds the bytes asked for, if these are not above this.
-const BUDGET_BYTES: usize = 1 << 20;
+pub(crate) const BUDGET_BYTES: usize = 1 << 20;
 
 /// An answer that has become so long within a partition, or within spans of one partition, ends there.
 const MOST_BYTES: usize = 2 * BUDGET_BYTES;
@@ -24,158 +25,14 @@ const LEAST_BYTES: usize = 4 << 10;
 /// So many components are picked out of a partition in one go.
 const SELECTED_AT_ONCE: usize = 1_024;
 
-/// Components per part of a split, about.
-const PART_COMPONENTS: usize = 32;
-
-/// Most parts of a split.
-const MAX_PARTS: usize = 64;
-
 /// Partitions with more keys than this, all together, are not sketched: the walk would hold up everything else.
 const MAX_SKETCHED_KEYS: u64 = 1 << 20;
 
 /// What a part of a split takes in a message, at most.
 const SPAN_BYTES: usize = 40;
 
-/// Requests that wait to be answered, of one peer and in all. What is beyond is asked for again.
-const MAX_WAITING: usize = 32;
-const MAX_ALL_WAITING: usize = 1_024;
-
-/// What peers have asked for and is not answered yet. One after the other is answered, of the peers in turn.
-#[derive(Default)]
-pub(super) struct Jobs {
-    waiting: BTreeMap<NodeId, VecDeque<Request>>,
-    /// Those that wait, in the order in which they are answered.
-    turns: VecDeque<NodeId>,
-    count: usize,
-    /// An answer is being made.
-    busy: bool,
-}
-
-impl Jobs {
-    pub fn add(&mut self, node: NodeId, request: Request) {
-        let of_node = self.waiting.get(&node).map_or(0, VecDeque::len);
-        if of_node >= MAX_WAITING || self.count >= MAX_ALL_WAITING {
-            return;
-        }
-        if of_node == 0 {
-            self.turns.push_back(node);
-        }
-        self.count += 1;
-        self.waiting.entry(node).or_default().push_back(request);
-    }
-
-    /// The next one, if none is being answered.
-    pub fn next(&mut self) -> Option<(NodeId, Request)> {
-        if self.busy {
-            return None;
-        }
-        let node = self.turns.pop_front()?;
-        let requests = self.waiting.get_mut(&node)?;
-        let request = requests.pop_front()?;
-        self.count -= 1;
-        match requests.is_empty() {
-            true => {
-                self.waiting.remove(&node);
-            }
-            false => self.turns.push_back(node),
-        }
-        Some((node, request))
-    }
-
-    pub fn begin(&mut self) {
-        self.busy = true;
-    }
-
-    pub fn end(&mut self) {
-        self.busy = false;
-    }
-
-    pub fn clear(&mut self) {
-        self.waiting.clear();
-        self.turns.clear();
-        self.count = 0;
-    }
-}
-
-/// An answer to be made.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Job {
-    node: NodeId,
-    request: Request,
-    version: u8,
-    max_bytes: usize,
-    seqs: Vec<(NodeId, u64)>,
-    now: Now,
-}
-
-/// What a peer has that this node lacks, as its request shows.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub(super) enum Lacking {
-    #[default]
-    Nothing,
-    Spans(Vec<Span>),
-    Named(Named),
-}
-
-/// An answer that was made.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Answered {
-    pub(super) node: NodeId,
-    /// Without seals.
-    pub(super) messages: Vec<Vec<u8>>,
-    pub(super) lacking: Lacking,
-}
-
-impl Job {
-    /// An answer of what the cache holds from now on, which has the effect of the frames in `seqs`.
-    pub(super) fn new(
-        (node, request): (NodeId, Request),
-        version: u8,
-        max_bytes: usize,
-        seqs: Vec<(NodeId, u64)>,
-        now: Now,
-    ) -> Self {
-        Job {
-            node,
-            request,
-            version,
-            max_bytes,
-            seqs,
-            now,
-        }
-    }
-
-    /// Makes the answer out of what the cache of this node holds.
-    pub fn run(self, cache: &Cache) -> Answered {
-        let to = (self.node, self.request.number());
-        let sizes = (self.max_bytes, self.request.budget().unwrap_or(BUDGET_BYTES as u64));
-        let answer = Answer::new(cache, to, self.version, sizes, self.seqs);
-        let (messages, lacking) = match &self.request {
-            Request::Replay(request) => (answer.partitions(request), Lacking::Nothing),
-            Request::Survey(survey) => (answer.survey(survey, self.now), Lacking::Nothing),
-            Request::Symbols(request) => (answer.symbols(request), Lacking::Nothing),
-            Request::Compare(compare) => (answer.compare(compare), Lacking::Nothing),
-            Request::Fetch(fetch) => {
-                let (messages, spans) = answer.fetch(fetch);
-                (messages, Lacking::Spans(spans))
-            }
-            Request::Exchange(exchange) => {
-                let (messages, named) = answer.exchange(exchange);
-                (messages, named.map_or(Lacking::Nothing, Lacking::Named))
-            }
-            // Frames are not in the cache.
-            Request::Frames(_) => (Vec::new(), Lacking::Nothing),
-        };
-        Answered {
-            node: self.node,
-            messages,
-            lacking,
-        }
-    }
-}
-
 /// The messages of one answer, in order, without seals.
-pub(super) struct Answer<'a> {
+pub(crate) struct Answer<'a> {
     cache: &'a Cache,
     to: NodeId,
     request: u64,
@@ -546,166 +403,10 @@ struct Done {
     unknown: usize,
 }
 
-/// What a cache holds in spans. Those of one partition are asked for one after the other, and it is walked once for all
-/// of them.
-pub(super) struct Held<'a> {
-    cache: &'a Cache,
-    partition: Option<Partition>,
-    components: Vec<Component>,
-}
-
-impl<'a> Held<'a> {
-    pub fn of(cache: &'a Cache) -> Self {
-        Held {
-            cache,
-            partition: None,
-            components: Vec::new(),
-        }
-    }
-
-    /// The components in the span, in order.
-    pub fn components(&mut self, span: Span) -> &[Component] {
-        let partition = span.partition();
-        if self.partition != Some(partition) {
-            self.partition = Some(partition);
-            self.components = self.cache.components(Span::of(partition));
-        }
-        let start = self
-            .components
-            .partition_point(|component| component.position < span.first);
-        let end = self
-            .components
-            .partition_point(|component| component.position <= span.last);
-        &self.components[start..end]
-    }
-}
-
-/// Symbols of all components in the partitions.
-pub(super) fn symbols_of(cache: &Cache, partitions: &[Partition], first: usize, count: usize) -> Vec<Symbol> {
-    let mut sketch = Sketch::new(first, count);
-    for partition in partitions {
-        // Collected first: nobody has to wait for the partition meanwhile.
-        for hash in cache.component_hashes(*partition) {
-            sketch.add(hash);
-        }
-    }
-    sketch.into_symbols()
-}
-
 /// Whether a partition changed within the last `settled_ms`. A clock that went back makes it look at rest, which costs
 /// bytes but hides nothing.
 fn in_flux(cache: &Cache, partition: Partition, settled_ms: u64, now: Now) -> bool {
     now.wall
         .checked_sub(cache.changed_at(partition))
         .is_some_and(|age| age < settled_ms)
-}
-
-/// Sum of the component hashes.
-pub(super) fn digest_of(components: &[Component]) -> Digest {
-    Digest(
-        components
-            .iter()
-            .fold(0, |sum, component| sum.wrapping_add(component.hash)),
-    )
-}
-
-/// Cuts a span into parts of about equal numbers of components, given those it holds in order. (Range-based set
-/// reconciliation: A. Meyer, "Range-Based Set Reconciliation", SRDS 2023.)
-fn split(span: Span, components: &[Component]) -> Split {
-    let parts = (components.len() / PART_COMPONENTS).clamp(1, MAX_PARTS);
-    let size = components.len().div_ceil(parts).max(1);
-    let mut split = Split {
-        span,
-        parts: Vec::with_capacity(parts),
-    };
-    let mut rest = components;
-    while rest.len() > size {
-        // Components at one position are not torn apart.
-        let cut = rest.partition_point(|component| component.position <= rest[size - 1].position);
-        if cut == rest.len() {
-            break;
-        }
-        let (part, tail) = rest.split_at(cut);
-        split.parts.push(part_of(part, last_before(tail[0].position)));
-        rest = tail;
-    }
-    split.parts.push(part_of(rest, span.last));
-    split
-}
-
-fn part_of(components: &[Component], last: Position) -> SpanDigest {
-    SpanDigest {
-        last,
-        digest: digest_of(components),
-        count: components.len() as u64,
-    }
-}
-
-/// The last position before `position`, which is not the first of all: the end of the key before it if it begins one.
-fn last_before(position: Position) -> Position {
-    match position.element.checked_sub(1) {
-        Some(element) => Position { element, ..position },
-        None => Position {
-            key: position.key.saturating_sub(1),
-            element: u64::MAX,
-        },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::wire::next_position;
-
-    fn component(key: u64, element: u64) -> Component {
-        Component {
-            position: Position { key, element },
-            hash: key.wrapping_mul(31) ^ element,
-        }
-    }
-
-    fn check(span: Span, components: &[Component]) -> Split {
-        let split = split(span, components);
-        let spans = split.spans().expect("parts that cover the whole");
-        assert!(split.parts.len() <= MAX_PARTS);
-        for (part, digest) in &spans {
-            let inside: Vec<_> = components
-                .iter()
-                .filter(|c| part.contains(c.position))
-                .copied()
-                .collect();
-            assert_eq!((digest_of(&inside), inside.len() as u64), (digest.digest, digest.count));
-        }
-        assert_eq!(
-            spans.iter().map(|(_, part)| part.count).sum::<u64>(),
-            components.len() as u64
-        );
-        split
-    }
-
-    #[test]
-    fn parts_cover_the_span_and_are_about_equal() {
-        let span = Span::of(Partition(3));
-        assert_eq!(check(span, &[]).parts.len(), 1);
-        let many: Vec<_> = (0..1_000).map(|n| component(span.first.key + n * 7, 0)).collect();
-        let parts = check(span, &many).parts;
-        assert!((20..=32).contains(&parts.len()), "{}", parts.len());
-        assert!(parts.iter().all(|part| part.count <= 40));
-    }
-
-    #[test]
-    fn one_large_key_is_split_inside_and_one_position_never() {
-        let span = Span::of(Partition(3));
-        let set: Vec<_> = (0..100_000).map(|n| component(span.first.key + 5, n * 3)).collect();
-        assert_eq!(check(span, &set).parts.len(), MAX_PARTS);
-        let same: Vec<_> = (0..500).map(|_| component(span.first.key + 5, 9)).collect();
-        assert_eq!(check(span, &same).parts.len(), 1);
-    }
-
-    #[test]
-    fn the_position_after_the_last_before_is_the_position() {
-        for position in [Position { key: 5, element: 0 }, Position { key: 5, element: 9 }] {
-            assert_eq!(next_position(last_before(position)), Some(position));
-        }
-    }
 }

@@ -4,10 +4,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::lacking::Withheld;
 use super::pace::{Asked, Pace, MAX_BUDGET};
-use super::peers::Withheld;
-use crate::cache::{Cursor, Millis, NodeId, Partition, Span, Time, PARTITIONS};
-use crate::wire::{Part, ReplayEnd, Sketch, Split, Symbol};
+use super::task::{Purpose, Range, Rest, Task};
+use crate::cache::{Cursor, Millis, NodeId, Partition, PARTITIONS};
+use crate::wire::{Part, ReplayEnd};
 
 /// Ranges that a replay begins with.
 const RANGES: usize = 4;
@@ -38,167 +39,6 @@ const MAX_TASKS: usize = 4_096;
 /// Answers in a row that bring nothing, before a peer may add nothing more. Two nodes that cannot take what the other has
 /// would add to each other's pulls for ever.
 const MAX_IN_VAIN: u32 = 4;
-
-/// Why a node pulls.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Purpose {
-    /// The first replay, from whichever synced peer NATS picks.
-    FirstReplay,
-    /// Frames of a peer are missing that it no longer keeps.
-    Gap(NodeId),
-    /// Frames of a peer that is gone are missing; this one may have them.
-    Orphan(NodeId),
-    /// This node was alone and has met this one: their states become one.
-    Meeting(NodeId),
-    /// Digests differ although no frame is missing; only partitions at rest are compared.
-    Difference(NodeId),
-    /// What was refused of this peer may be taken by now.
-    Withheld(NodeId),
-    /// A peer that compares with this node holds what this one lacks.
-    Reverse(NodeId),
-    /// This node was away for longer than deletions are remembered: it takes the state of this peer, whose floor is
-    /// given.
-    Yield(NodeId, Time),
-}
-
-impl Purpose {
-    pub fn peer(self) -> Option<NodeId> {
-        match self {
-            Purpose::FirstReplay => None,
-            Purpose::Gap(node)
-            | Purpose::Orphan(node)
-            | Purpose::Meeting(node)
-            | Purpose::Difference(node)
-            | Purpose::Withheld(node)
-            | Purpose::Reverse(node)
-            | Purpose::Yield(node, _) => Some(node),
-        }
-    }
-
-    /// Whether partitions are compared by a survey, with a sketch as the likely answer. The others need most of what
-    /// they ask for, or have to be sure that nothing is left out by chance.
-    pub fn surveys(self) -> bool {
-        match self {
-            Purpose::Gap(_)
-            | Purpose::Orphan(_)
-            | Purpose::Meeting(_)
-            | Purpose::Difference(_)
-            | Purpose::Withheld(_) => true,
-            Purpose::FirstReplay | Purpose::Reverse(_) | Purpose::Yield(..) => false,
-        }
-    }
-}
-
-/// A range of partitions, the end excluded.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Range {
-    pub from: u16,
-    pub to: u16,
-}
-
-/// What is asked for in one request.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Task {
-    /// The partitions whose digests differ.
-    Partitions(Range),
-    /// What is left of a partition that one node has answered in part.
-    Rest(Rest),
-    /// Further symbols of a sketch.
-    Sketch(Sketched),
-    /// Components that differ, by their hashes.
-    Exchange(Named),
-    /// Spans known to differ, to be split further.
-    Compare(Vec<Span>),
-    /// Spans to be fetched, and (false) spans that the peer lacks altogether.
-    Fetch(Vec<(Span, bool)>),
-}
-
-/// A partition that was too large for one answer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Rest {
-    pub partition: Partition,
-    /// Who has answered so far. Nobody else can go on from there.
-    pub node: NodeId,
-    pub from: Cursor,
-}
-
-/// What is known of a sketch that needs further symbols.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Sketched {
-    pub partitions: Vec<Partition>,
-    /// The symbols of the peer from index 0 on.
-    pub theirs: Vec<Symbol>,
-    /// How many to ask for.
-    pub count: usize,
-    /// How often further symbols have been asked for, this time included.
-    pub round: u32,
-}
-
-/// Components by their hashes.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Named {
-    /// Where they are.
-    pub partitions: Vec<Partition>,
-    /// Those that the peer has and this node lacks.
-    pub wanted: Vec<u64>,
-    /// Those that this node has and the peer lacks.
-    pub offered: Vec<u64>,
-    /// So many of the partitions have been answered.
-    pub done: usize,
-}
-
-impl Named {
-    pub fn new(partitions: Vec<Partition>, wanted: Vec<u64>, offered: Vec<u64>) -> Self {
-        Named {
-            partitions,
-            wanted,
-            offered,
-            done: 0,
-        }
-    }
-}
-
-impl Task {
-    /// Whether a sketch answers the task, given whether it began as a survey.
-    pub fn wants(&self, sketch: &Sketch, surveys: bool) -> bool {
-        match self {
-            Task::Partitions(range) => {
-                let inside = |partition: &Partition| (range.from..range.to).contains(&partition.0);
-                surveys && sketch.first == 0 && sketch.partitions.iter().all(inside)
-            }
-            Task::Sketch(known) => sketch.first == known.theirs.len() && sketch.partitions == known.partitions,
-            Task::Rest(_) | Task::Exchange(_) | Task::Compare(_) | Task::Fetch(_) => false,
-        }
-    }
-
-    /// The task to be asked of others, from its beginning.
-    fn anew(self) -> Task {
-        match self {
-            Task::Rest(Rest { partition, .. }) => Task::Partitions(Range {
-                from: partition.0,
-                to: partition.0 + 1,
-            }),
-            task => task,
-        }
-    }
-
-    /// Whether only this node can answer.
-    fn is_for(&self, node: NodeId) -> bool {
-        matches!(self, Task::Rest(rest) if rest.node == node)
-    }
-
-    /// Whether a split of this span answers the task.
-    pub fn covers(&self, span: Span) -> bool {
-        match self {
-            Task::Partitions(range) => {
-                let partition = span.partition();
-                (range.from..range.to).contains(&partition.0) && span == Span::of(partition)
-            }
-            Task::Compare(spans) => spans.contains(&span),
-            Task::Rest(_) | Task::Sketch(_) | Task::Exchange(_) | Task::Fetch(_) => false,
-        }
-    }
-}
 
 /// A task that waits to be asked for.
 struct Waiting {
@@ -260,13 +100,13 @@ impl Lane {
 
 /// What became of a pull after an event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Progress {
+pub(crate) enum Progress {
     Running,
     Done,
     Failed,
 }
 
-pub(super) struct Pull {
+pub(crate) struct Pull {
     pub purpose: Purpose,
     todo: VecDeque<Waiting>,
     lanes: BTreeMap<u64, Lane>,
@@ -853,94 +693,10 @@ fn remaining<T>(mut list: Vec<T>, done: u64) -> Result<Option<Vec<T>>, Vec<T>> {
     Ok((!rest.is_empty()).then_some(rest))
 }
 
-/// The tasks that follow from how a peer splits what differs.
-pub(super) struct FollowUp {
-    /// Spans of one request together ask and answer about this many bytes.
-    most: usize,
-    compare: Vec<Span>,
-    fetch: Vec<(Span, bool)>,
-    weight: usize,
-    tasks: Vec<Task>,
-}
-
-/// Spans of one request together ask and answer about this many bytes at least and at most.
-const MIN_TASK_WEIGHT: usize = 32 << 10;
-const TASK_WEIGHT: usize = 128 << 10;
-
-/// What one span costs in a request or answer, about.
-const SPAN_WEIGHT: usize = 1 << 10;
-
-/// What a component costs whose command has to be sent, about.
-const COMMAND_WEIGHT: usize = 96;
-
-/// A span with at most so many components on both sides is fetched by naming them.
-const MAX_NAMED: u64 = 192;
-
-impl FollowUp {
-    /// Tasks of about `budget` bytes each, unless that is little or much.
-    pub fn of(budget: usize) -> Self {
-        FollowUp {
-            most: budget.clamp(MIN_TASK_WEIGHT, TASK_WEIGHT),
-            compare: Vec::new(),
-            fetch: Vec::new(),
-            weight: 0,
-            tasks: Vec::new(),
-        }
-    }
-
-    /// A span to be split further.
-    pub fn compare(&mut self, span: Span) {
-        self.compare.push(span);
-        if self.compare.len() * SPAN_WEIGHT >= self.most {
-            self.tasks.push(Task::Compare(std::mem::take(&mut self.compare)));
-        }
-    }
-
-    /// A span in which digests differ; `here` and `there` are the numbers of components. `final_` if splitting it again
-    /// would give the same span.
-    pub fn differs(&mut self, span: Span, here: u64, there: u64, final_: bool) {
-        if there == 0 {
-            self.fetch(span, false, SPAN_WEIGHT);
-        } else if here == 0 {
-            self.fetch(span, true, (there as usize).saturating_mul(COMMAND_WEIGHT));
-        } else if final_ || here.saturating_add(there) <= MAX_NAMED {
-            // `there` is what the peer says, and may be any number.
-            let named = here.saturating_add(there) as usize;
-            self.fetch(span, true, named.saturating_mul(8).saturating_add(SPAN_WEIGHT));
-        } else {
-            self.compare(span);
-        }
-    }
-
-    /// A span to be fetched, or offered.
-    pub fn fetch(&mut self, span: Span, wanted: bool, weight: usize) {
-        self.fetch.push((span, wanted));
-        self.weight = self.weight.saturating_add(weight);
-        if self.weight >= self.most {
-            self.weight = 0;
-            self.tasks.push(Task::Fetch(std::mem::take(&mut self.fetch)));
-        }
-    }
-
-    pub fn tasks(mut self) -> Vec<Task> {
-        if !self.compare.is_empty() {
-            self.tasks.push(Task::Compare(self.compare));
-        }
-        if !self.fetch.is_empty() {
-            self.tasks.push(Task::Fetch(self.fetch));
-        }
-        self.tasks
-    }
-}
-
-/// A split that leaves its span whole.
-pub(super) fn is_whole(split: &Split) -> bool {
-    split.parts.len() == 1
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::Span;
 
     /// A pull that has made `requests` requests at 1,000, of which `answered` are answered in full.
     fn left_to_frames(requests: u64, answered: u64, pace: &mut Pace) -> Pull {
@@ -987,25 +743,6 @@ mod tests {
             assert_eq!(pull.tick(pace, 1_200), Progress::Running);
             let lost = pull.deadline(pace).expect("some are under way");
             assert_eq!(pull.tick(pace, lost), Progress::Done);
-        }
-    }
-
-    #[test]
-    fn what_a_peer_counts_may_be_any_number() {
-        let whole = Span::of(Partition(3));
-        for (here, there) in [(1, u64::MAX), (0, u64::MAX), (u64::MAX, u64::MAX), (u64::MAX, 1)] {
-            for last in [false, true] {
-                let mut follow = FollowUp::of(1 << 20);
-                // Twice: weights are added up.
-                follow.differs(whole, here, there, last);
-                follow.differs(whole, here, there, last);
-                let spans = |task: &Task| match task {
-                    Task::Compare(spans) => spans.len(),
-                    Task::Fetch(spans) => spans.len(),
-                    _ => 0,
-                };
-                assert_eq!(follow.tasks().iter().map(spans).sum::<usize>(), 2);
-            }
         }
     }
 }

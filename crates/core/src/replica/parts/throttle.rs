@@ -6,7 +6,7 @@ const INTERVAL_MS: Millis = 10_000;
 
 /// At most one log line per interval.
 #[derive(Default)]
-pub(super) struct Throttle {
+pub(crate) struct Throttle {
     next: Millis,
     suppressed: u64,
 }
@@ -27,7 +27,7 @@ const MINUTE_MS: u64 = 60_000;
 
 /// So many things per minute, and some at once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Budget {
+pub(crate) struct Budget {
     per_minute: u64,
     burst: u64,
     /// What was used up and has not come back yet, in parts of one per minute and millisecond.

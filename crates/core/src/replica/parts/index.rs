@@ -10,11 +10,11 @@ use crate::cache::{Millis, NodeId, Time};
 
 /// In which order nodes are challenged that have yet to prove that they are alive: by the number of challenges they have
 /// not answered, then the one first whose clock was the latest when it spoke.
-pub(super) type Rank = (u32, Reverse<Time>);
+pub(crate) type Rank = (u32, Reverse<Time>);
 
 /// What of one peer matters for such questions; of a node that is not known, nothing does.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub(super) struct Marks {
+pub(crate) struct Marks {
     /// It has proven to be alive.
     pub proven: bool,
     /// It is synced, and has proven to be alive.
@@ -46,7 +46,7 @@ pub(super) struct Marks {
 /// The marks of all peers by what is asked. Changed in one place, [`Index::update`]; debug builds compare it with the
 /// peers at each tick.
 #[derive(PartialEq, Eq, Default, Debug)]
-pub(super) struct Index {
+pub(crate) struct Index {
     proven: BTreeSet<NodeId>,
     synced: BTreeSet<NodeId>,
     strange: BTreeSet<NodeId>,

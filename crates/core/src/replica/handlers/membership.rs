@@ -1,0 +1,388 @@
+//! Who is there: challenges, beats, strangers.
+//!
+//! A message that proves who wrote it may still be a recording. So a node counts only after it has answered a challenge
+//! of this process; from then on its frames and beats are numbered and each is taken once.
+
+use crate::cache::{Millis, NodeId, Time};
+use crate::replica::io::Target;
+use crate::replica::machine::Replica;
+use crate::replica::parts::heartbeats::Heartbeats;
+use crate::replica::parts::lineage::{Lineage, NodeLineage};
+use crate::replica::parts::now::Now;
+use crate::replica::parts::peers::Peer;
+use crate::replica::parts::seal::Refusal;
+use crate::wire::{Beat, BeatState, Header, Hello, Message, Welcome};
+
+/// A node that was alone for long waits this many intervals of beats for others than newcomers.
+const NEWCOMER_BEATS: u64 = 3;
+
+impl Replica {
+    /// When the next challenge is due, if one is.
+    pub(crate) fn next_challenge(&self) -> Option<Millis> {
+        let (unaware, unproven) = self.peers.next_challenges();
+        let unproven = unproven.map(|at| at.max(self.budgets.challenges.next()));
+        unaware.into_iter().chain(unproven).min()
+    }
+
+    pub(crate) fn tick_membership(&mut self, now: Now) {
+        debug_assert!(self.peers.index_is_right());
+        if !self.connected {
+            return;
+        }
+        self.delay.look(now.mono);
+        let silent = match now.mono < self.delay.until() {
+            true => Vec::new(),
+            false => self.peers.silent(self.taken_in(now)),
+        };
+        for node in silent {
+            if self.peers.get(node).is_some_and(|peer| peer.proven) {
+                tracing::info!(peer = %node, "peer is silent and counts as gone");
+            }
+            self.remove(now, node);
+        }
+        for node in self.peers.due_unaware(now.mono) {
+            self.send_hello(now, node);
+        }
+        self.challenge_unproven(now);
+        self.peers
+            .forget_gone(2 * self.cache.limits().tombstone_ttl_ms, now.mono);
+    }
+
+    fn remove(&mut self, now: Now, node: NodeId) {
+        if self.peers.remove(node, now.mono) {
+            self.schedule.add_candidates(self.peers.iter().map(|(peer, _)| peer));
+        }
+        self.schedule.no_candidate(node);
+        self.delay.gone(node);
+        self.give_up_pulls_from(now, node);
+        self.check_acks(u64::MAX);
+    }
+
+    /// Takes the requests of a node that were waiting for the proof that it is alive.
+    fn take_parked(&mut self, now: Now, node: NodeId) {
+        let parked = self.peers.change(node, Peer::take_parked).unwrap_or_default();
+        for request in parked {
+            self.serve(now, node, request);
+        }
+    }
+
+    /// Asks a node that was heard to prove that it is alive, and whether it counts this one as a peer.
+    pub(crate) fn challenge(&mut self, now: Now, node: NodeId) {
+        if !self.connected {
+            return;
+        }
+        match self.peers.get(node) {
+            Some(peer) if peer.proven && peer.is_strange() => self.send_hello(now, node),
+            Some(peer) if !peer.proven => self.challenge_unproven(now),
+            _ => {}
+        }
+    }
+
+    /// Challenges nodes that have yet to prove that they are alive, those first that most likely are: few at a time, since
+    /// most may be recordings.
+    fn challenge_unproven(&mut self, now: Now) {
+        while self.budgets.challenges.is_left(now.mono) {
+            let Some(node) = self.peers.due_unproven(now.mono, self.outbox.id()) else {
+                return;
+            };
+            self.budgets.challenges.take(now.mono);
+            self.send_hello(now, node);
+        }
+    }
+
+    fn send_hello(&mut self, now: Now, node: NodeId) {
+        let due = self.peers.get(node).filter(|peer| now.mono >= peer.next_challenge());
+        let Some(knows_you) = due.map(|peer| peer.proven) else {
+            return;
+        };
+        let number = self.outbox.fresh_id();
+        self.peers.change(node, |peer| peer.challenged(number, now.mono));
+        let hello = Hello {
+            to: node,
+            number,
+            knows_you,
+        };
+        self.introduce(Target::Node(node), &Message::Hello(hello));
+    }
+
+    pub(crate) fn handle_hello(&mut self, now: Now, node: NodeId, hello: &Hello) {
+        if hello.to != self.cache.node() {
+            return;
+        }
+        // Each counts once: a recording neither tells what its author thinks of this node, nor is answered.
+        let proven = self.peers.change(node, |peer| {
+            let anew = peer.challenges_anew(hello.number);
+            anew.then(|| {
+                peer.asked_for_answer(hello.number, hello.knows_you);
+                peer.proven
+            })
+        });
+        let Some(proven) = proven.flatten() else {
+            self.counters.repeated += 1;
+            return;
+        };
+        if !proven && !self.budgets.welcomes.take(now.mono) {
+            return;
+        }
+        let beat = self.fresh_beat(now, self.beat_state());
+        let welcome = Welcome {
+            to: node,
+            number: hello.number,
+            knows_you: self.peers.get(node).is_some_and(|peer| peer.proven),
+            host: self.config.host.clone(),
+            release: self.config.release.clone(),
+            beat,
+        };
+        self.introduce(Target::Node(node), &Message::Welcome(welcome));
+    }
+
+    pub(crate) fn handle_welcome(&mut self, now: Now, node: NodeId, welcome: Welcome) {
+        let own = self.cache.node();
+        let answers = self.peers.change(node, |peer| {
+            let answers = welcome.to == own && peer.answers(welcome.number);
+            if answers {
+                peer.answered(welcome.knows_you);
+                (peer.host, peer.release) = (welcome.host.clone(), welcome.release.clone());
+            }
+            answers
+        });
+        if answers != Some(true) {
+            self.counters.repeated += 1;
+            return;
+        }
+        let Some(news) = self.peers.prove(node) else {
+            if let Some(suppressed) = self.logs.full.pass(now.mono) {
+                tracing::warn!(%node, suppressed, "a node cannot become a peer: there are too many");
+            }
+            return;
+        };
+        if news {
+            tracing::info!(peer = %node, host = %welcome.host, release = %welcome.release, "peer joins");
+        }
+        self.no_stranger(node);
+        self.told_by_peer(now, node, welcome.beat, true);
+        self.take_parked(now, node);
+    }
+
+    pub(crate) fn beat_interval(&self) -> Millis {
+        Heartbeats::interval(self.config.beat_interval_ms, self.peers.len())
+    }
+
+    pub(crate) fn beat_state(&self) -> BeatState {
+        match self.bootstrap.is_synced() {
+            true => BeatState::Synced,
+            false => BeatState::Starting,
+        }
+    }
+
+    pub(crate) fn send_heartbeat(&mut self, now: Now, state: BeatState) {
+        self.look_at_clocks(now);
+        let beat = self.fresh_beat(now, state);
+        self.heartbeats.sent(now.mono, self.beat_interval());
+        self.introduce(Target::Beat, &Message::Beat(beat));
+    }
+
+    pub(crate) fn fresh_beat(&mut self, now: Now, state: BeatState) -> Beat {
+        let number = self.outbox.fresh_id();
+        let lineage = self.lineage();
+        Beat {
+            number,
+            seq: self.own_frames.newest(),
+            digest: self.cache.root_digest(),
+            keys: self.cache.keys(),
+            clock: self.cache.clock().latest().max(self.hybrid_now(now)),
+            floor: self.cache.floor(),
+            contact: lineage.last_contact,
+            since: lineage.state_since,
+            joined: lineage.joined_at,
+            listening: self.lineage.listening_since(),
+            state,
+            interval_ms: self.beat_interval(),
+            wants_beats: self.heartbeats.asks(),
+            versions: self.config.versions,
+            foreign: self.strangers.foreign_for_beat(number, now.mono),
+        }
+    }
+
+    pub(crate) fn hybrid_now(&self, now: Now) -> Time {
+        Time::from_millis(self.cache.clock().now(now.wall))
+    }
+
+    pub(crate) fn handle_heartbeat(&mut self, now: Now, node: NodeId, beat: Beat) {
+        self.told_by_peer(now, node, beat, false);
+    }
+
+    /// A beat, or one in an answer to a challenge.
+    fn told_by_peer(&mut self, now: Now, node: NodeId, beat: Beat, answer: bool) {
+        let lineage = NodeLineage::of_beat(node, &beat);
+        let (state, clock, wants_beats, digest) = (beat.state, beat.clock, beat.wants_beats, beat.digest);
+        let interval = beat.interval_ms;
+        if !beat.foreign.is_empty() {
+            self.disowned(now, &node.to_string(), beat.clock, &beat.foreign);
+            self.named_foreign(node, &beat.foreign);
+        }
+        let own = self.cache.root_digest();
+        let had_gap = self.peers.get(node).is_some_and(Peer::is_lacking);
+        let (floor, heard) = (self.cache.floor(), self.taken_in(now));
+        if !self.peers.beat(node, beat, (own, floor), now.mono, heard) {
+            self.counters.repeated += 1;
+            return;
+        }
+        self.delay.beat(node, interval, now.mono);
+        if state == BeatState::Leaving {
+            tracing::info!(peer = %node, "peer leaves");
+            // Its last frames may come after its last beat.
+            let waits = self.peers.get(node).is_some_and(|peer| peer.frames.has_gap());
+            return if waits {
+                self.check_acks(u64::MAX)
+            } else {
+                self.remove(now, node)
+            };
+        }
+        let both = state == BeatState::Synced && self.bootstrap.is_synced();
+        if digest == own {
+            self.schedule.no_candidate(node);
+            if had_gap {
+                self.send_ack_of_all(now, node);
+            }
+            if both {
+                self.merged(node);
+            }
+        }
+        self.observe(now, clock);
+        if both && self.is_plausible(now, lineage, clock) {
+            self.compare_lineages(now, lineage, clock, digest == own, answer);
+        }
+        self.follow_floor(now, lineage.floor);
+        if wants_beats {
+            let spread = self.spread(2 * self.peers.len() as Millis);
+            self.heartbeats.asked(now.mono, spread);
+        }
+        self.settle(now);
+        self.begin_repair(now);
+    }
+
+    /// Looks whether this node is in contact with a synced peer, or has to yield to it.
+    fn compare_lineages(&mut self, now: Now, peer: NodeLineage, clock: Time, equal: bool, answer: bool) {
+        if equal {
+            self.in_contact(now, peer, clock, true);
+        } else if !answer {
+            // A peer that is heard may not hear this node: then nothing that is missing here can be asked for. And what
+            // waited while this node was stopped is old. Only the answer to a challenge shows where a peer stands.
+            if self.lineage.last_contact() < peer.lineage.joined_at || self.contact_is_old(now) {
+                self.send_hello(now, peer.node);
+            }
+        } else if self.node_lineage().yields_to(peer) {
+            self.start_yielding(now, peer.node, peer.floor);
+        } else {
+            self.in_contact(now, peer, clock, false);
+        }
+    }
+
+    pub(crate) fn contact_is_old(&self, now: Now) -> bool {
+        let present = self.cache.clock().now(now.wall);
+        self.lineage.is_old(present, self.cache.limits().tombstone_ttl_ms)
+    }
+
+    /// Takes note of the contact with a synced peer.
+    fn in_contact(&mut self, now: Now, peer: NodeLineage, clock: Time, equal: bool) {
+        let patience = NEWCOMER_BEATS * self.beat_interval();
+        if !equal && self.lineage.awaits_others_than(peer, now.mono, patience) {
+            return;
+        }
+        // As of when the beat was sent: it may have waited here for a long time.
+        let at = clock.min(self.hybrid_now(now));
+        self.lineage.in_contact(peer, at);
+    }
+
+    pub(crate) fn node_lineage(&self) -> NodeLineage {
+        self.lineage.of_node(self.cache.node(), self.cache.floor())
+    }
+
+    /// The state of this node is that of its peers, and goes back as far as theirs.
+    pub(crate) fn inherit_lineage(&mut self) {
+        let beats = self.peers.synced().filter_map(|(_, peer)| peer.beat.as_ref());
+        self.lineage.inherits(beats.map(|beat| beat.since));
+    }
+
+    /// A peer has collected deletions up to `floor`; so does this node, within what its own settings allow.
+    fn follow_floor(&self, now: Now, floor: Time) {
+        if floor <= self.newest_floor(now) {
+            self.cache.raise_floor(floor);
+        }
+    }
+
+    /// The newest floor that a clock which is right within the limits can have.
+    fn newest_floor(&self, now: Now) -> Time {
+        let limits = self.cache.limits();
+        let newest = now.wall.saturating_add(limits.max_clock_skew_ms);
+        Time::from_millis(newest.saturating_sub(limits.tombstone_ttl_ms))
+    }
+
+    /// Whether the times of a peer can be right. Nobody gives in to a clock that is wrong.
+    fn is_plausible(&self, now: Now, peer: NodeLineage, clock: Time) -> bool {
+        let newest = now.wall.saturating_add(self.cache.limits().max_clock_skew_ms);
+        let newest = Time::from_millis(newest.saturating_add(1));
+        let Lineage {
+            joined_at,
+            last_contact,
+            ..
+        } = peer.lineage;
+        peer.floor <= self.newest_floor(now) && last_contact.max(joined_at).max(clock) < newest
+    }
+
+    // --- those who are no peers
+
+    pub(crate) fn unknown_version(&mut self, now: Now, header: Header) {
+        self.counters.unknown_versions += 1;
+        let named = self.strangers.hears_version(header.version, header.node, now.mono);
+        if named == Some(true) && self.logs.strangers.take(now.mono) {
+            let (oldest, newest) = self.config.versions;
+            tracing::warn!(
+                "node {} speaks version {} of the protocol, this one {oldest} to {newest}: its messages are ignored, and \
+                 nothing is replicated between the two; run releases of nearby versions",
+                header.node,
+                header.version
+            );
+        }
+    }
+
+    pub(crate) fn refused_message(&mut self, now: Now, header: Header, refusal: &Refusal) {
+        self.counters.unauthenticated += 1;
+        self.heard_foreign(now, refusal);
+        if let Refusal::Foreign(issuer) = refusal {
+            return self.foreign_issuer(now, header.node, issuer);
+        }
+        if let Some(suppressed) = self.logs.unauthenticated.pass(now.mono) {
+            let remedy = match refusal {
+                Refusal::Unauthenticated | Refusal::Sealed => "set FRAME_AUTH alike on all hosts",
+                _ => "all hosts need the same cluster seed, or list each other's issuer in cluster_issuers",
+            };
+            tracing::warn!(node = %header.node, suppressed, "ignored a message: {refusal}; {remedy}");
+        }
+    }
+
+    fn foreign_issuer(&mut self, now: Now, node: NodeId, issuer: &String) {
+        let named = self.strangers.hears_issuer(issuer, now.mono);
+        if named == Some(true) && self.logs.strangers.take(now.mono) {
+            tracing::warn!(
+                "node {node} is of issuer {issuer}, which is not accepted here: nothing is replicated between the two; \
+                 start its host with the same cluster seed, or list the issuers of both in cluster_issuers of both"
+            );
+        }
+    }
+
+    /// A peer names issuers it does not accept.
+    fn named_foreign(&mut self, node: NodeId, foreign: &[String]) {
+        if let Some(own) = self.config.keyring.issuer() {
+            let news = self
+                .peers
+                .get(node)
+                .and_then(|peer| peer.beat.as_ref())
+                .is_none_or(|beat| beat.foreign.is_empty());
+            if news && foreign.iter().any(|issuer| issuer == own) {
+                tracing::warn!(peer = %node, "the peer does not accept the issuer of this host, {own}; list it there");
+            }
+        }
+    }
+}

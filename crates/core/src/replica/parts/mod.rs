@@ -1,0 +1,35 @@
+//! What a replica is made of. Each part keeps its fields to itself and knows nothing of the replica.
+
+pub(crate) mod acks;
+pub(crate) mod answer;
+pub(crate) mod bootstrap;
+pub(crate) mod budgets;
+pub(crate) mod calls;
+pub(crate) mod clocks;
+pub(crate) mod delay;
+pub(crate) mod fragments;
+pub(crate) mod heartbeats;
+pub(crate) mod held;
+pub(crate) mod index;
+pub(crate) mod jobs;
+pub(crate) mod lacking;
+pub(crate) mod lineage;
+pub(crate) mod now;
+pub(crate) mod outbox;
+pub(crate) mod own_frames;
+pub(crate) mod pace;
+pub(crate) mod peers;
+pub(crate) mod pull;
+pub(crate) mod pulls;
+pub(crate) mod recordings;
+pub(crate) mod ring;
+pub(crate) mod schedule;
+pub(crate) mod seal;
+pub(crate) mod search;
+pub(crate) mod seq_tracker;
+pub(crate) mod sketch;
+pub(crate) mod spread;
+pub(crate) mod status;
+pub(crate) mod strangers;
+pub(crate) mod task;
+pub(crate) mod throttle;
