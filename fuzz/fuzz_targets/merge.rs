@@ -3,13 +3,13 @@
 
 use bytes::Bytes;
 use kvcache_core::cache::{Cache, Limits, NodeId};
-use kvcache_core::wire::{Message, VERSION};
+use kvcache_core::wire::{Kind, Message, VERSION};
 use libfuzzer_sys::fuzz_target;
 
 const NOW: u64 = 1_700_000_000_000;
 
 fuzz_target!(|data: &[u8]| {
-    let bytes = [&[VERSION, 1, 0, 0, 0, 0, 0, 0, 0, 0], data].concat();
+    let bytes = [&[VERSION, Kind::Frame as u8, 0, 0, 0, 0, 0, 0, 0, 0], data].concat();
     let Ok(Message::Frame(frame)) = Message::decode(Bytes::from(bytes)) else {
         return;
     };

@@ -10,7 +10,7 @@ use futures::StreamExt;
 use kvcache_core::cache::{Cache, Digest, Key, Limits, NodeId, Partition, Time};
 use kvcache_core::replica::Keyring;
 use kvcache_core::wire::{
-    Beat, BeatState, FramesRequest, Message, ReplayRequest, SketchRequest, Want, MAX_SYMBOLS, VERSION,
+    kind_of, Beat, BeatState, FramesRequest, Kind, Message, ReplayRequest, SketchRequest, Want, MAX_SYMBOLS, VERSION,
 };
 use kvcache_node::service::Service;
 use kvcache_node::settings::Subjects;
@@ -228,10 +228,10 @@ async fn recorded_challenges_hold_up_no_reads() {
     lab.join().await;
     let mut recorded = Vec::new();
     while let Ok(Some(message)) = tokio::time::timeout(Duration::from_secs(1), tap.next()).await {
-        if message.payload.get(1) == Some(&13) {
+        if kind_of(&message.payload) == Some(Kind::Hello) {
             recorded.push((message.subject.to_string(), message.payload.to_vec()));
         }
-        if message.payload.get(1) == Some(&5) && recorded.len() >= 2 {
+        if kind_of(&message.payload) == Some(Kind::Beat) && recorded.len() >= 2 {
             break;
         }
     }
@@ -314,12 +314,12 @@ async fn recorded_requests_are_answered_once_and_hold_up_nobody() {
     let node = |id| lab.subjects.node(id);
     let (first, second) = (lab.id(0).await, lab.id(1).await);
     while let Ok(Some(message)) = tokio::time::timeout(Duration::from_millis(500), tap.next()).await {
-        if message.payload.get(1) == Some(&2) {
+        if kind_of(&message.payload) == Some(Kind::ReplayRequest) {
             for id in [first, second] {
                 recorded.push((node(id), message.payload.to_vec()));
             }
         }
-        if message.payload.get(1) == Some(&5) && recorded.len() >= 8 {
+        if kind_of(&message.payload) == Some(Kind::Beat) && recorded.len() >= 8 {
             break;
         }
     }
@@ -367,11 +367,15 @@ async fn recorded_requests_are_answered_once_and_hold_up_nobody() {
     );
     let (mut answers, mut bytes) = (0, 0);
     while let Ok(Some(message)) = tokio::time::timeout(Duration::from_millis(300), tap.next()).await {
-        if matches!(message.payload.get(1), Some(3 | 4 | 8 | 17)) {
+        let is_answer = matches!(
+            kind_of(&message.payload),
+            Some(Kind::ReplayCommands | Kind::ReplayEnd | Kind::Splits | Kind::Sketch)
+        );
+        if is_answer {
             answers += 1;
             bytes += message.payload.len();
         }
-        if message.payload.get(1) == Some(&5) && answers > 10_000 {
+        if kind_of(&message.payload) == Some(Kind::Beat) && answers > 10_000 {
             break;
         }
     }
@@ -397,7 +401,7 @@ async fn a_confirmation_of_a_stream_is_no_message() {
     }
     lab.stranger.flush().await.unwrap();
     // A message of another version after it: when that is counted, so are they.
-    let later = [&[7, 1][..], &[9; 40]].concat();
+    let later = [&[7, Kind::Frame as u8][..], &[9; 40]].concat();
     lab.stranger.publish(lab.subjects.beat(), later.into()).await.unwrap();
     let counted = testkit::eventually(LIMIT, || async {
         let pairs = lab.nodes[0].0.status().await?.pairs;

@@ -12,8 +12,8 @@ use kvcache_core::cache::{
 };
 use kvcache_core::wire::{
     place, Ack, Beat, BeatState, Compare, Exchange, Fetch, Fragment, Frame, FramesGone, FramesRequest, Header, Hello,
-    Holding, Message, Offer, Part, ReplayCommands, ReplayEnd, ReplayRequest, Sketch, SketchRequest, SpanDigest, Split,
-    Splits, Survey, Symbol, Unknown, Want, Welcome, WireError, HEADER_BYTES, MAX_SYMBOLS, VERSION,
+    Holding, Kind, Message, Offer, Part, ReplayCommands, ReplayEnd, ReplayRequest, Sketch, SketchRequest, SpanDigest,
+    Split, Splits, Survey, Symbol, Unknown, Want, Welcome, WireError, HEADER_BYTES, MAX_SYMBOLS, VERSION,
 };
 use proptest::prelude::*;
 
@@ -516,7 +516,10 @@ fn every_golden_file_has_its_message() {
 fn the_header_of_any_version_names_its_sender() {
     let bytes = beat_bytes();
     let header = Header::of(&bytes).expect("long enough");
-    assert_eq!((header.version, header.kind, header.node), (VERSION, 5, NODE));
+    assert_eq!(
+        (header.version, header.kind, header.node),
+        (VERSION, Kind::Beat as u8, NODE)
+    );
     assert_eq!(Header::of(&bytes[..HEADER_BYTES - 1]), None);
 }
 
@@ -534,15 +537,33 @@ fn fields_a_later_release_appends_are_ignored() {
     assert_eq!(Message::decode(bytes.into()), Ok(Message::Beat(beat())));
 }
 
-fn message_of(kind: u8, body: &[u8]) -> Bytes {
-    [&[VERSION, kind], &NODE.0.to_le_bytes()[..], body].concat().into()
+fn message_of(kind: impl Into<u8>, body: &[u8]) -> Bytes {
+    [&[VERSION, kind.into()], &NODE.0.to_le_bytes()[..], body]
+        .concat()
+        .into()
+}
+
+#[test]
+fn kinds_are_numbered_as_published() {
+    let published = include_str!("../../../docs/PROTOCOL.md");
+    for number in 0..=u8::MAX {
+        match Kind::try_from(number) {
+            Ok(kind) => {
+                assert_eq!(u8::from(kind), number);
+                let row = format!("| {number} | {kind:?} |");
+                assert!(published.contains(&row), "{row}");
+            }
+            Err(error) => assert_eq!(error, WireError::Kind(number)),
+        }
+    }
+    assert_eq!(Kind::ALL.len(), 19);
 }
 
 #[test]
 fn unknown_kinds_are_named() {
-    assert_eq!(Message::decode(message_of(99, &[0x90])), Err(WireError::Kind(99)));
+    assert_eq!(Message::decode(message_of(99u8, &[0x90])), Err(WireError::Kind(99)));
     for length in 0..HEADER_BYTES {
-        let bytes = message_of(1, &[]).slice(..length);
+        let bytes = message_of(Kind::Frame, &[]).slice(..length);
         assert!(matches!(Message::decode(bytes), Err(WireError::Malformed(_))));
     }
 }
@@ -555,43 +576,43 @@ fn announced_lengths_are_checked_against_what_is_there() {
         &[0x94, 1, 0, 1, 0x91, 0x95, 3, 0xc6, 255, 255, 255, 255][..],
     ] {
         assert!(matches!(
-            Message::decode(message_of(1, tail)),
+            Message::decode(message_of(Kind::Frame, tail)),
             Err(WireError::Malformed(_))
         ));
     }
     // Lists of spans, splits, holdings and partitions, and pairs of numbers.
     let long = [0xdd, 255, 255, 255, 255];
     for (kind, head) in [
-        (7, &[0x93, 1][..]),
-        (8, &[0x94, 1, 1, 1]),
-        (9, &[0x94, 1, 0]),
-        (11, &[0x91]),
-        (4, &[0x96, 1, 1, 1, 1, 0xc0]),
-        (17, &[0x96, 1, 1, 1]),
-        (18, &[0x94, 1]),
-        (19, &[0x95, 1]),
+        (Kind::Compare, &[0x93, 1][..]),
+        (Kind::Splits, &[0x94, 1, 1, 1]),
+        (Kind::Fetch, &[0x94, 1, 0]),
+        (Kind::FramesRequest, &[0x91]),
+        (Kind::ReplayEnd, &[0x96, 1, 1, 1, 1, 0xc0]),
+        (Kind::Sketch, &[0x96, 1, 1, 1]),
+        (Kind::SketchRequest, &[0x94, 1]),
+        (Kind::Exchange, &[0x95, 1]),
     ] {
         let body = [head, &long].concat();
         assert!(
             matches!(Message::decode(message_of(kind, &body)), Err(WireError::Malformed(_))),
-            "kind {kind}"
+            "{kind}"
         );
     }
     // Partitions beyond the last one.
     let request = [0x96, 1, 0xcd, 4, 0, 0xc4, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xc0];
     assert_eq!(
-        Message::decode(message_of(2, &request)),
+        Message::decode(message_of(Kind::ReplayRequest, &request)),
         Err(WireError::Malformed("range of partitions"))
     );
     let survey = [0x95, 1, 0xcd, 4, 0, 0xc4, 4, 0, 0, 0, 0, 0, 1];
     assert_eq!(
-        Message::decode(message_of(16, &survey)),
+        Message::decode(message_of(Kind::Survey, &survey)),
         Err(WireError::Malformed("range of partitions"))
     );
     // 1,023 and the next one.
     let request = [0x94, 1, 0x92, 0xcd, 3, 255, 0, 0, 1];
     assert_eq!(
-        Message::decode(message_of(18, &request)),
+        Message::decode(message_of(Kind::SketchRequest, &request)),
         Err(WireError::Malformed("partitions"))
     );
 }
@@ -616,21 +637,21 @@ fn symbols_are_whole_and_not_too_many() {
         (&last, 14, true),
         (&last, 28, false),
     ] {
-        let decoded = Message::decode(message_of(17, &sketch(first, bytes)));
+        let decoded = Message::decode(message_of(Kind::Sketch, &sketch(first, bytes)));
         assert_eq!(decoded.is_ok(), sound, "{first:?}, {bytes} bytes: {decoded:?}");
     }
     // Requests for one too many, and for as many as a number can say.
     for count in [&[2][..], &[0xcf, 255, 255, 255, 255, 255, 255, 255, 255]] {
         let request = [&[0x94, 1, 0x90], &last[..], count].concat();
         assert_eq!(
-            Message::decode(message_of(18, &request)),
+            Message::decode(message_of(Kind::SketchRequest, &request)),
             Err(WireError::Malformed("symbols"))
         );
     }
     // Two words of an offer.
     let offer = [&[0x95, 1, 0x90, 0xc4, 0, 0xc4, 16][..], &[0; 16]].concat();
     assert_eq!(
-        Message::decode(message_of(19, &offer)),
+        Message::decode(message_of(Kind::Exchange, &offer)),
         Err(WireError::Malformed("offers"))
     );
 }
@@ -640,7 +661,7 @@ fn spans_that_make_no_sense_are_refused() {
     // Compare, request 1, one span: first key 5, element 0; last key 4; digest 0.
     let reversed = [0x93, 1, 0x91, 0x95, 5, 0, 4, 0xc0, 0];
     assert_eq!(
-        Message::decode(message_of(7, &reversed)),
+        Message::decode(message_of(Kind::Compare, &reversed)),
         Err(WireError::Malformed("span"))
     );
     let whole = Span::of(Partition(3));
@@ -669,7 +690,7 @@ fn spans_that_make_no_sense_are_refused() {
 
 proptest! {
     #[test]
-    fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0u8..21) {
+    fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0..Kind::ALL.len() as u8 + 2) {
         let _ = Message::decode(bytes.clone().into());
         if let Ok(Message::Splits(splits)) = Message::decode(message_of(kind, &bytes)) {
             for split in splits.splits {

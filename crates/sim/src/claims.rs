@@ -5,6 +5,7 @@
 
 use kvcache_core::cache::{Cache, Key, Millis};
 use kvcache_core::replica::{Ack, AckRequest, SyncState, Target};
+use kvcache_core::wire::{self, Kind};
 use rand::RngExt;
 
 use crate::clients::counter;
@@ -79,7 +80,6 @@ impl World {
 
     /// Who sends now from a place.
     pub(crate) fn sender(&self, place: usize, to: Target, payload: &[u8]) -> Sender {
-        const WELCOME: u8 = 14;
         let node = &self.nodes[place];
         let anybody_asks = self.nodes.iter().any(|node| node.up && !node.merged);
         let holds = (self.judges_claims() && anybody_asks && self.has_joined(place))
@@ -89,7 +89,7 @@ impl World {
             life: node.life,
             holds,
             beat: to == Target::Beat,
-            shows_life: matches!(to, Target::Beat | Target::Commands) || payload[1] == WELCOME,
+            shows_life: matches!(to, Target::Beat | Target::Commands) || wire::kind_of(payload) == Some(Kind::Welcome),
             at: self.now,
         }
     }

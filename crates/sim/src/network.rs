@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use kvcache_core::cache::Millis;
 use kvcache_core::replica::{Channel, Input, Output, Refused, Target};
-use kvcache_core::wire::Header;
+use kvcache_core::wire::{self, Kind};
 use rand::RngExt;
 
 use crate::claims::Sender;
@@ -372,10 +372,9 @@ impl World {
             }
             self.outcome.messages += 1;
             self.outcome.bytes += bytes.len() as u64;
-            // See docs/PROTOCOL.md for the kinds.
-            match Header::of(bytes).map(|header| header.kind) {
-                Some(8) => self.outcome.splits += 1,
-                Some(19) => self.outcome.exchanges += 1,
+            match wire::kind_of(bytes) {
+                Some(Kind::Splits) => self.outcome.splits += 1,
+                Some(Kind::Exchange) => self.outcome.exchanges += 1,
                 _ => {}
             }
             self.outcome.trace = self.outcome.trace.rotate_left(5) ^ fold(self.now ^ (to as u64) << 48, bytes);

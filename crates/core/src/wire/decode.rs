@@ -5,8 +5,8 @@ use rmp::decode;
 
 use super::{
     Ack, Beat, BeatState, Compare, Exchange, Fetch, Fragment, Frame, FramesGone, FramesRequest, Header, Hello, Holding,
-    Message, Offer, Part, ReplayCommands, ReplayEnd, ReplayRequest, Sketch, SketchRequest, SpanDigest, Split, Splits,
-    Survey, Symbol, Unknown, Want, Welcome, WireError, HEADER_BYTES, MAX_SYMBOLS, SYMBOL_BYTES,
+    Kind, Message, Offer, Part, ReplayCommands, ReplayEnd, ReplayRequest, Sketch, SketchRequest, SpanDigest, Split,
+    Splits, Survey, Symbol, Unknown, Want, Welcome, WireError, HEADER_BYTES, MAX_SYMBOLS, SYMBOL_BYTES,
 };
 use crate::cache::{
     Base, Blob, Change, Command, Cursor, Digest, NodeId, Partition, Position, SeenAdd, Span, Stamp, Time, Value,
@@ -62,27 +62,26 @@ impl<B> Message<B> {
             message: bytes,
             rest: &bytes[HEADER_BYTES..],
         };
-        match header.kind {
-            1 => decoder.frame().map(Message::Frame),
-            2 => decoder.replay_request().map(Message::ReplayRequest),
-            3 => decoder.replay_commands().map(Message::ReplayCommands),
-            4 => decoder.replay_end().map(Message::ReplayEnd),
-            5 => decoder.beat_message().map(Message::Beat),
-            6 => decoder.fragment().map(Message::Fragment),
-            7 => decoder.compare().map(Message::Compare),
-            8 => decoder.splits().map(Message::Splits),
-            9 => decoder.fetch().map(Message::Fetch),
-            10 => decoder.unknown().map(Message::Unknown),
-            11 => decoder.frames_request().map(Message::FramesRequest),
-            12 => decoder.frames_gone().map(Message::FramesGone),
-            13 => decoder.hello().map(Message::Hello),
-            14 => decoder.welcome().map(Message::Welcome),
-            15 => decoder.ack().map(Message::Ack),
-            16 => decoder.survey().map(Message::Survey),
-            17 => decoder.sketch().map(Message::Sketch),
-            18 => decoder.sketch_request().map(Message::SketchRequest),
-            19 => decoder.exchange().map(Message::Exchange),
-            other => Err(WireError::Kind(other)),
+        match header.known_kind()? {
+            Kind::Frame => decoder.frame().map(Message::Frame),
+            Kind::ReplayRequest => decoder.replay_request().map(Message::ReplayRequest),
+            Kind::ReplayCommands => decoder.replay_commands().map(Message::ReplayCommands),
+            Kind::ReplayEnd => decoder.replay_end().map(Message::ReplayEnd),
+            Kind::Beat => decoder.beat_message().map(Message::Beat),
+            Kind::Fragment => decoder.fragment().map(Message::Fragment),
+            Kind::Compare => decoder.compare().map(Message::Compare),
+            Kind::Splits => decoder.splits().map(Message::Splits),
+            Kind::Fetch => decoder.fetch().map(Message::Fetch),
+            Kind::Unknown => decoder.unknown().map(Message::Unknown),
+            Kind::FramesRequest => decoder.frames_request().map(Message::FramesRequest),
+            Kind::FramesGone => decoder.frames_gone().map(Message::FramesGone),
+            Kind::Hello => decoder.hello().map(Message::Hello),
+            Kind::Welcome => decoder.welcome().map(Message::Welcome),
+            Kind::Ack => decoder.ack().map(Message::Ack),
+            Kind::Survey => decoder.survey().map(Message::Survey),
+            Kind::Sketch => decoder.sketch().map(Message::Sketch),
+            Kind::SketchRequest => decoder.sketch_request().map(Message::SketchRequest),
+            Kind::Exchange => decoder.exchange().map(Message::Exchange),
         }
     }
 }

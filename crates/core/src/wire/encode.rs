@@ -2,7 +2,7 @@
 
 use rmp::encode;
 
-use super::{Beat, BeatState, Message, Offer, Part, Split, Want, ENVELOPE_BYTES, MAX_SEAL_BYTES, SYMBOL_BYTES};
+use super::{Beat, BeatState, Kind, Message, Offer, Part, Split, Want, ENVELOPE_BYTES, MAX_SEAL_BYTES, SYMBOL_BYTES};
 use crate::cache::{Base, Change, Command, Cursor, NodeId, Partition, Position, SeenAdd, Span, Stamp, Time, Value};
 
 /// Encoder of one message. Writes into memory cannot fail, hence the `expect`s.
@@ -10,9 +10,9 @@ use crate::cache::{Base, Change, Command, Cursor, NodeId, Partition, Position, S
 struct Encoder(Vec<u8>);
 
 impl Encoder {
-    fn message(version: u8, node: NodeId, kind: u8, fields: u32) -> Self {
+    fn message(version: u8, node: NodeId, kind: Kind, fields: u32) -> Self {
         let mut encoder = Encoder(Vec::with_capacity(256));
-        encoder.0.extend_from_slice(&[version, kind]);
+        encoder.0.extend_from_slice(&[version, kind.into()]);
         encoder.0.extend_from_slice(&node.0.to_le_bytes());
         encoder.array(fields);
         encoder
@@ -222,7 +222,7 @@ impl Chunk {
 
     /// The commands as a [`Frame`](super::Frame), in as many bytes as it takes: the ring keeps it.
     pub fn into_frame(self, version: u8, node: NodeId, seq: u64, wants_ack: bool, clock: Time) -> Vec<u8> {
-        let mut message = self.head(version, node, 1, &[seq, wants_ack.into(), clock.0]);
+        let mut message = self.head(version, node, Kind::Frame, &[seq, wants_ack.into(), clock.0]);
         message.reserve_exact(self.len() + MAX_SEAL_BYTES);
         message.extend_from_slice(&self.encoder.0);
         message
@@ -231,7 +231,12 @@ impl Chunk {
     /// The commands as [`ReplayCommands`](super::ReplayCommands), where they lie: they are many, and gone when they are
     /// sent.
     pub fn into_replay(self, version: u8, node: NodeId, part: Part, clock: Time) -> Vec<u8> {
-        let head = self.head(version, node, 3, &[part.to.0, part.request, part.index, clock.0]);
+        let head = self.head(
+            version,
+            node,
+            Kind::ReplayCommands,
+            &[part.to.0, part.request, part.index, clock.0],
+        );
         let mut message = self.encoder.0;
         message.reserve_exact(head.len() + MAX_SEAL_BYTES);
         message.splice(0..0, head);
@@ -239,7 +244,7 @@ impl Chunk {
     }
 
     /// What stands before the commands in a message.
-    fn head(&self, version: u8, node: NodeId, kind: u8, fields: &[u64]) -> Vec<u8> {
+    fn head(&self, version: u8, node: NodeId, kind: Kind, fields: &[u64]) -> Vec<u8> {
         let mut head = Encoder::message(version, node, kind, fields.len() as u32 + 1);
         head.uints(fields);
         head.array(self.count);
@@ -311,7 +316,7 @@ impl Message {
                 return one_chunk(&replay.commands).into_replay(version, node, replay.part, replay.clock);
             }
             Message::ReplayRequest(request) => {
-                let mut encoder = start(2, 6);
+                let mut encoder = start(Kind::ReplayRequest, 6);
                 encoder.uints(&[request.request, request.from.0.into()]);
                 let digests: Vec<u64> = request.digests.iter().map(|digest| digest.0).collect();
                 encoder.hashes(&digests);
@@ -320,7 +325,7 @@ impl Message {
                 encoder
             }
             Message::ReplayEnd(end) => {
-                let mut encoder = start(4, 6);
+                let mut encoder = start(Kind::ReplayEnd, 6);
                 encoder.uints(&[end.to.0, end.request, end.parts, end.next]);
                 encoder.cursor(end.rest);
                 encoder.array(2 * end.seqs.len() as u32);
@@ -328,19 +333,19 @@ impl Message {
                 encoder
             }
             Message::Beat(beat) => {
-                let mut encoder = start(5, 1);
+                let mut encoder = start(Kind::Beat, 1);
                 encoder.beat(beat);
                 encoder
             }
             Message::Fragment(fragment) => {
-                let mut encoder = start(6, 4);
+                let mut encoder = start(Kind::Fragment, 4);
                 encoder.0.reserve(fragment.bytes.len() + ENVELOPE_BYTES);
                 encoder.uints(&[fragment.id, fragment.index, fragment.total]);
                 encoder.bin(&fragment.bytes);
                 encoder
             }
             Message::Compare(compare) => {
-                let mut encoder = start(7, 3);
+                let mut encoder = start(Kind::Compare, 3);
                 encoder.uint(compare.request);
                 encoder.array(compare.spans.len() as u32);
                 for (span, digest) in &compare.spans {
@@ -352,14 +357,14 @@ impl Message {
                 encoder
             }
             Message::Splits(splits) => {
-                let mut encoder = start(8, 4);
+                let mut encoder = start(Kind::Splits, 4);
                 encoder.part(splits.part);
                 encoder.array(splits.splits.len() as u32);
                 splits.splits.iter().for_each(|split| encoder.split(split));
                 encoder
             }
             Message::Fetch(fetch) => {
-                let mut encoder = start(9, 4);
+                let mut encoder = start(Kind::Fetch, 4);
                 encoder.uints(&[fetch.request, fetch.yields.into()]);
                 encoder.array(fetch.holdings.len() as u32);
                 for holding in &fetch.holdings {
@@ -374,13 +379,13 @@ impl Message {
                 encoder
             }
             Message::Unknown(unknown) => {
-                let mut encoder = start(10, 4);
+                let mut encoder = start(Kind::Unknown, 4);
                 encoder.part(unknown.part);
                 encoder.hashes(&unknown.hashes);
                 encoder
             }
             Message::FramesRequest(request) => {
-                let mut encoder = start(11, 3);
+                let mut encoder = start(Kind::FramesRequest, 3);
                 encoder.uint(request.request);
                 encoder.array(2 * request.missing.len() as u32);
                 let runs = request.missing.iter();
@@ -389,17 +394,17 @@ impl Message {
                 encoder
             }
             Message::FramesGone(gone) => {
-                let mut encoder = start(12, 2);
+                let mut encoder = start(Kind::FramesGone, 2);
                 encoder.uints(&[gone.to.0, gone.oldest]);
                 encoder
             }
             Message::Hello(hello) => {
-                let mut encoder = start(13, 3);
+                let mut encoder = start(Kind::Hello, 3);
                 encoder.uints(&[hello.to.0, hello.number, hello.knows_you.into()]);
                 encoder
             }
             Message::Welcome(welcome) => {
-                let mut encoder = start(14, 6);
+                let mut encoder = start(Kind::Welcome, 6);
                 encoder.uints(&[welcome.to.0, welcome.number, welcome.knows_you.into()]);
                 encoder.text(&welcome.host);
                 encoder.text(&welcome.release);
@@ -407,12 +412,12 @@ impl Message {
                 encoder
             }
             Message::Ack(ack) => {
-                let mut encoder = start(15, 3);
+                let mut encoder = start(Kind::Ack, 3);
                 encoder.uints(&[ack.to.0, ack.seq, ack.contiguous]);
                 encoder
             }
             Message::Survey(survey) => {
-                let mut encoder = start(16, 5);
+                let mut encoder = start(Kind::Survey, 5);
                 encoder.uints(&[survey.request, survey.from.0.into()]);
                 let digests: Vec<u8> = survey.digests.iter().flat_map(|digest| digest.to_le_bytes()).collect();
                 encoder.bin(&digests);
@@ -420,7 +425,7 @@ impl Message {
                 encoder
             }
             Message::Sketch(sketch) => {
-                let mut encoder = start(17, 6);
+                let mut encoder = start(Kind::Sketch, 6);
                 encoder.part(sketch.part);
                 encoder.partitions(&sketch.partitions);
                 encoder.uint(sketch.first as u64);
@@ -434,14 +439,14 @@ impl Message {
                 encoder
             }
             Message::SketchRequest(request) => {
-                let mut encoder = start(18, 4);
+                let mut encoder = start(Kind::SketchRequest, 4);
                 encoder.uint(request.request);
                 encoder.partitions(&request.partitions);
                 encoder.uints(&[request.first as u64, request.count as u64]);
                 encoder
             }
             Message::Exchange(exchange) => {
-                let mut encoder = start(19, 5);
+                let mut encoder = start(Kind::Exchange, 5);
                 encoder.uint(exchange.request);
                 encoder.partitions(&exchange.partitions);
                 encoder.hashes(&exchange.wanted);

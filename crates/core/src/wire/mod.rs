@@ -6,9 +6,13 @@
 
 mod decode;
 mod encode;
+mod error;
+mod kind;
 
 pub(crate) use decode::MAX_FOREIGN;
 pub(crate) use encode::{Chunk, Chunker};
+pub use error::WireError;
+pub use kind::Kind;
 
 use bytes::Bytes;
 
@@ -44,26 +48,12 @@ const SYMBOL_BYTES: usize = 14;
 /// Bytes of a message beside its commands, spans or piece, at most.
 pub(crate) const ENVELOPE_BYTES: usize = HEADER_BYTES + MAX_SEAL_BYTES + 64;
 
-/// Why a message was not understood.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum WireError {
-    /// A kind this version does not have.
-    #[error("unknown message kind {0}")]
-    Kind(u8),
-    /// A command this version does not have.
-    #[error("unknown command {0}")]
-    Command(u64),
-    /// The message ends too early or holds something else than expected.
-    #[error("malformed message: {0}")]
-    Malformed(&'static str),
-}
-
 /// What every message begins with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Header {
     /// Protocol version of the message.
     pub version: u8,
-    /// Kind of message.
+    /// Number of the kind of message. Another version may have kinds that this one does not know.
     pub kind: u8,
     /// The sender.
     pub node: NodeId,
@@ -88,6 +78,16 @@ impl Header {
             node: NodeId(u64::from_le_bytes(node)),
         })
     }
+
+    /// The kind, if this release knows it.
+    pub fn known_kind(self) -> Result<Kind, WireError> {
+        Kind::try_from(self.kind)
+    }
+}
+
+/// Kind of a message of a version this release understands, if it has one.
+pub fn kind_of(message: &[u8]) -> Option<Kind> {
+    Header::of(message)?.known_kind().ok()
 }
 
 /// A batch of commands in the order in which their author made them.
@@ -477,46 +477,46 @@ pub struct Fragment {
     pub bytes: Bytes,
 }
 
-/// Any message. `B` is how the bytes of commands are held, see [`Command`].
+/// Any message, and the subject it travels on. `B` is how the bytes of commands are held, see [`Command`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Message<B = Blob> {
-    /// kind 1, subject `commands`, or `node.{id}` when it was asked for
+    /// subject `commands`, or `node.{id}` when it was asked for
     Frame(Frame<B>),
-    /// kind 2, subject `replay` or `node.{id}`
+    /// subject `replay` or `node.{id}`
     ReplayRequest(ReplayRequest),
-    /// kind 3, subject `node.{id}`
+    /// subject `node.{id}`
     ReplayCommands(ReplayCommands<B>),
-    /// kind 4, subject `node.{id}`
+    /// subject `node.{id}`
     ReplayEnd(ReplayEnd),
-    /// kind 5, subject `beat`
+    /// subject `beat`
     Beat(Beat),
-    /// kind 6, any subject
+    /// any subject
     Fragment(Fragment),
-    /// kind 7, subject `node.{id}`
+    /// subject `node.{id}`
     Compare(Compare),
-    /// kind 8, subject `node.{id}`
+    /// subject `node.{id}`
     Splits(Splits),
-    /// kind 9, subject `node.{id}`
+    /// subject `node.{id}`
     Fetch(Fetch),
-    /// kind 10, subject `node.{id}`
+    /// subject `node.{id}`
     Unknown(Unknown),
-    /// kind 11, subject `node.{id}`
+    /// subject `node.{id}`
     FramesRequest(FramesRequest),
-    /// kind 12, subject `node.{id}`
+    /// subject `node.{id}`
     FramesGone(FramesGone),
-    /// kind 13, subject `node.{id}`
+    /// subject `node.{id}`
     Hello(Hello),
-    /// kind 14, subject `node.{id}`
+    /// subject `node.{id}`
     Welcome(Welcome),
-    /// kind 15, subject `node.{id}`
+    /// subject `node.{id}`
     Ack(Ack),
-    /// kind 16, subject `node.{id}`
+    /// subject `node.{id}`
     Survey(Survey),
-    /// kind 17, subject `node.{id}`
+    /// subject `node.{id}`
     Sketch(Sketch),
-    /// kind 18, subject `node.{id}`
+    /// subject `node.{id}`
     SketchRequest(SketchRequest),
-    /// kind 19, subject `node.{id}`
+    /// subject `node.{id}`
     Exchange(Exchange),
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use kvcache_core::cache::{Cache, KeyHash, NodeId, Partition, Span, PARTITIONS};
 use kvcache_core::replica::{Ack, AckRequest, Config, Input, Lineage, Start, SyncState};
+use kvcache_core::wire::Kind;
 
 use crate::net::{keyring, name, Net, BEAT};
 
@@ -208,7 +209,7 @@ fn beats_that_waited_for_a_stopped_process_are_no_contact() {
     net.stop(2);
     net.delete(0, "deleted meanwhile");
     // Beats wait for it, for frames there is no room.
-    net.drop_where(|sent, to| to == 2 && sent.kind() == 1);
+    net.drop_where(|sent, to| to == 2 && sent.kind() == Kind::Frame);
     run_and_sweep(&mut net, 3 * TTL);
     net.drop_nothing();
     net.go_on(2);
@@ -223,7 +224,7 @@ fn a_node_that_hears_but_is_not_heard_is_out_of_contact() {
     net.set(0, "deleted meanwhile", "value");
     net.wait_equal();
     // It cannot ask for the frame that is lost to it.
-    net.drop_where(|sent, to| sent.from == 2 || (to == 2 && sent.kind() == 1));
+    net.drop_where(|sent, to| sent.from == 2 || (to == 2 && sent.kind() == Kind::Frame));
     net.delete(0, "deleted meanwhile");
     run_and_sweep(&mut net, 3 * TTL);
     net.drop_nothing();
@@ -238,7 +239,7 @@ fn a_node_that_went_before_its_first_replay_was_done_brings_nothing_back() {
     net.set(0, "deleted meanwhile", "value");
     net.wait_equal();
     // The answers arrive, but their ends do not.
-    net.drop_where(|sent, to| to == 2 && sent.kind() == 4);
+    net.drop_where(|sent, to| to == 2 && sent.kind() == Kind::ReplayEnd);
     net.join(keyring(1, &[]));
     net.run(BEAT);
     assert_eq!(net.status(2).sync, SyncState::Syncing { percent: 0 });
@@ -304,7 +305,7 @@ fn a_frame_older_than_what_is_remembered_is_not_taken() {
         .sent
         .iter()
         .rev()
-        .find(|sent| sent.kind() == 1)
+        .find(|sent| sent.kind() == Kind::Frame)
         .expect("a frame")
         .clone();
     net.wait_equal();
@@ -436,7 +437,7 @@ fn a_node_whose_first_replay_took_too_long_takes_the_state_of_its_peers() {
     net.limits.tombstone_ttl_ms = TTL;
     // It connects before the others, so their state began later. It hears that they are there, but what it asks for does
     // not come.
-    net.drop_where(|sent, to| sent.from == 0 || to == 0 && sent.kind() != 5);
+    net.drop_where(|sent, to| sent.from == 0 || to == 0 && sent.kind() != Kind::Beat);
     let late = net.join(keyring(1, &[]));
     net.run(50);
     for _ in 0..2 {
@@ -445,7 +446,7 @@ fn a_node_whose_first_replay_took_too_long_takes_the_state_of_its_peers() {
     net.run_until("the others are synced", |net| {
         (1..3).all(|node| net.status(node).sync == SyncState::Synced)
     });
-    net.drop_where(|sent, to| to == 0 && [3, 4].contains(&sent.kind()));
+    net.drop_where(|sent, to| to == 0 && [Kind::ReplayCommands, Kind::ReplayEnd].contains(&sent.kind()));
     net.run_until("it counts the others as peers", |net| net.status(0).peers.len() == 2);
     net.set(1, "deleted meanwhile", "value");
     net.set(1, "stays", "value");
@@ -501,7 +502,9 @@ fn a_node_that_went_while_it_settled_brings_nothing_back() {
     net.wait_equal();
     // It has the state of one of the others, and waits for the other one to answer.
     let late = net.nodes.len();
-    net.drop_where(move |sent, to| [sent.from, to].contains(&late) && [sent.from, to].contains(&1) && sent.kind() != 5);
+    net.drop_where(move |sent, to| {
+        [sent.from, to].contains(&late) && [sent.from, to].contains(&1) && sent.kind() != Kind::Beat
+    });
     net.join(keyring(1, &[]));
     net.run_until("it has taken the state in", |net| {
         net.get(late, "deleted meanwhile").is_some() && net.status(late).peers.len() == 1

@@ -2,13 +2,9 @@
 
 use bytes::Bytes;
 use kvcache_core::replica::{Ack, AckRequest, Input, SyncState, Target};
+use kvcache_core::wire::Kind;
 
 use crate::net::{keyring, name, Net, BEAT};
-
-/// Kinds of messages, see docs/PROTOCOL.md.
-const FRAME: u8 = 1;
-const FRAMES_REQUEST: u8 = 11;
-const HELLO: u8 = 13;
 
 #[test]
 fn a_write_is_confirmed_by_as_many_as_were_asked_for() {
@@ -53,7 +49,7 @@ fn what_all_have_confirmed_can_be_read_everywhere() {
 #[test]
 fn a_lost_frame_is_sent_again_to_those_who_have_not_confirmed_it() {
     let mut net = Net::of(3);
-    net.drop_where(|sent, to| to == 2 && sent.kind() == FRAME && sent.to == Target::Commands);
+    net.drop_where(|sent, to| to == 2 && sent.kind() == Kind::Frame && sent.to == Target::Commands);
     net.set_acked(0, "key", "value", 1, Ack::All, 1_000);
     net.run(400);
     assert_eq!(net.nodes[0].acked.get(&1), Some(&Ok(())));
@@ -170,7 +166,7 @@ fn a_newcomer_answers_no_read_before_it_has_what_all_have_confirmed() {
 fn a_newcomer_is_synced_only_when_all_it_has_heard_of_wait_for_its_confirmations() {
     let mut net = Net::of(2);
     // Node 0 answers the first replay. Node 1 and the newcomer do not get to know each other.
-    net.drop_where(|sent, to| sent.kind() == HELLO && (sent.from.min(to), sent.from.max(to)) == (1, 2));
+    net.drop_where(|sent, to| sent.kind() == Kind::Hello && (sent.from.min(to), sent.from.max(to)) == (1, 2));
     net.join(keyring(1, &[]));
     net.run_until("the first replay is done", |net| net.counters(2).pulls == 1);
     net.set_acked(1, "key", "value", 1, Ack::All, 1_000);
@@ -261,7 +257,7 @@ fn who_takes_its_state_from_a_newcomer_waits_for_the_same_nodes() {
 fn a_newcomer_is_synced_only_when_no_frame_is_missing() {
     let mut net = Net::of(2);
     // A frame of node 1 reaches neither node 0, which answers the first replay, nor the newcomer.
-    net.drop_where(|sent, _| sent.kind() == FRAME || sent.kind() == FRAMES_REQUEST);
+    net.drop_where(|sent, _| sent.kind() == Kind::Frame || sent.kind() == Kind::FramesRequest);
     net.set(1, "key", "value");
     net.join(keyring(1, &[]));
     net.run_until("the first replay is done", |net| net.counters(2).pulls == 1);
@@ -281,7 +277,7 @@ fn a_comparison_of_partitions_at_rest_confirms_no_frame() {
         let mut net = Net::of(2);
         net.set_silently(0, "missed", "value");
         // The first sending of the frame is lost. Some time during these delays a comparison is made before the second.
-        net.drop_where(|sent, _| sent.kind() == FRAME && sent.to == Target::Commands);
+        net.drop_where(|sent, _| sent.kind() == Kind::Frame && sent.to == Target::Commands);
         net.run(delay);
         net.set_acked(0, "key", "value", 1, Ack::All, 10_000);
         net.run_until("confirmed", |net| net.nodes[0].acked.contains_key(&1));

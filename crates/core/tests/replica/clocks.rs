@@ -2,11 +2,9 @@
 
 use kvcache_core::cache::{Millis, Time};
 use kvcache_core::replica::{Ack, ClockFault, Input, SyncState, Target};
-use kvcache_core::wire::Message;
+use kvcache_core::wire::{Kind, Message};
 
 use crate::net::{keyring, Net, Sent, BEAT};
-
-const SURVEY: u8 = 16;
 
 const DAY: i64 = 86_400_000;
 
@@ -217,7 +215,7 @@ fn what_is_refused_shows_and_is_taken_as_soon_as_time_allows() {
         assert_eq!(net.status(2).sync, SyncState::Refused);
         net.run(until - net.now - 2 * BEAT);
         // The author compares as well, once it knows that the others take it; they do not wait for that.
-        net.drop_where(|sent, _| sent.from == 0 && sent.kind() == SURVEY);
+        net.drop_where(|sent, _| sent.from == 0 && sent.kind() == Kind::Survey);
         assert_eq!(net.get(2, "key 0"), None);
         let took = net.run_until("it is taken", |net| net.get(2, "key 4").is_some());
         assert!(took <= 5 * BEAT, "{took} ms");

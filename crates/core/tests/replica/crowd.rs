@@ -6,10 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use kvcache_core::cache::{Cache, Key, KeyHash, NodeId};
 use kvcache_core::replica::{Config, SyncState};
-use kvcache_core::wire::Message;
+use kvcache_core::wire::{Kind, Message};
 
 use crate::net::{keyring, Link, Net, BEAT};
-use crate::repair::{count, COMPARE, EXCHANGE, REPLAY_COMMANDS, SPLITS, SURVEY};
+use crate::repair::count;
 
 /// What an answer may have, and a message more.
 const MOST_BYTES: usize = (2 << 20) + (300 << 10);
@@ -41,7 +41,10 @@ fn set_silently(net: &Net, node: usize, key: &Key, value: Vec<u8>) {
 /// Bytes of commands per answer, by who asked and the number of the request.
 fn answers(net: &Net, from: usize) -> BTreeMap<(NodeId, u64), usize> {
     let mut answers = BTreeMap::new();
-    for sent in net.sent[from..].iter().filter(|sent| sent.kind() == REPLAY_COMMANDS) {
+    for sent in net.sent[from..]
+        .iter()
+        .filter(|sent| sent.kind() == Kind::ReplayCommands)
+    {
         let Ok(Message::ReplayCommands(replay)) = Message::decode(sent.payload.clone()) else {
             panic!("not a message")
         };
@@ -91,7 +94,7 @@ fn a_crowded_partition_is_replayed_in_answers_of_bounded_size() {
     assert!((15..=60).contains(&answers), "{answers} answers");
     let received = net.counters(1).replay_commands_received;
     assert!(received <= 66_010, "{received} commands, some of them more than once");
-    assert_eq!(count(&net, from, SURVEY), 0, "nothing was overlooked");
+    assert_eq!(count(&net, from, Kind::Survey), 0, "nothing was overlooked");
 }
 
 #[test]
@@ -156,8 +159,8 @@ fn what_differs_at_one_position_takes_one_exchange() {
         300,
         "each what it lacked, and nothing that was replaced"
     );
-    assert_eq!(count(&net, from, EXCHANGE), 2, "there and back");
-    assert_eq!(count(&net, from, SPLITS), 0);
+    assert_eq!(count(&net, from, Kind::Exchange), 2, "there and back");
+    assert_eq!(count(&net, from, Kind::Splits), 0);
 }
 
 #[test]
@@ -172,7 +175,7 @@ fn what_differs_at_one_position_is_fetched_in_answers_of_bounded_size() {
     }
     let from = net.sent.len();
     net.wait_equal();
-    assert!(count(&net, from, COMPARE) > 0);
-    assert_eq!(count(&net, from, SURVEY), 1, "one comparison finds all");
+    assert!(count(&net, from, Kind::Compare) > 0);
+    assert_eq!(count(&net, from, Kind::Survey), 1, "one comparison finds all");
     assert!(bounded(&net, from) >= 6);
 }

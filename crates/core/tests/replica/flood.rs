@@ -3,15 +3,27 @@
 use bytes::Bytes;
 use kvcache_core::cache::{Millis, NodeId, Time};
 use kvcache_core::replica::{Ack, Input, Keyring, Target};
-use kvcache_core::wire::{Beat, BeatState, Message, VERSION};
+use kvcache_core::wire::{Beat, BeatState, Kind, Message, VERSION};
 
 use crate::net::{keyring, pair, Net, Sent, BEAT, START};
 
-/// Kinds of messages, see docs/PROTOCOL.md.
-const HELLO: u8 = 13;
-const WELCOME: u8 = 14;
-const REQUESTS: [u8; 7] = [2, 7, 9, 11, 16, 18, 19];
-const ANSWERS: [u8; 6] = [3, 4, 8, 10, 12, 17];
+const REQUESTS: [Kind; 7] = [
+    Kind::ReplayRequest,
+    Kind::Compare,
+    Kind::Fetch,
+    Kind::FramesRequest,
+    Kind::Survey,
+    Kind::SketchRequest,
+    Kind::Exchange,
+];
+const ANSWERS: [Kind; 6] = [
+    Kind::ReplayCommands,
+    Kind::ReplayEnd,
+    Kind::Splits,
+    Kind::Unknown,
+    Kind::FramesGone,
+    Kind::Sketch,
+];
 
 /// A beat of a node that nobody has met, sent at `wall`.
 fn beat_of(node: u64, number: u64, wall: Millis, keyring: &Keyring) -> Bytes {
@@ -44,7 +56,7 @@ fn recordings() -> Vec<Bytes> {
         .collect()
 }
 
-fn sent_of_kind(net: &Net, from: usize, kinds: &[u8]) -> usize {
+fn sent_of_kind(net: &Net, from: usize, kinds: &[Kind]) -> usize {
     net.sent[from..]
         .iter()
         .filter(|sent| kinds.contains(&sent.kind()))
@@ -78,7 +90,7 @@ fn recordings_of_thousands_that_are_gone_keep_no_joiner_out() {
         );
     }
     // Each of three nodes: a burst, and so many a second.
-    let hellos = sent_of_kind(&net, began, &[HELLO]);
+    let hellos = sent_of_kind(&net, began, &[Kind::Hello]);
     assert!(hellos <= 3 * (400 + 4 * 200), "{hellos} challenges in 3 s");
     net.settle();
     let from = net.sent.len();
@@ -86,7 +98,7 @@ fn recordings_of_thousands_that_are_gone_keep_no_joiner_out() {
         net.input(0, Input::Message(recording.clone()));
     }
     net.run(30 * BEAT);
-    let again = sent_of_kind(&net, from, &[HELLO]);
+    let again = sent_of_kind(&net, from, &[Kind::Hello]);
     assert!(again <= 4_200 * 4, "{again} challenges of those that have not answered");
 }
 
@@ -119,7 +131,7 @@ fn ids_that_a_peer_invents_without_end_keep_no_joiner_out() {
 fn a_challenge_counts_once() {
     let mut net = Net::of(2);
     net.run(3 * BEAT);
-    let known = |sent: &&Sent| sent.kind() == HELLO && sent.from == 0;
+    let known = |sent: &&Sent| sent.kind() == Kind::Hello && sent.from == 0;
     let recorded: Vec<Bytes> = net.sent.iter().filter(known).map(|sent| sent.payload.clone()).collect();
     assert!(!recorded.is_empty());
     let now = net.clock().mono;
@@ -134,7 +146,7 @@ fn a_challenge_counts_once() {
             );
         }
     }
-    assert_eq!(sent_of_kind(&net, from, &[HELLO, WELCOME]), 0);
+    assert_eq!(sent_of_kind(&net, from, &[Kind::Hello, Kind::Welcome]), 0);
     assert_eq!(net.counters(1).repeated - repeated, 100 * recorded.len() as u64);
 }
 
@@ -145,7 +157,7 @@ fn asked_for_all() -> (Net, Vec<Sent>) {
         net.set_silently(0, &format!("key{n}"), "value");
     }
     net.wait_equal();
-    net.drop_where(|sent, _| sent.kind() == 1);
+    net.drop_where(|sent, _| sent.kind() == Kind::Frame);
     net.set(0, "missed", "value");
     net.drop_nothing();
     net.set(0, "other", "value");
@@ -155,11 +167,8 @@ fn asked_for_all() -> (Net, Vec<Sent>) {
     net.wait_equal();
     let request = |sent: &&Sent| REQUESTS.contains(&sent.kind());
     let requests: Vec<Sent> = net.sent.iter().filter(request).cloned().collect();
-    for kind in [2, 11, 16] {
-        assert!(
-            requests.iter().any(|sent| sent.kind() == kind),
-            "a request of kind {kind}"
-        );
+    for kind in [Kind::ReplayRequest, Kind::FramesRequest, Kind::Survey] {
+        assert!(requests.iter().any(|sent| sent.kind() == kind), "a {kind}");
     }
     (net, requests)
 }
@@ -185,7 +194,7 @@ fn a_request_counts_once() {
     let from = net.sent.len();
     (0..20).for_each(|_| ask(&mut net));
     assert_eq!(sent_of_kind(&net, from, &ANSWERS), 0, "answers to recordings");
-    assert_eq!(sent_of_kind(&net, from, &[1]), 0, "frames sent again");
+    assert_eq!(sent_of_kind(&net, from, &[Kind::Frame]), 0, "frames sent again");
 }
 
 #[test]
@@ -205,7 +214,7 @@ fn a_request_is_answered_only_to_who_is_alive_and_asked_of_late() {
     let to_ghost = Target::Node(net.nodes[2].cache.node());
     let answers = net.sent[from..]
         .iter()
-        .filter(|sent| sent.to == to_ghost && sent.kind() != HELLO);
+        .filter(|sent| sent.to == to_ghost && sent.kind() != Kind::Hello);
     assert_eq!(answers.count(), 0, "answers to a node that is gone");
     // Those of node 1, which lives, went to node 0; some time later they are worth nothing at any other node.
     net.run(70 * BEAT);
@@ -232,7 +241,7 @@ fn what_a_joiner_asks_before_it_is_met_is_answered_when_it_is() {
     let asked = net
         .sent
         .iter()
-        .filter(|sent| sent.kind() == 2 && sent.from == 2)
+        .filter(|sent| sent.kind() == Kind::ReplayRequest && sent.from == 2)
         .count();
     assert!(asked <= 8, "{asked} requests");
 }

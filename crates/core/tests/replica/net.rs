@@ -9,6 +9,7 @@ use kvcache_core::replica::{
     Ack, AckRequest, Config, Counters, Input, Keyring, Now, Output, Refused, Replica, Start, Status, SyncState, Target,
     Unconfirmed,
 };
+use kvcache_core::wire::{self, Kind};
 
 /// Wall clock at which all nodes start.
 pub const START: Millis = 1_700_000_000_000;
@@ -50,9 +51,9 @@ pub struct Sent {
 }
 
 impl Sent {
-    /// Kind of the message, see docs/PROTOCOL.md.
-    pub fn kind(&self) -> u8 {
-        self.payload[1]
+    /// Kind of the message.
+    pub fn kind(&self) -> Kind {
+        wire::kind_of(&self.payload).expect("a message of a node")
     }
 }
 

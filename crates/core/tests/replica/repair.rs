@@ -6,22 +6,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use kvcache_core::cache::{Cache, KeyHash, NodeId, Partition, Span};
 use kvcache_core::replica::{Input, Target};
-use kvcache_core::wire::{FramesGone, Message, VERSION};
+use kvcache_core::wire::{FramesGone, Kind, Message, VERSION};
 
 use crate::net::{keyring, name, Link, Net, BEAT};
 
-/// Kinds of messages, see docs/PROTOCOL.md.
-const FRAME: u8 = 1;
-pub const REPLAY_COMMANDS: u8 = 3;
-pub const COMPARE: u8 = 7;
-pub const SPLITS: u8 = 8;
-const FRAMES_REQUEST: u8 = 11;
-pub const SURVEY: u8 = 16;
-const SKETCH: u8 = 17;
-const SKETCH_REQUEST: u8 = 18;
-pub const EXCHANGE: u8 = 19;
-
-pub fn count(net: &Net, from: usize, kind: u8) -> usize {
+pub fn count(net: &Net, from: usize, kind: Kind) -> usize {
     net.sent[from..].iter().filter(|sent| sent.kind() == kind).count()
 }
 
@@ -51,7 +40,7 @@ fn a_missing_frame_is_fetched_from_its_author_and_nothing_else_is() {
     net.run(2 * BEAT);
     let mut lost = 0;
     net.drop_where(move |sent, to| {
-        let frame = sent.kind() == FRAME && sent.to == Target::Commands && to == 1;
+        let frame = sent.kind() == Kind::Frame && sent.to == Target::Commands && to == 1;
         lost += usize::from(frame);
         frame && lost % 3 == 1
     });
@@ -62,9 +51,9 @@ fn a_missing_frame_is_fetched_from_its_author_and_nothing_else_is() {
     let took = net.wait_equal();
     assert!(took <= 2 * BEAT, "took {took} ms");
     // One for those in the middle, and one for the last, which only the next beat announces.
-    assert_eq!(count(&net, from, FRAMES_REQUEST), 2);
+    assert_eq!(count(&net, from, Kind::FramesRequest), 2);
     assert_eq!(net.counters(0).frames_resent, 4, "those that were lost");
-    assert_eq!(count(&net, from, SURVEY), 0);
+    assert_eq!(count(&net, from, Kind::Survey), 0);
 }
 
 #[test]
@@ -72,7 +61,7 @@ fn a_missing_frame_is_fetched_while_its_author_goes_on_writing() {
     let mut net = Net::of(2);
     let mut lost = 0;
     net.drop_where(move |sent, to| {
-        let frame = sent.kind() == FRAME && sent.to == Target::Commands && to == 1;
+        let frame = sent.kind() == Kind::Frame && sent.to == Target::Commands && to == 1;
         lost += usize::from(frame);
         frame && lost == 1
     });
@@ -88,7 +77,7 @@ fn a_missing_frame_is_fetched_while_its_author_goes_on_writing() {
 #[test]
 fn a_lost_last_frame_is_noticed_by_the_next_beat() {
     let mut net = Net::of(2);
-    net.drop_where(|sent, _| sent.kind() == FRAME && sent.to == Target::Commands);
+    net.drop_where(|sent, _| sent.kind() == Kind::Frame && sent.to == Target::Commands);
     net.set(0, "key", "value");
     net.run(10);
     assert_eq!(net.get(1, "key"), None);
@@ -119,7 +108,7 @@ fn frames_that_are_no_longer_kept_are_replaced_by_a_comparison() {
     net.drop_nothing();
     let took = net.wait_equal();
     assert!(took <= 3 * BEAT, "took {took} ms");
-    assert!(count(&net, from, SKETCH) > 0);
+    assert!(count(&net, from, Kind::Sketch) > 0);
     assert!(net.counters(1).replay_commands_received < 300, "{:?}", net.counters(1));
 }
 
@@ -130,7 +119,7 @@ fn a_gap_whose_author_is_gone_is_filled_by_another() {
     net.set(0, "key", "value");
     net.run(1);
     // Node 1 hears of the frame by a beat, but before it has asked for it the author is gone.
-    net.drop_where(|sent, _| sent.kind() == FRAMES_REQUEST);
+    net.drop_where(|sent, _| sent.kind() == Kind::FramesRequest);
     net.run(BEAT + 50);
     net.disconnect(0);
     net.run_until("the others are equal", |net| net.get(1, "key").is_some());
@@ -156,8 +145,8 @@ fn a_gap_whose_author_is_gone_is_filled_by_whoever_has_it_while_others_go_on_wri
     for heir in 2..5 {
         let mut net = Net::of(5);
         net.drop_where(move |sent, to| match sent.kind() {
-            FRAME => sent.from == 0 && to != heir,
-            FRAMES_REQUEST => true,
+            Kind::Frame => sent.from == 0 && to != heir,
+            Kind::FramesRequest => true,
             _ => sent.from == 0 && to != 1,
         });
         add(&mut net, 0, "lost".to_owned());
@@ -206,14 +195,14 @@ fn filled(nodes: usize, keys: usize) -> Net {
 }
 
 /// What was sent from `from` on by kind: number of messages, bytes. And what the commands in it take, which are payload.
-fn costs(net: &Net, from: usize) -> (BTreeMap<u8, (usize, usize)>, usize) {
-    let mut kinds: BTreeMap<u8, (usize, usize)> = BTreeMap::new();
+fn costs(net: &Net, from: usize) -> (BTreeMap<Kind, (usize, usize)>, usize) {
+    let mut kinds: BTreeMap<Kind, (usize, usize)> = BTreeMap::new();
     let mut payload = 0;
     for sent in net.sent[from..].iter().filter(|sent| sent.to != Target::Beat) {
         let (messages, bytes) = kinds.entry(sent.kind()).or_default();
         *messages += 1;
         *bytes += sent.payload.len();
-        if sent.kind() == REPLAY_COMMANDS {
+        if sent.kind() == Kind::ReplayCommands {
             let message = Message::decode(sent.payload.clone()).expect("a message before its seal");
             let Message::ReplayCommands(mut replay) = message else {
                 panic!()
@@ -266,8 +255,8 @@ fn a_hundred_of(keys: usize) {
         let received = [0, 1].map(|node| net.counters(node).replay_commands_received - received[node]);
         assert_eq!(received.iter().sum::<u64>(), 100, "{what}: {received:?}");
         // All partitions are surveyed by one of the two, once: the exchange goes both ways.
-        assert_eq!(count(&net, from, SURVEY), 1, "{what}");
-        assert_eq!(count(&net, from, SPLITS), 0, "{what}");
+        assert_eq!(count(&net, from, Kind::Survey), 1, "{what}");
+        assert_eq!(count(&net, from, Kind::Splits), 0, "{what}");
     }
     assert_eq!((0..2).map(|node| net.counters(node).sketches).sum::<u64>(), 4);
 }
@@ -296,8 +285,8 @@ fn a_sketch_that_is_too_small_grows() {
     let from = net.sent.len();
     net.wait_equal();
     // One partition differs, which looks like one or two components.
-    assert!((1..=3).contains(&count(&net, from, SKETCH_REQUEST)));
-    assert_eq!(count(&net, from, SPLITS), 0);
+    assert!((1..=3).contains(&count(&net, from, Kind::SketchRequest)));
+    assert_eq!(count(&net, from, Kind::Splits), 0);
     let (kinds, payload) = costs(&net, from);
     let bytes: usize = kinds.values().map(|(_, bytes)| bytes).sum();
     assert!(bytes - payload <= 4_400 + 500 * (2 * 14 + 24 + 8) + 2_000, "{kinds:?}");
@@ -313,7 +302,7 @@ fn a_sketch_that_stays_too_small_is_given_up() {
     }
     let from = net.sent.len();
     net.wait_equal();
-    assert!(count(&net, from, SKETCH) > 0 && count(&net, from, COMPARE) > 0);
+    assert!(count(&net, from, Kind::Sketch) > 0 && count(&net, from, Kind::Compare) > 0);
 }
 
 #[test]
@@ -324,8 +313,8 @@ fn where_most_partitions_differ_they_are_split() {
         net.set_silently(0, &format!("new {n}"), "value");
     }
     net.wait_equal();
-    assert_eq!(count(&net, from, SKETCH), 0);
-    assert!(count(&net, from, SPLITS) > 0);
+    assert_eq!(count(&net, from, Kind::Sketch), 0);
+    assert!(count(&net, from, Kind::Splits) > 0);
 }
 
 #[test]
@@ -388,9 +377,9 @@ fn a_difference_is_found_wherever_it_lies_in_its_partition() {
             }
             let from = net.sent.len();
             net.wait_equal();
-            assert_eq!(count(&net, from, SPLITS) > 0, split);
+            assert_eq!(count(&net, from, Kind::Splits) > 0, split);
             // At once, and not by what follows when something was overlooked.
-            assert_eq!(count(&net, from, SKETCH) > 0, !split);
+            assert_eq!(count(&net, from, Kind::Sketch) > 0, !split);
         }
     }
 }
@@ -411,7 +400,7 @@ fn what_takes_the_place_of_something_wanted_comes_as_well() {
     net.run(1);
     let cache = net.nodes[0].cache.clone();
     net.drop_where(move |sent, _| {
-        if sent.kind() == EXCHANGE {
+        if sent.kind() == Kind::Exchange {
             let now = crate::net::START + 60_000;
             cache
                 .set(&name("key"), Bytes::from("second"), 0, now)
@@ -549,7 +538,7 @@ fn numbers_that_no_frame_has_are_asked_for_once() {
     }
     let took = net.wait_equal();
     net.run(5 * BEAT);
-    let asked = count(&net, from, FRAMES_REQUEST);
+    let asked = count(&net, from, Kind::FramesRequest);
     println!("6 nodes, 300 ms there and back: equal after {took} ms, {asked} requests for frames");
     // Each asks each author once.
     assert!(asked <= 6 * 5, "{asked} requests");
@@ -569,14 +558,14 @@ fn a_late_word_about_an_earlier_gap_says_nothing_of_the_next() {
     };
     let bytes = Message::FramesGone(gone).encode(VERSION, net.nodes[0].cache.node());
     let from = net.sent.len();
-    net.drop_where(|sent, _| sent.kind() == FRAME && sent.to == Target::Commands);
+    net.drop_where(|sent, _| sent.kind() == Kind::Frame && sent.to == Target::Commands);
     net.set(0, "lost", "value");
     net.drop_nothing();
     net.input(1, Input::Message(keyring(1, &[]).seal(bytes, false)));
     net.set(0, "last", "value");
     net.wait_equal();
     assert_eq!(net.counters(0).frames_resent, 1, "it is fetched from its author");
-    assert_eq!(count(&net, from, SURVEY), 0, "and nothing is compared");
+    assert_eq!(count(&net, from, Kind::Survey), 0, "and nothing is compared");
 }
 
 #[test]
@@ -628,8 +617,8 @@ fn large_values_travel_in_pieces_that_fit() {
     // A lost piece makes the message incomplete; the frame is fetched once more.
     let mut pieces = 0;
     net.drop_where(move |sent, _| {
-        pieces += usize::from(sent.kind() == 6);
-        sent.kind() == 6 && pieces == 3
+        pieces += usize::from(sent.kind() == Kind::Fragment);
+        sent.kind() == Kind::Fragment && pieces == 3
     });
     net.set(0, "large", &large.replace('x', "y"));
     net.wait_equal();

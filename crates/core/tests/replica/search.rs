@@ -3,12 +3,11 @@
 use bytes::Bytes;
 use kvcache_core::cache::Millis;
 use kvcache_core::replica::{Ack, Channel, Input, Refused, SyncState, Target};
+use kvcache_core::wire::Kind;
 
 use crate::net::{keyring, pair, Net, Sent, BEAT};
 
-/// Kinds of messages, see docs/PROTOCOL.md.
-const BEAT_KIND: u8 = 5;
-const ANSWERS: [u8; 2] = [3, 4];
+const ANSWERS: [Kind; 2] = [Kind::ReplayCommands, Kind::ReplayEnd];
 
 /// How long a node may need to find that it is alone, and must at least.
 const QUIET: std::ops::RangeInclusive<Millis> = 2_500..=3_000;
@@ -255,7 +254,7 @@ fn two_that_were_alone_are_synced_only_when_they_are_one() {
         }
     };
     // What the comparison brings takes its time.
-    net.drop_where(|sent, _| [3, 8, 17].contains(&sent.kind()));
+    net.drop_where(|sent, _| [Kind::ReplayCommands, Kind::Splits, Kind::Sketch].contains(&sent.kind()));
     watch(&mut net, 3 * BEAT, &mut look);
     net.drop_nothing();
     watch(&mut net, 10 * BEAT, &mut look);
@@ -297,7 +296,7 @@ fn old_recordings_do_not_keep_a_node_from_finding_that_it_is_alone() {
 }
 
 fn beats(net: &Net) -> impl Iterator<Item = Bytes> + '_ {
-    let beat = |sent: &&Sent| sent.to == Target::Beat && sent.kind() == BEAT_KIND;
+    let beat = |sent: &&Sent| sent.to == Target::Beat && sent.kind() == Kind::Beat;
     net.sent.iter().filter(beat).map(|sent| sent.payload.clone())
 }
 

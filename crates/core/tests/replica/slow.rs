@@ -2,13 +2,12 @@
 
 use kvcache_core::cache::Millis;
 use kvcache_core::replica::{Ack, SyncState, Target};
+use kvcache_core::wire::Kind;
 
 use crate::net::{keyring, Link, Net, Sent, BEAT};
 
-/// Kinds of messages, see docs/PROTOCOL.md.
-const REPLAY_REQUEST: u8 = 2;
-const ANSWERS: [u8; 2] = [3, 4];
-const COMPARED: [u8; 2] = [8, 17];
+const ANSWERS: [Kind; 2] = [Kind::ReplayCommands, Kind::ReplayEnd];
+const COMPARED: [Kind; 2] = [Kind::Splits, Kind::Sketch];
 
 /// Two nodes with so many keys of 100 bytes, and the bytes that a replay of them takes.
 fn filled(keys: usize) -> (Net, u64) {
@@ -161,7 +160,7 @@ fn an_answer_that_is_lost_is_asked_for_again() {
     let (mut net, bytes) = filled(20_000);
     let mut number = 0;
     net.drop_where(move |sent, to| {
-        let part = sent.kind() == 3 && to == 3;
+        let part = sent.kind() == Kind::ReplayCommands && to == 3;
         number += usize::from(part);
         part && number % 20 == 0
     });
@@ -321,7 +320,7 @@ fn frames_that_were_asked_for_are_waited_for_as_long_as_answers_take() {
     net.run(3 * BEAT);
     let mut lost = 0;
     net.drop_where(move |sent, to| {
-        let frame = sent.kind() == 1 && sent.to == Target::Commands && to == node;
+        let frame = sent.kind() == Kind::Frame && sent.to == Target::Commands && to == node;
         lost += usize::from(frame);
         frame && lost <= 10
     });
@@ -372,8 +371,8 @@ fn a_huge_value_does_not_put_off_what_is_asked_for_later() {
     net.wait_equal();
     let mut lost = (false, false);
     net.drop_where(move |sent, to| {
-        let frame = sent.kind() == 1 && to == node && !std::mem::replace(&mut lost.0, true);
-        let request = sent.kind() == 11 && sent.from == node && !std::mem::replace(&mut lost.1, true);
+        let frame = sent.kind() == Kind::Frame && to == node && !std::mem::replace(&mut lost.0, true);
+        let request = sent.kind() == Kind::FramesRequest && sent.from == node && !std::mem::replace(&mut lost.1, true);
         frame || request
     });
     net.set(0, "lost", "value");
@@ -448,7 +447,9 @@ fn a_slow_first_answer_is_doubted_with_one_request() {
     net.run_until("something is answered", |net| {
         net.counters(node).replay_bytes_received > 0
     });
-    let requests = net.sent[from..].iter().filter(|sent| sent.kind() == REPLAY_REQUEST);
+    let requests = net.sent[from..]
+        .iter()
+        .filter(|sent| sent.kind() == Kind::ReplayRequest);
     let (of_all, of_one): (Vec<_>, Vec<_>) = requests.partition(|sent| matches!(sent.to, Target::Replay { .. }));
     assert_eq!((of_all.len(), of_one.len()), (4, 1));
     net.settle_within(600_000);

@@ -3,16 +3,10 @@
 use bytes::Bytes;
 use kvcache_core::cache::{Limits, NodeId};
 use kvcache_core::replica::{Config, Input, Keyring, SyncState, Target};
-use kvcache_core::wire::{Beat, BeatState, Frame, Message, VERSION};
+use kvcache_core::wire::{Beat, BeatState, Frame, Kind, Message, VERSION};
 use std::sync::Arc;
 
 use crate::net::{keyring, pair, Net, Sent, BEAT};
-
-/// Kind of a challenge, see docs/PROTOCOL.md.
-const HELLO: u8 = 13;
-
-/// Kind of an answer to one.
-const WELCOME: u8 = 14;
 
 /// A network of two nodes of one seed and a third of another keyring.
 fn with_stranger(stranger: Arc<Keyring>) -> Net {
@@ -155,7 +149,7 @@ fn a_forged_frame_or_beat_of_a_peer_counts_for_nothing() {
 fn with_seal_of(net: &mut Net, _: &Message, victim: NodeId) -> Bytes {
     net.join(keyring(2, &[]));
     net.run(2 * BEAT);
-    let beat = net.sent.iter().find(|sent| sent.kind() == 5).expect("a beat");
+    let beat = net.sent.iter().find(|sent| sent.kind() == Kind::Beat).expect("a beat");
     let mut bytes = beat.payload.to_vec();
     bytes[2..10].copy_from_slice(&victim.0.to_le_bytes());
     bytes.into()
@@ -261,7 +255,7 @@ fn who_does_not_prove_to_be_alive_is_soon_forgotten() {
     let fresh = net.join(keyring(1, &[]));
     net.settle();
     let challenges = |net: &Net, from: usize| {
-        let challenge = |sent: &&Sent| sent.kind() == HELLO && sent.to == Target::Node(ghost);
+        let challenge = |sent: &&Sent| sent.kind() == Kind::Hello && sent.to == Target::Node(ghost);
         net.sent[from..].iter().filter(challenge).count()
     };
     let from = net.sent.len();
@@ -316,7 +310,7 @@ fn a_recorded_welcome_of_a_peer_unsettles_nobody() {
     let mut net = Net::of(2);
     net.run(2 * BEAT);
     // Made when neither knew the other, they say so.
-    let welcome = |sent: &&Sent| sent.kind() == WELCOME && sent.from == 1;
+    let welcome = |sent: &&Sent| sent.kind() == Kind::Welcome && sent.from == 1;
     let recorded: Vec<Bytes> = net
         .sent
         .iter()
@@ -342,7 +336,7 @@ fn an_answer_to_one_node_is_no_answer_to_another() {
     let answers: Vec<Bytes> = net
         .sent
         .iter()
-        .filter(|sent| [3, 4].contains(&sent.kind()))
+        .filter(|sent| [Kind::ReplayCommands, Kind::ReplayEnd].contains(&sent.kind()))
         .map(|sent| sent.payload.clone())
         .collect();
     assert!(!answers.is_empty());
@@ -400,7 +394,7 @@ fn nodes_of_nearby_versions_speak_the_one_all_understand() {
     net.wait_equal();
     assert!(net.sent[from..]
         .iter()
-        .any(|sent| sent.kind() == 1 && sent.payload[0] == VERSION + 1));
+        .any(|sent| sent.kind() == Kind::Frame && sent.payload[0] == VERSION + 1));
 }
 
 #[test]

@@ -1,0 +1,15 @@
+//! Why a message was not understood.
+
+/// Why a message was not understood.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum WireError {
+    /// A kind this version does not have.
+    #[error("unknown message kind {0}")]
+    Kind(u8),
+    /// A command this version does not have.
+    #[error("unknown command {0}")]
+    Command(u64),
+    /// The message ends too early or holds something else than expected.
+    #[error("malformed message: {0}")]
+    Malformed(&'static str),
+}
