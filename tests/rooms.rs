@@ -53,9 +53,15 @@ struct Layer {
     except: &'static [&'static str],
 }
 
-const LAYERS: [Layer; 4] = [
+const LAYERS: [Layer; 5] = [
     Layer {
         folder: "crates/core/src/cache",
+        roots: &["crate", "super"],
+        modules: &["codec", "wire", "replica"],
+        except: &[],
+    },
+    Layer {
+        folder: "crates/core/src/codec",
         roots: &["crate", "super"],
         modules: &["wire", "replica"],
         except: &[],
@@ -76,7 +82,7 @@ const LAYERS: [Layer; 4] = [
     Layer {
         folder: "src",
         roots: &["kvcache_core"],
-        modules: &["cache", "wire", "replica"],
+        modules: &["cache", "codec", "wire", "replica"],
         except: &[],
     },
 ];
@@ -257,7 +263,7 @@ fn a_crate_too_many_is_found_at_any_depth() {
 
 #[test]
 fn a_module_above_is_found_however_it_is_named() {
-    let [cache, wire, front_end, front_end_and_core] = &LAYERS;
+    let [cache, codec, wire, front_end, front_end_and_core] = &LAYERS;
     for (layer, text, expected) in [
         (cache, "use crate::wire::{Frame, Message};", Some("crate::wire")),
         (
@@ -269,6 +275,9 @@ fn a_module_above_is_found_however_it_is_named() {
         (cache, "use crate::cache::{wire, replica};", None),
         (cache, "use crate::{cache::{wire}, cache::replica};", None),
         (cache, "use crate::wires::Wire;", None),
+        (cache, "use crate::codec::Encoder;", Some("crate::codec")),
+        (codec, "use crate::wire::Frame;", Some("crate::wire")),
+        (codec, "use crate::cache::Command;", None),
         (wire, "use crate::replica::Now;", Some("crate::replica")),
         (wire, "use crate::wire::Frame;", None),
         (

@@ -1,11 +1,12 @@
 //! The core of nats-kvcache: a map that merges, its messages, and the replication protocol as a state machine.
 //!
-//! Three modules; each knows only those below it (docs/ARCHITECTURE.md):
+//! Four modules; each knows only those below it (docs/ARCHITECTURE.md):
 //!
 //! | module | job |
 //! | --- | --- |
 //! | [`replica`] | the replication protocol, a state machine without IO, clock or randomness |
 //! | [`wire`] | the messages of the protocol and their bytes |
+//! | [`codec`] | commands as bytes, for messages and for what keeps them outside of the process |
 //! | [`cache`] | the concurrent map: stamps, per-key state that merges in any order, digests |
 //!
 //! Reads and local writes go straight to the cache; the command that a write returns goes to the replica. Time and
@@ -13,5 +14,6 @@
 #![warn(missing_docs)]
 
 pub mod cache;
+pub mod codec;
 pub mod replica;
 pub mod wire;

@@ -10,6 +10,7 @@ use kvcache_core::cache::{
     Base, Blob, Cache, Change, Command, Component, Cursor, Digest, KeyHash, Limits, NodeId, Partition, Position,
     SeenAdd, Span, Stamp, Time, Value,
 };
+use kvcache_core::codec::{CodecError, Decoder, Encoder};
 use kvcache_core::wire::{
     place, Ack, Beat, BeatState, Compare, Exchange, Fetch, Fragment, Frame, FramesGone, FramesRequest, Header, Hello,
     Holding, Kind, Message, Offer, Part, ReplayCommands, ReplayEnd, ReplayRequest, Sketch, SketchRequest, SpanDigest,
@@ -501,6 +502,28 @@ fn every_message_has_its_golden_bytes() {
             "{name}: released bytes are no longer understood"
         );
     }
+}
+
+#[test]
+fn commands_are_read_back_without_a_message_around_them() {
+    let commands: Vec<Command> = changes().into_iter().map(|(_, change)| command(change)).collect();
+    let mut encoder = Encoder::default();
+    commands.iter().for_each(|command| encoder.command(command));
+    let bytes = Bytes::from(encoder.into_bytes());
+    let released = std::fs::read_to_string(golden("frame_all")).unwrap();
+    assert!(unhex(&released).ends_with(&bytes), "a message holds the same bytes");
+    let read = |bytes: &Bytes| -> Result<Vec<Command>, CodecError> {
+        let mut decoder = Decoder::new(bytes);
+        let mut commands = Vec::new();
+        while !decoder.is_empty() {
+            commands.push(decoder.command()?);
+        }
+        Ok(commands)
+    };
+    assert_eq!(read(&bytes), Ok(commands));
+    let cut = bytes.slice(..bytes.len() - 1);
+    assert_eq!(read(&cut), Err(CodecError::Malformed("member")));
+    assert_eq!(read(&Bytes::from_static(&[0x92, 99])), Err(CodecError::Command(99)));
 }
 
 #[test]

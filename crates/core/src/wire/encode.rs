@@ -1,13 +1,8 @@
 //! Writing messages.
 
-use rmp::encode;
-
 use super::{Beat, BeatState, Kind, Message, Offer, Part, Split, Want, ENVELOPE_BYTES, MAX_SEAL_BYTES, SYMBOL_BYTES};
-use crate::cache::{Base, Change, Command, Cursor, NodeId, Partition, Position, SeenAdd, Span, Stamp, Time, Value};
-
-/// Encoder of one message. Writes into memory cannot fail, hence the `expect`s.
-#[derive(Default)]
-struct Encoder(Vec<u8>);
+use crate::cache::{Command, Cursor, NodeId, Partition, Position, Span, Time};
+use crate::codec::Encoder;
 
 impl Encoder {
     fn message(version: u8, node: NodeId, kind: Kind, fields: u32) -> Self {
@@ -16,39 +11,6 @@ impl Encoder {
         encoder.0.extend_from_slice(&node.0.to_le_bytes());
         encoder.array(fields);
         encoder
-    }
-
-    fn array(&mut self, length: u32) {
-        encode::write_array_len(&mut self.0, length).expect("writes to memory");
-    }
-
-    fn uint(&mut self, value: u64) {
-        encode::write_uint(&mut self.0, value).expect("writes to memory");
-    }
-
-    fn int(&mut self, value: i64) {
-        encode::write_sint(&mut self.0, value).expect("writes to memory");
-    }
-
-    fn bin(&mut self, bytes: &[u8]) {
-        encode::write_bin(&mut self.0, bytes).expect("writes to memory");
-    }
-
-    fn text(&mut self, text: &str) {
-        encode::write_str(&mut self.0, text).expect("writes to memory");
-    }
-
-    fn nil(&mut self) {
-        encode::write_nil(&mut self.0).expect("writes to memory");
-    }
-
-    fn uints(&mut self, values: &[u64]) {
-        values.iter().for_each(|value| self.uint(*value));
-    }
-
-    fn hashes(&mut self, hashes: &[u64]) {
-        let bytes: Vec<u8> = hashes.iter().flat_map(|hash| hash.to_le_bytes()).collect();
-        self.bin(&bytes);
     }
 
     /// Each as its distance from the one before, which mostly takes one byte.
@@ -119,86 +81,6 @@ impl Encoder {
         ]);
         self.array(beat.foreign.len() as u32);
         beat.foreign.iter().for_each(|issuer| self.text(issuer));
-    }
-
-    fn stamp(&mut self, stamp: Stamp) {
-        self.uint(stamp.time.0);
-        self.uint(stamp.node.0);
-    }
-
-    fn base(&mut self, base: Base) {
-        self.stamp(base.stamp);
-        self.uint(u64::from(base.void) | u64::from(base.expired) << 1);
-    }
-
-    fn seen(&mut self, seen: &[SeenAdd]) {
-        self.array(seen.len() as u32);
-        for entry in seen {
-            self.array(5);
-            self.uint(entry.node.0);
-            self.base(entry.base);
-            self.int(entry.sum);
-        }
-    }
-
-    fn command<B: AsRef<[u8]>>(&mut self, command: &Command<B>) {
-        let head = |encoder: &mut Encoder, fields, code| {
-            encoder.array(fields);
-            encoder.uint(code);
-            encoder.bin(command.key.as_ref());
-        };
-        match &command.change {
-            Change::Put {
-                at,
-                value,
-                expires_at,
-                seen,
-            } => {
-                head(self, 7, 0);
-                self.stamp(*at);
-                match value {
-                    Value::Held(value) => self.bin(value.as_ref()),
-                    Value::GivenBack(hash) => self.uint(*hash),
-                }
-                match expires_at {
-                    Some(deadline) => self.uint(*deadline),
-                    None => self.nil(),
-                }
-                self.seen(seen);
-            }
-            Change::Delete { at, seen } => {
-                head(self, 5, 1);
-                self.stamp(*at);
-                self.seen(seen);
-            }
-            Change::Add { node, base, sum, at } => {
-                head(self, 9, 2);
-                self.uint(node.0);
-                self.base(*base);
-                self.int(*sum);
-                self.stamp(*at);
-            }
-            Change::ListPush { id, value } => {
-                head(self, 5, 3);
-                self.stamp(*id);
-                self.bin(value.as_ref());
-            }
-            Change::ListRemove { id, at } => {
-                head(self, 6, 4);
-                self.stamp(*id);
-                self.stamp(*at);
-            }
-            Change::SetAdd { member, at } => {
-                head(self, 5, 5);
-                self.stamp(*at);
-                self.bin(member.as_ref());
-            }
-            Change::SetRemove { member, at } => {
-                head(self, 5, 6);
-                self.stamp(*at);
-                self.bin(member.as_ref());
-            }
-        }
     }
 }
 

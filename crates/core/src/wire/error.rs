@@ -1,5 +1,7 @@
 //! Why a message was not understood.
 
+use crate::codec::CodecError;
+
 /// Why a message was not understood.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum WireError {
@@ -12,4 +14,13 @@ pub enum WireError {
     /// The message ends too early or holds something else than expected.
     #[error("malformed message: {0}")]
     Malformed(&'static str),
+}
+
+impl From<CodecError> for WireError {
+    fn from(error: CodecError) -> Self {
+        match error {
+            CodecError::Command(code) => WireError::Command(code),
+            CodecError::Malformed(what) => WireError::Malformed(what),
+        }
+    }
 }
