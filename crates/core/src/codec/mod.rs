@@ -1,8 +1,8 @@
 //! Commands as bytes, below messages: what a message carries, and what can be kept outside of the process.
 //!
-//! An [`Encoder`] writes commands one after the other, a [`Decoder`] reads them back. Both speak MessagePack; the layout
-//! of a command is told at [`Encoder::command`]. Decoding trusts nothing: it never allocates by a length it has not checked
-//! against the bytes that are there, and keys and values can stay where they lie.
+//! An [`Encoder`] writes commands one after the other, a [`Decoder`] reads them back. Both speak MessagePack; the
+//! layout of a command is told at [`Encoder::command`]. Decoding trusts nothing: it never allocates by a length it has
+//! not checked against the bytes that are there, and keys and values can stay where they lie.
 //!
 //! ```
 //! use kvcache_core::cache::{Blob, Change, Command, NodeId, Stamp, Time};

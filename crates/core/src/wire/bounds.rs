@@ -1,0 +1,13 @@
+//! What one message may hold at most. The sender keeps to it, the receiver takes nothing beyond.
+
+/// Most symbols of a sketch. A difference that needs more is found span by span.
+pub const MAX_SYMBOLS: usize = 4_096;
+
+/// Most foreign issuers a beat names.
+pub(crate) const MAX_FOREIGN: usize = 4;
+
+/// Longest host name, release text or issuer that is kept.
+pub(super) const MAX_TEXT_BYTES: usize = 256;
+
+/// Largest number of a frame that is believed: nobody gets that far, and there is room to count on from it.
+pub(super) const MAX_SEQ: u64 = u64::MAX >> 1;
