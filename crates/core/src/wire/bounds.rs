@@ -3,8 +3,12 @@
 /// Most symbols of a sketch. A difference that needs more is found span by span.
 pub const MAX_SYMBOLS: usize = 4_096;
 
+/// Most bytes that are asked for in one request. Whoever answers ends there, however much is asked for, and whoever
+/// asks counts on that. The end of each answer is a chance for another peer to take over.
+pub(crate) const MAX_BUDGET: usize = 1 << 20;
+
 /// Most foreign issuers a beat names.
-pub(crate) const MAX_FOREIGN: usize = 4;
+pub(crate) const MAX_FOREIGN_IN_BEAT: usize = 4;
 
 /// Longest host name, release text or issuer that is kept.
 pub(super) const MAX_TEXT_BYTES: usize = 256;

@@ -1,6 +1,6 @@
 //! What each node tells all others at a fixed interval.
 
-use super::bounds::{MAX_FOREIGN, MAX_TEXT_BYTES};
+use super::bounds::{MAX_FOREIGN_IN_BEAT, MAX_TEXT_BYTES};
 use super::kind::Kind;
 use crate::cache::{Digest, NodeId, Time};
 use crate::codec::{CodecError, Decoder, Encoder};
@@ -25,7 +25,7 @@ use crate::codec::{CodecError, Decoder, Encoder};
 ///     flag    wants_beats
 ///     uint    oldest version
 ///     uint    newest version
-///     array   foreign: at most MAX_FOREIGN texts
+///     array   foreign: at most MAX_FOREIGN_IN_BEAT texts
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Beat {
@@ -119,7 +119,7 @@ impl Decoder<'_> {
             versions: (self.byte("oldest version")?, self.byte("newest version")?),
             foreign: {
                 let length = self.length("foreign issuers")?;
-                if length > MAX_FOREIGN {
+                if length > MAX_FOREIGN_IN_BEAT {
                     return Err(CodecError::Malformed("foreign issuers"));
                 }
                 (0..length)

@@ -34,8 +34,8 @@ mod request;
 mod sketch;
 
 pub use ack::Ack;
-pub(crate) use bounds::MAX_FOREIGN;
 pub use bounds::MAX_SYMBOLS;
+pub(crate) use bounds::{MAX_BUDGET, MAX_FOREIGN_IN_BEAT};
 pub(crate) use chunk::{Chunk, Chunker};
 #[cfg(test)]
 pub(crate) use compare::next_position;

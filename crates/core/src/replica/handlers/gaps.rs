@@ -7,7 +7,7 @@ use crate::replica::parts::lacking::{Asked, MAX_ASKED};
 use crate::replica::parts::now::Now;
 use crate::replica::parts::peers::Peer;
 use crate::replica::parts::schedule::Repair;
-use crate::wire::{FramesGone, FramesRequest, Message};
+use crate::wire::{FramesGone, FramesRequest, Message, MAX_BUDGET};
 
 /// Frames may arrive a little after the beat or frame that announces them; only then are they missing.
 const GAP_GRACE_MS: Millis = 100;
@@ -17,9 +17,6 @@ const ASK_AGAIN_MS: Millis = 400;
 
 /// Between two requests for frames if all that the first one asks for has arrived: the author answers so many a second.
 const ASK_MORE_MS: Millis = 50;
-
-/// Most bytes of frames sent again for one request, however much is asked for.
-const RESEND_BYTES: usize = 1 << 20;
 
 impl Replica {
     /// So many bytes have arrived of frames that were asked for, and perhaps nothing is missing any more.
@@ -136,7 +133,7 @@ impl Replica {
             return;
         }
         let oldest = self.own_frames.oldest();
-        let most = request.budget.min(RESEND_BYTES as u64) as usize;
+        let most = request.budget.min(MAX_BUDGET as u64) as usize;
         let mut bytes = 0;
         let mut gone = false;
         'runs: for &(first, last) in &request.missing {

@@ -10,14 +10,11 @@ use super::task::Named;
 use crate::cache::{Cache, Cursor, NodeId, Partition, Span};
 use crate::wire::{
     self, Chunk, Chunker, Compare, Exchange, Fetch, Message, Offer, Part, ReplayEnd, ReplayRequest, SketchRequest,
-    Split, Splits, Survey, Unknown, Want,
+    Split, Splits, Survey, Unknown, Want, MAX_BUDGET,
 };
 
-/// An answer ends after the partition or span with which it exceeds the bytes asked for, if these are not above this.
-pub(crate) const BUDGET_BYTES: usize = 1 << 20;
-
 /// An answer that has become so long within a partition, or within spans of one partition, ends there.
-const MOST_BYTES: usize = 2 * BUDGET_BYTES;
+const MOST_BYTES: usize = 2 * MAX_BUDGET;
 
 /// Messages are not made shorter than this, however little is asked for.
 const LEAST_BYTES: usize = 4 << 10;
@@ -58,7 +55,7 @@ impl<'a> Answer<'a> {
         (max_bytes, budget): (usize, u64),
         seqs: Vec<(NodeId, u64)>,
     ) -> Self {
-        let budget = budget.clamp(1, BUDGET_BYTES as u64) as usize;
+        let budget = budget.clamp(1, MAX_BUDGET as u64) as usize;
         Answer {
             cache,
             to,
@@ -108,7 +105,7 @@ impl<'a> Answer<'a> {
         let cache = self.cache;
         let mut rest = Some(from);
         while let Some(from) = rest {
-            rest = cache.slice(partition, from, BUDGET_BYTES, |command| {
+            rest = cache.slice(partition, from, MAX_BUDGET, |command| {
                 self.chunk(chunker.push(&command))
             });
             if self.sent + chunker.pending() >= self.budget {

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::answer::{Answer, BUDGET_BYTES};
+use super::answer::Answer;
 use super::now::Now;
 use super::task::Named;
 use crate::cache::{Cache, NodeId, Span};
-use crate::wire::Request;
+use crate::wire::{Request, MAX_BUDGET};
 
 /// Requests that wait to be answered, of one peer and in all. What is beyond is asked for again.
 const MAX_WAITING: usize = 32;
@@ -120,7 +120,7 @@ impl Job {
     /// Makes the answer out of what the cache of this node holds.
     pub fn run(self, cache: &Cache) -> Answered {
         let to = (self.node, self.request.number());
-        let sizes = (self.max_bytes, self.request.budget().unwrap_or(BUDGET_BYTES as u64));
+        let sizes = (self.max_bytes, self.request.budget().unwrap_or(MAX_BUDGET as u64));
         let answer = Answer::new(cache, to, self.version, sizes, self.seqs);
         let (messages, lacking) = match &self.request {
             Request::Replay(request) => (answer.partitions(request), Lacking::Nothing),

@@ -5,6 +5,7 @@
 //! as long as they come at once, and is cut to the rate that was measured when they do not.
 
 use crate::cache::Millis;
+use crate::wire::MAX_BUDGET;
 
 /// Bytes under way before anything was measured: a second of 1 Mbit/s.
 const FIRST_WINDOW: usize = 128 << 10;
@@ -20,9 +21,6 @@ const SHARES: usize = 4;
 
 /// Least bytes asked for in one request: each costs some 300 bytes on its way there and back.
 pub(crate) const MIN_BUDGET: usize = 16 << 10;
-
-/// Most bytes asked for in one request. The end of each is a chance for another peer to take over.
-pub(crate) const MAX_BUDGET: usize = 1 << 20;
 
 /// Bytes that the very first request asks for: what it takes is the way there and back.
 const FIRST_BUDGET: usize = 4 << 10;

@@ -5,10 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::lacking::Withheld;
-use super::pace::{Asked, Pace, MAX_BUDGET};
+use super::pace::{Asked, Pace};
 use super::task::{Purpose, Range, Rest, Task};
 use crate::cache::{Cursor, Millis, NodeId, Partition, PARTITIONS};
-use crate::wire::{Part, ReplayEnd};
+use crate::wire::{Part, ReplayEnd, MAX_BUDGET};
 
 /// Ranges that a replay begins with.
 const RANGES: usize = 4;

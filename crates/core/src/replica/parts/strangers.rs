@@ -97,7 +97,7 @@ impl Strangers {
         all.iter()
             .cycle()
             .skip(first)
-            .take(all.len().min(wire::MAX_FOREIGN))
+            .take(all.len().min(wire::MAX_FOREIGN_IN_BEAT))
             .cloned()
             .collect()
     }
