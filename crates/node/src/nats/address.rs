@@ -6,7 +6,7 @@ use std::str::FromStr;
 use async_nats::{ConnectOptions, ServerAddr};
 use percent_encoding::percent_decode_str;
 
-use super::connection::NatsError;
+use super::error::NatsError;
 
 /// The address of a server, or what is wrong with it. The reason does not repeat the address: it can hold a password.
 pub(super) fn parse(address: &str) -> Result<ServerAddr, NatsError> {

@@ -1,6 +1,5 @@
 //! The connection to NATS: options, credentials, events and subscriptions.
 
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::address::{parse, without_user};
 use super::credentials::{Credentials, Tls};
+use super::error::NatsError;
 use super::inbox::{Drain, Inbox};
 use super::reconnect::{explain, Backoff, Reasons};
 use super::refusal::Refusal;
@@ -32,50 +32,6 @@ const ATTEMPT_LIMIT: Duration = Duration::from_secs(30);
 /// At most this many lines about errors of the server, and as many about a connection that comes and goes, per interval.
 const LINES_PER_INTERVAL: u32 = 5;
 const LINES_INTERVAL_MS: Millis = 30_000;
-
-/// What can go wrong before replication runs.
-#[derive(Debug, thiserror::Error)]
-pub enum NatsError {
-    /// Not an address.
-    #[error("'{address}' is not the address of a NATS server: {reason}")]
-    Address {
-        /// The address without credentials.
-        address: String,
-        /// What the client library says.
-        reason: String,
-    },
-    /// Not a seed.
-    #[error("the user seed is not a valid nkey seed ({0})")]
-    Seed(String),
-    /// A file that cannot be used.
-    #[error("file '{file}': {reason}")]
-    File {
-        /// The file.
-        file: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// No connection in time.
-    #[error("{}: {reason}", match .seconds { 0 => "the only attempt failed".to_owned(), seconds => format!("no connection within {seconds} s") })]
-    Unreachable {
-        /// How long it was tried; 0: once.
-        seconds: u64,
-        /// Why the last attempts failed.
-        reason: String,
-    },
-    /// The client library refuses to subscribe or to connect.
-    #[error("cannot use the NATS connection: {0}")]
-    Client(String),
-}
-
-impl NatsError {
-    pub(super) fn file(file: &Path, reason: String) -> Self {
-        NatsError::File {
-            file: file.display().to_string(),
-            reason,
-        }
-    }
-}
 
 /// What happened to the connection.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -11,7 +11,7 @@ use async_nats::rustls::{crypto, ClientConfig, RootCertStore};
 use async_nats::{Auth, AuthError, ConnectOptions, ServerAddr};
 
 use super::address::with_user_of;
-use super::connection::NatsError;
+use super::error::NatsError;
 
 /// No file of certificates, keys or credentials is longer.
 const MAX_FILE_BYTES: u64 = 4 << 20;

@@ -6,6 +6,7 @@
 mod address;
 mod connection;
 mod credentials;
+mod error;
 mod inbox;
 mod queue;
 mod reconnect;
@@ -14,8 +15,9 @@ mod replicator;
 mod subjects;
 
 pub use address::{check_address, without_credentials};
-pub use connection::{connect, NatsError};
+pub use connection::connect;
 pub use credentials::{check_authorities, check_certificate, check_credentials_file, Credentials, Tls};
+pub use error::NatsError;
 pub use reconnect::explain;
 pub use replicator::{Replicated, Replicator, Settings};
 pub use subjects::{SubjectError, Subjects};
