@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Result;
 use async_trait::async_trait;
 use sha2::{Digest, Sha256};
 use wasmbus_rpc::async_nats;
@@ -15,8 +16,8 @@ use wasmbus_rpc::rpc_client::{make_uuid, RpcClient};
 use wasmbus_rpc::wascap::jwt::{self, Claims};
 use wasmbus_rpc::wascap::prelude::KeyPair;
 
-use crate::host::{Lattice, CONTRACT_ID};
 use crate::keys::sdk_readable;
+use crate::lattice::{Lattice, CONTRACT_ID};
 
 /// Generous: a debug build on a busy machine is slow, and a call that hangs fails its test anyway.
 const CALL_LIMIT: Duration = Duration::from_secs(30);
@@ -85,6 +86,14 @@ impl Forgery {
         Self::WrongTarget,
         Self::UnlinkedActor,
     ];
+}
+
+impl Lattice {
+    /// A client for a provider that need not be a process of this kit.
+    pub async fn client_of(&self, actor: &Actor, provider_key: &str, link_name: &str) -> Result<KeyValueClient> {
+        let connection = self.connection().await?;
+        Ok(KeyValueClient::new(connection, self, actor, provider_key, link_name))
+    }
 }
 
 /// Sends invocations of one actor to one provider, as the host of the actor does.

@@ -1,11 +1,10 @@
 //! What a wasmCloud host does with a provider: start it, link actors, ask for health, shut it down.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, Context, Result};
@@ -15,22 +14,17 @@ use rustix::process::Signal;
 use serde::de::DeserializeOwned;
 use serde::Serialize;
 use serde_json::{json, Value};
-use tokio::sync::OnceCell;
-use wasmbus_rpc::async_nats;
 use wasmbus_rpc::core::{HealthCheckRequest, HealthCheckResponse, HostData, LinkDefinition};
 use wasmbus_rpc::wascap::prelude::KeyPair;
 
 use crate::client::{Actor, KeyValueClient};
-use crate::jwt::UserCredentials;
-use crate::keys::sdk_readable;
 use crate::keyvalue::KeyValue;
+use crate::lattice::{Lattice, CONTRACT_ID};
 use crate::log::CapturedLog;
 use crate::process::OwnedProcess;
 use crate::status::{Status, SyncState};
 use crate::wait::eventually;
 
-/// The contract of every link the kit makes.
-pub const CONTRACT_ID: &str = "wasmcloud:keyvalue";
 /// The link name where nothing else is asked for.
 pub const DEFAULT_LINK_NAME: &str = "default";
 /// With this host id the SDK expects links and answers health as JSON instead of MessagePack.
@@ -41,123 +35,12 @@ const CONTROL_LIMIT: Duration = Duration::from_secs(10);
 const STATUS_PAUSE: Duration = Duration::from_millis(20);
 const LOG_LINES_OF_A_FAILURE: usize = 30;
 
-/// A lattice: a prefix on a NATS server and the cluster key whose holders may invoke.
-///
-/// Clones share the connection over which the kit talks to the providers. Every lattice of a test process needs a
-/// prefix of its own (the default is a random one): the SDK keeps one JetStream handle per prefix and process.
-#[derive(Clone)]
-pub struct Lattice {
-    prefix: String,
-    nats_url: String,
-    cluster: Arc<KeyPair>,
-    /// Public keys of other clusters whose hosts are trusted as well.
-    other_issuers: Vec<String>,
-    host_id: String,
-    user: Option<UserCredentials>,
-    connection: Arc<OnceCell<async_nats::Client>>,
-}
-
-impl fmt::Debug for Lattice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lattice")
-            .field("prefix", &self.prefix)
-            .field("nats_url", &self.nats_url)
-            .finish_non_exhaustive()
-    }
-}
-
 impl Lattice {
-    /// A lattice with a prefix and a cluster key of its own.
-    pub fn new(nats_url: impl Into<String>) -> Self {
-        let unique = wasmbus_rpc::rpc_client::make_uuid();
-        Self {
-            prefix: format!("t{}", &unique[..12]),
-            nats_url: nats_url.into(),
-            cluster: Arc::new(sdk_readable(KeyPair::new_cluster)),
-            other_issuers: Vec::new(),
-            host_id: KeyPair::new_server().public_key(),
-            user: None,
-            connection: Arc::default(),
-        }
-    }
-
-    pub fn with_prefix(mut self, prefix: impl Into<String>) -> Self {
-        self.prefix = prefix.into();
-        self
-    }
-
-    /// Connects, and lets the providers connect, with these credentials.
-    pub fn with_user(mut self, user: UserCredentials) -> Self {
-        self.user = Some(user);
-        self
-    }
-
-    /// The same lattice in another process, see [`Self::cluster_seed`].
-    pub fn with_cluster_seed(mut self, seed: &str) -> Result<Self> {
-        self.cluster = Arc::new(KeyPair::from_seed(seed).context("the seed of the cluster")?);
-        Ok(self)
-    }
-
-    /// The same lattice for hosts that also trust those of another cluster key.
-    pub fn accepting(mut self, other: &Lattice) -> Self {
-        self.other_issuers.push(other.cluster.public_key());
-        self
-    }
-
-    /// The public key of the cluster.
-    pub fn issuer(&self) -> String {
-        self.cluster.public_key()
-    }
-
-    pub fn prefix(&self) -> &str {
-        &self.prefix
-    }
-
-    pub fn nats_url(&self) -> &str {
-        &self.nats_url
-    }
-
-    /// The secret every host of the lattice signs with. Never print it.
-    pub fn cluster_seed(&self) -> Result<String> {
-        self.cluster.seed().context("the seed of the cluster")
-    }
-
-    pub(crate) fn cluster(&self) -> Arc<KeyPair> {
-        self.cluster.clone()
-    }
-
-    /// The kit's own connection to the server of this lattice.
-    pub async fn connection(&self) -> Result<async_nats::Client> {
-        let connection = self.connection.get_or_try_init(|| async {
-            let options = match &self.user {
-                None => async_nats::ConnectOptions::new(),
-                Some(user) => {
-                    let key = Arc::new(KeyPair::from_seed(&user.seed).context("the seed of the user")?);
-                    async_nats::ConnectOptions::with_jwt(user.jwt.clone(), move |nonce| {
-                        let key = key.clone();
-                        async move { key.sign(&nonce).map_err(async_nats::AuthError::new) }
-                    })
-                }
-            };
-            options
-                .connect(&self.nats_url)
-                .await
-                .with_context(|| format!("connecting to {}", self.nats_url))
-        });
-        connection.await.cloned()
-    }
-
     /// The health message of a provider that need not be a process of this kit.
     pub async fn status_of(&self, provider_key: &str, link_name: &str) -> Result<Status> {
         let request = wasmbus_rpc::common::serialize(&HealthCheckRequest {})?;
         let answer = self.control(provider_key, link_name, "health", request).await?;
         status_in(wasmbus_rpc::common::deserialize(&answer)?)
-    }
-
-    /// A client for a provider that need not be a process of this kit.
-    pub async fn client_of(&self, actor: &Actor, provider_key: &str, link_name: &str) -> Result<KeyValueClient> {
-        let connection = self.connection().await?;
-        Ok(KeyValueClient::new(connection, self, actor, provider_key, link_name))
     }
 
     async fn control(&self, provider_key: &str, link_name: &str, what: &str, payload: Vec<u8>) -> Result<Vec<u8>> {
@@ -186,7 +69,7 @@ impl Lattice {
         data.link_name = options.link_name.clone();
         data.provider_key = options.provider_key.clone();
         data.invocation_seed = self.cluster_seed()?;
-        data.cluster_issuers = vec![self.cluster.public_key()];
+        data.cluster_issuers = vec![self.issuer()];
         data.cluster_issuers.extend(self.other_issuers.clone());
         data.instance_id = wasmbus_rpc::rpc_client::make_uuid();
         data.link_definitions = options.links.iter().map(|link| options.definition(link)).collect();
