@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod apply;
+mod arguments;
 mod caller;
 mod chart;
 mod cold;
@@ -32,88 +33,17 @@ mod start;
 mod table;
 mod value;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
+use clap::Parser;
+
+pub use arguments::Arguments;
+use arguments::Job;
 
 // That of the provider's main.rs.
 #[global_allocator]
 static ALLOCATOR: kvcache_allocator::Allocator = kvcache_allocator::Allocator;
-
-/// What to measure, and how often.
-#[derive(Parser)]
-#[command(name = "bench", about, version, args_conflicts_with_subcommands = true)]
-pub struct Arguments {
-    /// Without one of these everything is measured
-    #[command(subcommand)]
-    job: Option<Job>,
-    /// The provider's release binary
-    #[arg(long, default_value = "target/release/nats-kvcache")]
-    bin: PathBuf,
-    /// Fewer and shorter runs: about four minutes in all
-    #[arg(long)]
-    quick: bool,
-    /// Only the bars with these numbers (1 to 11)
-    #[arg(long, value_delimiter = ',')]
-    only: Vec<u8>,
-    /// Folder of the table, the JSON and the charts
-    #[arg(long, default_value = "target/bench")]
-    out: PathBuf,
-}
-
-/// What else there is to do.
-#[derive(Subcommand)]
-enum Job {
-    /// Write README's performance section from docs/bench/run.json
-    Readme {
-        /// Only look whether it is what it should be
-        #[arg(long)]
-        check: bool,
-    },
-    /// Compare instruction counts (JSON of `cargo bench --bench instructions` on standard input) with the stored ones
-    Instructions {
-        /// Store them instead
-        #[arg(long)]
-        bless: bool,
-    },
-}
-
-impl Arguments {
-    /// Whether a bar is to be measured.
-    pub fn wants(&self, bar: u8) -> bool {
-        self.only.is_empty() || self.only.contains(&bar)
-    }
-
-    /// As [`Arguments::wants`], and says so: all of it takes minutes.
-    fn begins(&self, bar: u8, what: &str) -> bool {
-        let wanted = self.wants(bar);
-        if wanted {
-            eprintln!("measuring {bar}: {what}");
-        }
-        wanted
-    }
-
-    /// How often each side of a comparison is measured.
-    pub fn runs(&self) -> usize {
-        if self.quick {
-            3
-        } else {
-            5
-        }
-    }
-
-    /// The command that repeats this run.
-    fn command(&self) -> String {
-        let make = if self.quick { "make bench-quick" } else { "make bench" };
-        if self.only.is_empty() {
-            return make.into();
-        }
-        let bars: Vec<String> = self.only.iter().map(u8::to_string).collect();
-        format!("{make} ONLY={}", bars.join(","))
-    }
-}
 
 #[tokio::main]
 async fn main() -> ExitCode {

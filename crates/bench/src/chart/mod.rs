@@ -1,10 +1,10 @@
-//! The charts of a run: SVG files that need no fonts of this machine.
+//! The charts of a run: SVG files that need no fonts of this machine. Here is what all of them are drawn with.
 
 mod comparison;
 mod growth;
 mod overview;
+mod write;
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{anyhow, Context, Result};
@@ -12,7 +12,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use crate::report::Run;
+pub use write::write;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
@@ -29,35 +29,6 @@ const GRID: RGBColor = RGBColor(225, 225, 225);
 /// Height of text in pixels. Letters are about half as wide, which is what the widths of columns are reckoned with.
 const TEXT: i32 = 14;
 const TITLE: i32 = 19;
-
-/// Writes all charts of a run into a folder: `overview.svg`, `bar-N.svg` for every bar that has lines, and `growth.svg`
-/// if there are series. Charts of earlier runs are removed.
-pub fn write(run: &Run, folder: &Path) -> Result<()> {
-    remove_old(folder)?;
-    let file = |name: &str| folder.join(name);
-    if !run.lines.is_empty() {
-        overview::draw(run, &file("overview.svg"))?;
-    }
-    let bars: BTreeSet<u8> = run.lines.iter().map(|line| line.bar).collect();
-    for bar in bars {
-        let lines: Vec<_> = run.lines.iter().filter(|line| line.bar == bar).collect();
-        comparison::draw(bar, &lines, &file(&format!("bar-{bar}.svg")))?;
-    }
-    if !run.series.is_empty() {
-        growth::draw(&run.series, &file("growth.svg"))?;
-    }
-    Ok(())
-}
-
-fn remove_old(folder: &Path) -> Result<()> {
-    for entry in std::fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|end| end == "svg") {
-            std::fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
-        }
-    }
-    Ok(())
-}
 
 /// Draws a picture of some pixels on white.
 fn picture(path: &Path, size: (i32, i32), draw: impl FnOnce(&Area) -> Result<()>) -> Result<()> {
@@ -155,31 +126,6 @@ fn extent(samples: impl IntoIterator<Item = f64>) -> Option<(f64, f64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Series;
-    use crate::table::tests::run;
-
-    #[test]
-    fn every_bar_has_a_chart_and_old_ones_go() -> Result<()> {
-        let folder = tempfile::tempdir()?;
-        std::fs::write(folder.path().join("bar-7.svg"), "old")?;
-        let mut run = run();
-        run.series.push(Series {
-            bar: 8,
-            name: "set".into(),
-            size: "keys".into(),
-            unit: "ns".into(),
-            points: vec![(1e3, 100.0), (1e6, 130.0)],
-        });
-        write(&run, folder.path())?;
-        let names: Result<BTreeSet<_>, _> = std::fs::read_dir(folder.path())?
-            .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()))
-            .collect();
-        let expected = ["bar-1.svg", "bar-8.svg", "bar-9.svg", "growth.svg", "overview.svg"];
-        assert_eq!(names?, BTreeSet::from(expected.map(str::to_owned)));
-        let overview = std::fs::read_to_string(folder.path().join("overview.svg"))?;
-        assert!(overview.contains("get, 64 callers"), "{overview}");
-        Ok(())
-    }
 
     #[test]
     fn labels_have_at_most_two_lines() {
