@@ -9,6 +9,7 @@ use rand::RngExt;
 
 use crate::client::{checked_digest, commands, seen, Seen, START};
 use crate::clients::{counter, shared_key, SHARED_KEYS};
+use crate::event::size;
 use crate::node::Acknowledged;
 use crate::world::World;
 
@@ -360,16 +361,4 @@ impl World {
             });
         }
     }
-}
-
-/// About how many bytes a command has on its way.
-pub(crate) fn size(command: &Command) -> u64 {
-    let value = match &command.change {
-        Change::Put { value, seen, .. } => value.bytes().map_or(8, <[u8]>::len) + 40 * seen.len(),
-        Change::Delete { seen, .. } => 40 * seen.len(),
-        Change::ListPush { value, .. } => value.len(),
-        Change::SetAdd { member, .. } | Change::SetRemove { member, .. } => member.len(),
-        Change::Add { .. } | Change::ListRemove { .. } => 20,
-    };
-    (command.key.len() + value + 40) as u64
 }

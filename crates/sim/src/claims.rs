@@ -9,6 +9,8 @@ use kvcache_core::wire::{self, Kind};
 use rand::RngExt;
 
 use crate::clients::counter;
+use crate::event::{size, Sender};
+use crate::node::{Heard, Waiting};
 use crate::scenario::spread;
 use crate::world::World;
 
@@ -17,44 +19,6 @@ const REMEMBERED_BEATS: Millis = 3;
 
 /// Two nodes that have heard each other for so many intervals know each other.
 const ACQUAINTED_BEATS: Millis = 10;
-
-/// Who has sent a message, and what it held then.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Sender {
-    pub place: usize,
-    pub life: u64,
-    /// Its sum, if it had a state to give.
-    pub holds: Option<i64>,
-    /// It is a beat.
-    pub beat: bool,
-    /// It shows that the node is there: a beat, an answer to a challenge, or a frame that is sent for the first time.
-    pub shows_life: bool,
-    /// When it was sent.
-    pub at: Millis,
-}
-
-/// What a node was sent by another one that had a state.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Heard {
-    place: usize,
-    life: u64,
-    /// The least that it held when it sent something that has arrived.
-    least: i64,
-    /// When the last beat of it was sent that nothing newer had overtaken, and when it arrived. An overtaken one says
-    /// nothing.
-    beat: Option<(Millis, Millis)>,
-    /// When the newest message was sent that has arrived.
-    newest: Millis,
-}
-
-/// A write that a client wants to be confirmed.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Waiting {
-    wanted: Ack,
-    /// What its key counts.
-    value: i64,
-    at: Millis,
-}
 
 /// The key that one process increments for every write that it wants to be confirmed.
 fn confirmed_key(life: u64) -> Key {
@@ -225,7 +189,7 @@ impl World {
         let incremented = node.cache.increment(&confirmed_key(node.life), 1, now.wall);
         let (value, command) = incremented.expect("nobody else writes to the key");
         self.outcome.writes += 1;
-        self.written_bytes += crate::check::size(&command);
+        self.written_bytes += size(&command);
         self.to_confirm += 1;
         let wanted = match self.rng.random_range(0..10) {
             0..7 => Ack::All,

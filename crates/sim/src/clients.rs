@@ -4,10 +4,10 @@ use bytes::Bytes;
 use kvcache_core::cache::{Command, Key, Millis};
 use rand::RngExt;
 
-use crate::check::size;
 use crate::client::{perform, Seen, Write};
+use crate::event::{size, Event};
 use crate::node::Own;
-use crate::world::{Event, World};
+use crate::world::World;
 
 /// Keys that all write to, with operations of all types.
 pub(crate) const SHARED_KEYS: u64 = 4;

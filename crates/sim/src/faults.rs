@@ -6,42 +6,10 @@ use kvcache_core::cache::Millis;
 use kvcache_core::replica::{Input, Replica, Start};
 use rand::RngExt;
 
+use crate::event::{End, Event};
 use crate::node::{replica_config, Pause, Refusals};
 use crate::scenario::{spread, Fault};
-use crate::world::{Event, World};
-
-/// Something that went wrong is over.
-#[derive(Debug)]
-pub(crate) enum End {
-    /// A process starts.
-    Down { node: usize },
-    /// A node notices that its connection is lost.
-    Unnoticed { node: usize, life: u64 },
-    /// A node connects again.
-    Cut { node: usize, life: u64 },
-    /// The server is back.
-    ServerDown,
-    /// Nodes hear each other again: from one to another.
-    Deaf { pairs: Vec<(usize, usize)> },
-    /// A process goes on.
-    Pause { node: usize, life: u64 },
-    /// The server cuts a paused process off.
-    Patience { node: usize, life: u64 },
-    /// A slow consumer keeps up again.
-    Slow { node: usize, life: u64 },
-    /// The server refuses a node no longer.
-    Refusal { node: usize, life: u64 },
-    /// A wall clock is right again, about.
-    FarClock { node: usize, life: u64 },
-    /// The stranger sends so many further recordings: to a node or all, this one or any.
-    Recordings {
-        left: u32,
-        to: Option<usize>,
-        which: Option<usize>,
-    },
-    /// The stranger sends a node so many further notices that nobody listens.
-    ForgedNotices { left: u32, to: usize },
-}
+use crate::world::World;
 
 /// Who is away from whom.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -10,6 +10,7 @@ mod check;
 mod claims;
 pub mod client;
 mod clients;
+mod event;
 mod faults;
 mod network;
 mod node;

@@ -6,9 +6,9 @@ use kvcache_core::replica::{Channel, Input, Output, Refused, Target};
 use kvcache_core::wire::{self, Kind};
 use rand::RngExt;
 
-use crate::claims::Sender;
+use crate::event::{Event, Mail, Origin, Sender};
 use crate::node::Subject;
-use crate::world::{Event, World};
+use crate::world::World;
 
 /// More than an honest replica queues in one call: an answer to a replay request, and what does not fit in its bound.
 const MAX_QUEUED_BYTES: u64 = 4 << 20;
@@ -19,24 +19,6 @@ const DOWN: usize = 1;
 
 /// What the server needs to say that nobody listens.
 const NOTICE_BYTES: usize = 80;
-
-/// Where something comes from that arrives at a node.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Origin {
-    /// A node, which has sent it now.
-    Node(Sender),
-    /// A stranger. The node had sent it.
-    Recording(Sender),
-    /// A server, or a stranger in its name.
-    Server,
-}
-
-/// What arrives at a node.
-#[derive(Debug)]
-pub(crate) struct Mail {
-    pub origin: Origin,
-    pub input: Input,
-}
 
 impl Subject {
     const ALL: [Subject; 4] = [Subject::Commands, Subject::Beat, Subject::Replay, Subject::Node];

@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use kvcache_core::cache::{Cache, Command, Key, Limits, Millis, NodeId};
-use kvcache_core::replica::{AckRequest, Config, Input, Keyring, Replica, Start};
+use kvcache_core::replica::{Ack, AckRequest, Config, Input, Keyring, Replica, Start};
 
-use crate::claims::{Heard, Waiting};
 use crate::client::Seen;
-use crate::network::Mail;
+use crate::event::Mail;
 use crate::scenario::Scenario;
 
 /// What a process told its clients has happened, as far as it has to be there at the end.
@@ -52,6 +51,29 @@ pub(crate) struct Pause {
     pub mailbox: VecDeque<Mail>,
     /// Whether more came than there was room for.
     pub overflow: bool,
+}
+
+/// What a node was sent by another one that had a state.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Heard {
+    pub place: usize,
+    pub life: u64,
+    /// The least that it held when it sent something that has arrived.
+    pub least: i64,
+    /// When the last beat of it was sent that nothing newer had overtaken, and when it arrived. An overtaken one says
+    /// nothing.
+    pub beat: Option<(Millis, Millis)>,
+    /// When the newest message was sent that has arrived.
+    pub newest: Millis,
+}
+
+/// A write that a client wants to be confirmed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waiting {
+    pub wanted: Ack,
+    /// What its key counts.
+    pub value: i64,
+    pub at: Millis,
 }
 
 pub(crate) struct Node {

@@ -4,9 +4,7 @@ use bytes::Bytes;
 use kvcache_core::replica::Input;
 use rand::RngExt;
 
-use crate::claims::Sender;
-use crate::faults::End;
-use crate::network::{Mail, Origin};
+use crate::event::{End, Mail, Origin, Sender};
 use crate::scenario::{spread, Fault};
 use crate::world::World;
 

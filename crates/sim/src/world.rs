@@ -5,14 +5,12 @@ use std::collections::BinaryHeap;
 
 use bytes::Bytes;
 use kvcache_core::cache::{Millis, NodeId};
-use kvcache_core::replica::{Input, Now, Target};
+use kvcache_core::replica::{Input, Now};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::claims::Sender;
 use crate::client::START;
-use crate::faults::End;
-use crate::network::Mail;
+use crate::event::{End, Event, Sender};
 use crate::node::{local, Acknowledged, Node};
 use crate::outcome::Outcome;
 use crate::scenario::Scenario;
@@ -23,30 +21,6 @@ const MAX_EVENTS: u64 = 3_000_000;
 /// How often caches are swept, and how many partitions of each: as the provider does.
 const SWEEP_MS: Millis = 100;
 const SWEEP_PARTITIONS: usize = 8;
-
-pub(crate) enum Event {
-    /// A message or a notice of the server arrives.
-    Deliver { to: usize, session: u64, mail: Mail },
-    /// A message arrives at the server.
-    Route {
-        sender: Sender,
-        session: u64,
-        to: Target,
-        payload: Bytes,
-    },
-    /// A replica wants to be called, if it has not changed its mind about the time.
-    Tick { node: usize, wake: Millis },
-    /// The commands of local writes reach the replica.
-    Flush { node: usize, life: u64 },
-    /// A client writes.
-    Client,
-    /// Something goes wrong.
-    Fault,
-    /// Something that went wrong is over, unless all has been made well since.
-    End { epoch: u64, end: End },
-    /// The caches are swept.
-    Sweep,
-}
 
 /// An event and when it happens. Of two at one time, the one that was made first comes first.
 struct Entry {
