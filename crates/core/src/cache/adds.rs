@@ -1,29 +1,9 @@
 //! The entries of a counter: what each node added on each horizon.
 
-use super::command::Base;
+use super::add_entry::AddEntry;
 use super::hash::{self, KeyHash};
+use super::horizon::Base;
 use super::stamp::{NodeId, Stamp};
-use super::state::Horizon;
-
-/// Cumulative sum of what one node added while it saw one horizon; merged by newest stamp.
-#[derive(Clone, Debug)]
-pub(super) struct AddEntry {
-    pub node: NodeId,
-    pub base: Base,
-    pub last: Stamp,
-    pub sum: i64,
-}
-
-impl AddEntry {
-    /// Whether this entry still means something above `horizon`.
-    pub fn survives(&self, horizon: Horizon) -> bool {
-        self.base.horizon() >= horizon || self.last > horizon.stamp
-    }
-
-    fn place(&self) -> (NodeId, Base) {
-        (self.node, self.base)
-    }
-}
 
 /// Most entries in a piece. Entries arrive in any order, and each moves the rest of its piece.
 const PIECE: usize = 512;

@@ -1,51 +1,10 @@
 //! Idempotent commands: fragments of a key's state. Applying one is a merge, in any order and any number of times.
 
+use super::add_entry::SeenAdd;
 use super::blob::Blob;
 use super::hash;
+use super::horizon::Base;
 use super::stamp::{Millis, NodeId, Stamp, Time};
-
-/// What a node saw as the horizon of a key while it added to a counter there.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
-pub struct Base {
-    /// Stamp of the reset.
-    pub stamp: Stamp,
-    /// Nothing of the reset itself was left (a delete, or voided by a type conflict).
-    pub void: bool,
-    /// The reset's deadline had passed: the counter started again from 0.
-    pub expired: bool,
-}
-
-impl Base {
-    /// A base that no reset made, for an entry whose first addition is stamped `first`. A node that can have forgotten
-    /// what it once added to a key begins anew on such a base, so that the entry is never taken for the forgotten one.
-    /// No node has the id 0, and a node makes no two additions at one time.
-    pub(super) fn fresh(first: Time) -> Base {
-        Base {
-            stamp: Stamp {
-                time: Time(first.0 - 1),
-                node: NodeId(0),
-            },
-            void: true,
-            expired: false,
-        }
-    }
-
-    /// Whether no reset made this base: neither is one to come, nor was the key never reset.
-    pub(super) fn is_fresh(self) -> bool {
-        self.void && self.stamp.node == NodeId(0) && self.stamp.time > Time(0)
-    }
-}
-
-/// What the author of a reset had seen of one counter entry.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SeenAdd {
-    /// Who added.
-    pub node: NodeId,
-    /// On which horizon.
-    pub base: Base,
-    /// The cumulative sum at that time.
-    pub sum: i64,
-}
 
 /// The value of a Put.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -6,13 +6,11 @@
 
 use std::ops::RangeInclusive;
 
-use super::adds::AddEntry;
+use super::add_entry::AddEntry;
 use super::command::Change;
 use super::hash::{self, KeyHash, Partition};
-use super::list::Item;
-use super::set::Membership;
+use super::reset::Reset;
 use super::stamp::Stamp;
-use super::state::Reset;
 
 /// Bits of [`Position::key`] below the number of the partition.
 const BITS_IN_PARTITION: u32 = 54;
@@ -98,9 +96,9 @@ impl Span {
 pub(super) enum Part<'a> {
     Reset(Reset<'a>),
     Add(&'a AddEntry),
-    Item(&'a Item),
+    Item { id: Stamp, value: &'a [u8] },
     Removed { id: Stamp, at: Stamp },
-    Member { member: &'a [u8], membership: Membership },
+    Member { member: &'a [u8], at: Stamp, present: bool },
 }
 
 impl<'a> Part<'a> {
@@ -109,8 +107,7 @@ impl<'a> Part<'a> {
         match self {
             Part::Reset(_) => 0,
             Part::Add(entry) => hash::element_of_add(entry.node, entry.base),
-            Part::Item(item) => hash::element_of_item(item.id),
-            Part::Removed { id, .. } => hash::element_of_item(*id),
+            Part::Item { id, .. } | Part::Removed { id, .. } => hash::element_of_item(*id),
             Part::Member { member, .. } => hash::element_of_member(member),
         }
     }
@@ -120,9 +117,9 @@ impl<'a> Part<'a> {
         match self {
             Part::Reset(reset) => reset.hash(key),
             Part::Add(entry) => hash::of_add(key, entry),
-            Part::Item(item) => item.hash(key),
+            Part::Item { id, value } => hash::of_item(key, *id, value),
             Part::Removed { id, at } => hash::of_removed(key, *id, *at),
-            Part::Member { member, membership } => hash::of_member(key, member, membership.at, membership.present),
+            Part::Member { member, at, present } => hash::of_member(key, member, *at, *present),
         }
     }
 
@@ -138,7 +135,7 @@ impl<'a> Part<'a> {
                 let flags = u64::from(base.void) | u64::from(base.expired) << 1;
                 of_words(&[node.0, base.stamp.time.0, base.stamp.node.0, flags])
             }
-            Part::Item(Item { id, .. }) | Part::Removed { id, .. } => of_words(&[id.time.0, id.node.0]),
+            Part::Item { id, .. } | Part::Removed { id, .. } => of_words(&[id.time.0, id.node.0]),
             Part::Member { member, .. } => hash(member),
         })
     }
@@ -149,7 +146,7 @@ impl<'a> Part<'a> {
             + match self {
                 Part::Reset(reset) => reset.bytes().map_or(0, <[u8]>::len) + reset.seen.len() * COMMAND_BYTES,
                 Part::Add(_) => COMMAND_BYTES,
-                Part::Item(item) => item.value.len(),
+                Part::Item { value, .. } => value.len(),
                 Part::Removed { .. } => 0,
                 Part::Member { member, .. } => member.len(),
             }
@@ -160,9 +157,9 @@ impl<'a> Part<'a> {
         match self {
             Part::Reset(reset) => reset.horizon.stamp,
             Part::Add(entry) => entry.last,
-            Part::Item(item) => item.id,
+            Part::Item { id, .. } => *id,
             Part::Removed { id, at } => (*id).max(*at),
-            Part::Member { membership, .. } => membership.at,
+            Part::Member { at, .. } => *at,
         }
     }
 
@@ -176,19 +173,18 @@ impl<'a> Part<'a> {
                 sum: entry.sum,
                 at: entry.last,
             },
-            Part::Item(item) => Change::ListPush {
-                id: item.id,
-                value: &item.value,
-            },
+            Part::Item { id, value } => Change::ListPush { id, value },
             Part::Removed { id, at } => Change::ListRemove { id, at },
-            Part::Member { member, membership } => {
-                let at = membership.at;
-                if membership.present {
-                    Change::SetAdd { member, at }
-                } else {
-                    Change::SetRemove { member, at }
-                }
-            }
+            Part::Member {
+                member,
+                at,
+                present: true,
+            } => Change::SetAdd { member, at },
+            Part::Member {
+                member,
+                at,
+                present: false,
+            } => Change::SetRemove { member, at },
         }
     }
 }

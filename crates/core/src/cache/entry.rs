@@ -30,10 +30,12 @@ use super::blob::Blob;
 use super::command::{Change, Value};
 use super::component::COMMAND_BYTES;
 use super::hash::KeyHash;
+use super::horizon::Horizon;
 use super::nodes::Nodes;
 use super::prefetch::prefetch;
+use super::reset::Reset;
 use super::stamp::{Millis, NodeId, Stamp, Time};
-use super::state::{Horizon, KeyState, Reset, State};
+use super::state::{KeyState, State};
 
 /// Nothing of the reset itself is left.
 const VOID: u8 = 1;

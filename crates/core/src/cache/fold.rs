@@ -12,12 +12,12 @@
 
 use std::collections::BTreeMap;
 
-use super::adds::AddEntry;
+use super::add_entry::{AddEntry, SeenAdd};
 use super::blob::Blob;
-use super::command::{Base, Change, SeenAdd, Value};
+use super::command::{Change, Value};
+use super::horizon::{Base, Horizon};
 use super::scalar::{parse_integer, Moment, Reading, Scalar};
 use super::stamp::{Millis, NodeId, Stamp, Time};
-use super::state::Horizon;
 
 /// When to fold, and whose entries.
 pub(super) struct Fold<'a> {

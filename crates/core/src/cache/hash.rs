@@ -5,10 +5,9 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::adds::AddEntry;
-use super::command::{Base, SeenAdd};
+use super::add_entry::{AddEntry, SeenAdd};
+use super::horizon::{Base, Horizon};
 use super::stamp::{Millis, NodeId, Stamp};
-use super::state::Horizon;
 use super::table_hash::TableSecret;
 
 /// Number of partitions; also the number of shards of the map, so that one partition is one shard.

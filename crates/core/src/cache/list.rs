@@ -19,6 +19,14 @@ impl Item {
         hash::of_item(key, self.id, &self.value)
     }
 
+    /// The component.
+    pub fn part(&self) -> Part<'_> {
+        Part::Item {
+            id: self.id,
+            value: &self.value,
+        }
+    }
+
     /// Takes the value of another item with the same id, if that is the larger one. Returns the change of the digest.
     fn settle(&mut self, key: KeyHash, value: &[u8]) -> u64 {
         if hash::of_value(value) <= hash::of_value(&self.value) {
@@ -135,7 +143,7 @@ impl List {
             }
             drop
         };
-        self.items.retain(|item| !drop(Part::Item(item)));
+        self.items.retain(|item| !drop(item.part()));
         self.removed.retain(|&id, &mut at| !drop(Part::Removed { id, at }));
         self.renew_newest();
         delta

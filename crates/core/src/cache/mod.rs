@@ -6,6 +6,7 @@
 //! The rule everything follows: **the converged state is what one server would hold had it executed all operations one
 //! after another in stamp order.** The exceptions are listed in docs/ARCHITECTURE.md and nowhere else.
 
+mod add_entry;
 mod adds;
 mod blob;
 mod command;
@@ -14,12 +15,14 @@ mod entry;
 mod error;
 mod fold;
 mod hash;
+mod horizon;
 mod key;
 mod list;
 mod nodes;
 mod partition;
 mod prefetch;
 mod removed;
+mod reset;
 mod scalar;
 mod set;
 mod slice;
@@ -28,11 +31,13 @@ mod state;
 mod table;
 mod table_hash;
 
+pub use add_entry::SeenAdd;
 pub use blob::Blob;
-pub use command::{Base, Change, Command, CommandError, SeenAdd, Slot, Value};
+pub use command::{Change, Command, CommandError, Slot, Value};
 pub use component::{Component, Position, Span};
 pub use error::CacheError;
 pub use hash::{KeyHash, Partition, PARTITIONS};
+pub use horizon::Base;
 pub use key::{Key, KeyError, MAX_NAMESPACE_BYTES};
 pub use partition::Digest;
 pub use slice::Cursor;

@@ -1,10 +1,11 @@
 //! Scalars and counters: the value of the newest reset, its deadline, and what nodes added to it.
 
-use super::adds::{AddEntry, Adds};
-use super::command::{Base, SeenAdd, Value};
+use super::add_entry::{AddEntry, SeenAdd};
+use super::adds::Adds;
+use super::command::Value;
 use super::hash::KeyHash;
+use super::horizon::{Base, Horizon};
 use super::stamp::{Millis, NodeId, Stamp, Time};
-use super::state::Horizon;
 
 /// A scalar with anything beyond its bare value: a deadline, counter entries, or what its reset had seen of them.
 #[derive(Clone, Debug, Default)]

@@ -148,6 +148,5 @@ impl Set {
 }
 
 fn part(member: &[u8], at: Stamp, present: bool) -> Part<'_> {
-    let membership = Membership { at, present };
-    Part::Member { member, membership }
+    Part::Member { member, at, present }
 }

@@ -45,6 +45,18 @@ impl Cursor {
 }
 
 impl Cache {
+    /// Writes a partition out as commands that rebuild it in any other cache. What the next sweep drops is left out:
+    /// two nodes that are not swept at the same time would give it back to each other for ever.
+    ///
+    /// This and all that looks at every key of a partition takes its lock for a piece of its table at a time. So what is
+    /// seen need not be what the partition held at any one moment; but of each key it is, at some moment since the call.
+    pub fn commands(&self, partition: Partition, mut emit: impl FnMut(Command<&[u8]>)) {
+        let mut from = Some(Cursor::default());
+        while let Some(cursor) = from {
+            from = self.slice(partition, cursor, usize::MAX, &mut emit);
+        }
+    }
+
     /// Writes out a slice of a partition, as [`Cache::commands`] does with the whole: commands of about `most` bytes, or
     /// a single larger one, and no more than one piece of the table. Returns where the next slice begins, or `None` at the
     /// end of the partition. `emit` is called with the partition locked.

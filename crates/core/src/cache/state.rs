@@ -8,142 +8,19 @@
 
 use std::ops::RangeInclusive;
 
-use super::adds::{AddEntry, Adds};
+use super::add_entry::{AddEntry, SeenAdd};
+use super::adds::Adds;
 use super::blob::Blob;
-use super::command::{Base, Change, SeenAdd, Value};
+use super::command::{Change, Value};
 use super::component::Part;
 use super::fold::Fold;
-use super::hash::{self, KeyHash};
+use super::hash::KeyHash;
+use super::horizon::{Base, Horizon};
 use super::list::List;
+use super::reset::Reset;
 use super::scalar::{Moment, Scalar, View};
 use super::set::{Membership, Set};
 use super::stamp::{Millis, NodeId, Stamp, Time};
-
-/// The newest reset of a key: everything at or below it is gone. `void`: nothing of the reset itself is left.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct Horizon {
-    pub stamp: Stamp,
-    pub void: bool,
-}
-
-impl Horizon {
-    /// The horizon of a key that was never reset.
-    pub const START: Horizon = Horizon {
-        stamp: Stamp {
-            time: Time(0),
-            node: NodeId(0),
-        },
-        void: true,
-    };
-
-    /// This horizon as an adding node sees it.
-    pub fn base(self, expired: bool) -> Base {
-        Base {
-            stamp: self.stamp,
-            void: self.void,
-            expired: expired && !self.void,
-        }
-    }
-}
-
-impl Base {
-    pub(super) fn horizon(self) -> Horizon {
-        Horizon {
-            stamp: self.stamp,
-            void: self.void,
-        }
-    }
-}
-
-/// The newest reset of a key and what is left of it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Reset<'a> {
-    pub horizon: Horizon,
-    /// The scalar it wrote; `None` after a delete.
-    pub value: Option<Value<&'a [u8]>>,
-    /// Deadline of the value, see [`Scalar::expires_at`].
-    pub expires_at: Option<Millis>,
-    /// Counter entries its author had seen.
-    pub seen: &'a [SeenAdd],
-}
-
-impl<'a> Reset<'a> {
-    /// A reset that leaves nothing.
-    fn void(stamp: Stamp, seen: &'a [SeenAdd]) -> Self {
-        Reset {
-            horizon: Horizon { stamp, void: true },
-            value: None,
-            expires_at: None,
-            seen,
-        }
-    }
-
-    /// The reset that a change is, if it is one.
-    pub fn of<B: AsRef<[u8]>>(change: &'a Change<B>) -> Option<Self> {
-        match change {
-            Change::Put {
-                at,
-                value,
-                expires_at,
-                seen,
-            } => Some(Reset {
-                horizon: Horizon {
-                    stamp: *at,
-                    void: false,
-                },
-                value: Some(value.borrowed()),
-                expires_at: *expires_at,
-                seen,
-            }),
-            Change::Delete { at, seen } => Some(Reset::void(*at, seen)),
-            _ => None,
-        }
-    }
-
-    /// The change that brings this reset to a state that lacks it.
-    pub fn change(&self) -> Change<&'a [u8]> {
-        let (at, seen) = (self.horizon.stamp, self.seen.to_vec());
-        let Some(value) = self.value.filter(|_| !self.horizon.void) else {
-            return Change::Delete { at, seen };
-        };
-        let expires_at = self.expires_at;
-        Change::Put {
-            at,
-            value,
-            expires_at,
-            seen,
-        }
-    }
-
-    /// The content hash: the same whether the value was given back or not. Of two resets with one horizon, the one with
-    /// the larger counts.
-    pub fn content(&self) -> u64 {
-        let value = self.value.as_ref().map_or(0, Value::hash);
-        hash::of_content(value, self.expires_at, self.seen)
-    }
-
-    /// The component hash.
-    pub fn hash(&self, key: KeyHash) -> u64 {
-        hash::of_reset(key, self.horizon, self.content())
-    }
-
-    /// The bytes of the value, unless it was given back.
-    pub fn bytes(&self) -> Option<&'a [u8]> {
-        match self.value {
-            Some(Value::Held(bytes)) => Some(bytes),
-            _ => None,
-        }
-    }
-
-    fn expired(&self, now: Millis) -> bool {
-        self.expires_at.is_some_and(|deadline| now >= deadline)
-    }
-
-    /// The value, as long as it shows.
-    fn shown(&self, now: Millis) -> Option<&'a [u8]> {
-        self.bytes().filter(|_| !self.expired(now))
-    }
-}
 
 /// The state of a key where it lies in memory, to look at.
 #[derive(Clone, Copy, Debug)]
@@ -627,7 +504,7 @@ impl KeyState {
             Live::Nothing | Live::Value(_) => {}
             Live::Scalar(scalar) => scalar.adds.iter().for_each(|entry| show(Part::Add(entry))),
             Live::List(list) => {
-                list.items.iter().for_each(|item| show(Part::Item(item)));
+                list.items.iter().for_each(|item| show(item.part()));
                 for (&id, &at) in &list.removed {
                     show(Part::Removed { id, at });
                 }

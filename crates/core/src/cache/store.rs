@@ -22,7 +22,6 @@ use super::partition::{Digest, PartitionStats};
 use super::prefetch::{ahead, prefetch, AT_ONCE};
 use super::scalar::{self, Moment, View};
 use super::set::Set;
-use super::slice::Cursor;
 use super::stamp::{Clock, Millis, NodeId, Stamp, Time};
 use super::state::{KeyState, Kind, State};
 use super::table::{entries, let_others_in, order_of, tables, ByPartition, Piece, Table};
@@ -455,18 +454,6 @@ impl Cache {
                 entry.prefetch();
                 true
             });
-        }
-    }
-
-    /// Writes a partition out as commands that rebuild it in any other cache. What the next sweep drops is left out:
-    /// two nodes that are not swept at the same time would give it back to each other for ever.
-    ///
-    /// This and all that looks at every key of a partition takes its lock for a piece of its table at a time. So what is
-    /// seen need not be what the partition held at any one moment; but of each key it is, at some moment since the call.
-    pub fn commands(&self, partition: Partition, mut emit: impl FnMut(Command<&[u8]>)) {
-        let mut from = Some(Cursor::default());
-        while let Some(cursor) = from {
-            from = self.slice(partition, cursor, usize::MAX, &mut emit);
         }
     }
 
