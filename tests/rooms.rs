@@ -5,6 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+#[path = "rooms/circles.rs"]
+mod circles;
+
 /// A crate, and what may not be among all that it is built of. A `*` at the end stands for any rest.
 struct Room {
     package: &'static str,
