@@ -8,7 +8,6 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::add_entry::{AddEntry, SeenAdd};
 use super::horizon::{Base, Horizon};
 use super::stamp::{Millis, NodeId, Stamp};
-use super::table_hash::TableSecret;
 
 /// Number of partitions; also the number of shards of the map, so that one partition is one shard.
 pub const PARTITIONS: usize = 1024;
@@ -49,24 +48,6 @@ impl KeyHash {
         let squared = ((u128::from(x) * u128::from(x)) >> 64) as u64;
         let of_4 = x - (squared >> 2);
         of_4.saturating_add(of_4 / 3)
-    }
-}
-
-/// Where a key lives: worked out once per operation.
-#[derive(Clone, Copy)]
-pub(super) struct Home {
-    pub hash: KeyHash,
-    pub partition: Partition,
-    /// Where the table of the partition looks for it.
-    pub place: u64,
-}
-
-impl Home {
-    pub fn of(key: &[u8], secret: &TableSecret) -> Self {
-        let hash = KeyHash::of(key);
-        let partition = Partition::of(hash);
-        let place = secret.hash(key);
-        Home { hash, partition, place }
     }
 }
 
@@ -169,51 +150,12 @@ pub(super) fn element_of_member(member: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
 
     #[test]
     fn hashes_are_the_published_ones() {
         // Test vector of the XXH3 specification: empty input, seed 0.
         assert_eq!(KeyHash::of(b"").0, 0x2d06_8005_38d3_94c2);
-    }
-
-    /// Keys of 16 bytes with one hash. Of such a key the hash is that of `swapped(low) + high + fold(low * high)`, where
-    /// `low` and `high` are its halves, each combined with a constant, and `fold` combines the halves of the product. For
-    /// a small even `low` and a guess of the upper half of the product, `high` follows bit by bit.
-    fn colliding_keys(most: usize) -> Vec<[u8; 16]> {
-        const LOW: u64 = 0x1f67_b3b7_a4a4_4072 ^ 0x78e5_c0cc_4ee6_79cb;
-        const HIGH: u64 = 0x2172_ffcc_7dd0_5a82 ^ 0x8e24_43f7_7446_08b8;
-        let mut keys = Vec::new();
-        for low in (2u64..).step_by(2) {
-            let target = 0x1234u64.wrapping_sub(low.swap_bytes());
-            for upper in 0..low {
-                let mut high = 0u64;
-                for bit in 0..64 {
-                    let sum = high.wrapping_add(low.wrapping_mul(high) ^ upper);
-                    high |= (sum ^ target) & 1 << bit;
-                }
-                if (u128::from(low) * u128::from(high)) >> 64 == u128::from(upper) {
-                    let halves = [(low ^ LOW).to_le_bytes(), (high ^ HIGH).to_le_bytes()];
-                    keys.push(halves.as_flattened().try_into().expect("16 bytes"));
-                }
-            }
-            if keys.len() >= most {
-                return keys;
-            }
-        }
-        unreachable!("there is no end of them")
-    }
-
-    #[test]
-    fn keys_that_are_made_to_collide_do_not_collide_in_tables() {
-        let keys = colliding_keys(200);
-        let hashes: BTreeSet<u64> = keys.iter().map(|key| KeyHash::of(key).0).collect();
-        assert_eq!(hashes.len(), 1, "the attack");
-        let secret = TableSecret::new([1, 2, 3, 4]);
-        let places: BTreeSet<u64> = keys.iter().map(|key| Home::of(key, &secret).place).collect();
-        assert_eq!(places.len(), keys.len());
     }
 
     /// The vectors of docs/PROTOCOL.md.

@@ -26,16 +26,16 @@ use std::hash::{Hash, Hasher};
 use std::ptr::{self, NonNull};
 use std::slice;
 
-use super::blob::Blob;
-use super::command::{Change, Value};
-use super::component::COMMAND_BYTES;
-use super::hash::KeyHash;
-use super::horizon::Horizon;
 use super::nodes::Nodes;
 use super::prefetch::prefetch;
-use super::reset::Reset;
-use super::stamp::{Millis, NodeId, Stamp, Time};
-use super::state::{KeyState, State};
+use crate::cache::blob::Blob;
+use crate::cache::command::{Change, Value};
+use crate::cache::component::COMMAND_BYTES;
+use crate::cache::hash::KeyHash;
+use crate::cache::horizon::Horizon;
+use crate::cache::reset::Reset;
+use crate::cache::stamp::{Millis, NodeId, Stamp, Time};
+use crate::cache::state::{KeyState, State};
 
 /// Nothing of the reset itself is left.
 const VOID: u8 = 1;
@@ -71,7 +71,7 @@ struct Large {
 }
 
 /// A key with its state. Hashes and compares as its key does.
-pub(super) struct Entry(NonNull<u8>);
+pub(in crate::cache) struct Entry(NonNull<u8>);
 
 // SAFETY: an entry owns what it points to, and that is bytes or a `Large`, both of which may be sent and shared.
 unsafe impl Send for Entry {}

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::stamp::NodeId;
+use crate::cache::stamp::NodeId;
 
 /// Processes that have a short name. Those that come later are written out in full, which costs 8 bytes per key.
 const SLOTS: usize = 8_192;

@@ -1,11 +1,10 @@
 //! Writing a partition out in slices: what anybody can put into one partition, or into one key, has no bound, but what
 //! is written out under one lock and sent in one answer has.
 
-use super::command::Command;
-use super::entry::Entry;
-use super::hash::Partition;
-use super::store::Cache;
-use super::table::{entries, let_others_in};
+use super::Cache;
+use crate::cache::command::Command;
+use crate::cache::hash::Partition;
+use crate::cache::table::{entries, let_others_in, Entry};
 
 /// Where a slice of a partition begins. Only the cache that gave it can go on from there: it says where keys lie in its
 /// tables, and elements within a key, by the secret of the process.
@@ -71,16 +70,16 @@ impl Cache {
             let_others_in();
         }
         let moment = self.latest_moment();
-        let table = self.table(partition);
+        let table = self.tables.table(partition);
         let (piece, first, last) = table.piece_around(from.key);
         let mut write = |entry: &Entry, elements: Option<(u64, u64)>| {
-            let state = entry.state(&self.nodes);
+            let state = self.tables.state(entry);
             if state.is_forgotten(moment) {
                 return;
             }
             let key = entry.key();
             state.parts(|part| {
-                if elements.is_none_or(|(from, to)| (from..=to).contains(&self.order_of_part(&part))) {
+                if elements.is_none_or(|(from, to)| (from..=to).contains(&self.tables.order_of_part(&part))) {
                     let change = part.change();
                     emit(Command { key, change });
                 }
@@ -102,7 +101,7 @@ impl Cache {
         // Keys that fill a slice by themselves have slices of their own. All others are about evenly spread over the order.
         let (mut bytes, mut bytes_of_key, mut large) = (0usize, 0usize, None);
         for entry in entries(piece) {
-            let (order, size) = (self.order_of(entry), entry.written_bytes());
+            let (order, size) = (self.tables.order_of(entry), entry.written_bytes());
             if order == from.key {
                 bytes_of_key = bytes_of_key.saturating_add(size);
             }
@@ -112,7 +111,7 @@ impl Cache {
                 bytes = bytes.saturating_add(size);
             }
         }
-        let of_key = || entries(piece).filter(|entry| self.order_of(entry) == from.key);
+        let of_key = || entries(piece).filter(|entry| self.tables.order_of(entry) == from.key);
         if bytes_of_key > most && of_key().all(Entry::is_small) {
             of_key().for_each(|entry| write(entry, None));
             return Cursor::after(from.key);
@@ -130,7 +129,7 @@ impl Cache {
         }
         let to = from.key + (last - from.key) / slices(bytes, most);
         let to = large.map_or(to, |large| to.min(large - 1));
-        let of_slice = entries(piece).filter(|entry| (from.key..=to).contains(&self.order_of(entry)));
+        let of_slice = entries(piece).filter(|entry| (from.key..=to).contains(&self.tables.order_of(entry)));
         of_slice.for_each(|entry| write(entry, None));
         Cursor::after(to)
     }
@@ -145,12 +144,12 @@ fn slices(bytes: usize, most: usize) -> u64 {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::super::command::Change;
-    use super::super::key::Key;
-    use super::super::stamp::NodeId;
-    use super::super::store::Limits;
+    use super::super::Limits;
     use super::*;
+    use crate::cache::command::Change;
     use crate::cache::hash::KeyHash;
+    use crate::cache::key::Key;
+    use crate::cache::stamp::NodeId;
 
     const MOST: usize = 128 << 10;
 

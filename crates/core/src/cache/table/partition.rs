@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
-use super::stamp::Millis;
+use crate::cache::stamp::Millis;
 
 /// Wrapping sum of component hashes: equal digests mean equal state (but for one chance in 2^64).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -27,7 +27,7 @@ const LARGE_TABLE: usize = 128;
 /// Written only while the partition's shard is locked for writing, so no step of reading, adding and writing needs to be
 /// atomic; read at any time.
 #[derive(Debug, Default)]
-pub(super) struct PartitionStats {
+pub(in crate::cache) struct PartitionStats {
     digest: AtomicU64,
     keys: AtomicU64,
     changed_at: AtomicU64,

@@ -12,8 +12,8 @@ use dashmap::DashMap;
 use hashbrown_raw::raw::{Bucket, RawTable};
 
 use super::entry::Entry;
-use super::hash::{Partition, PARTITIONS};
 use super::prefetch::ahead;
+use crate::cache::hash::{Partition, PARTITIONS};
 
 /// Buckets of a piece. A partition of a cache of 10,000,000 keys is one piece.
 const MAX_BUCKETS: usize = 1 << 15;
@@ -22,7 +22,7 @@ const MAX_BUCKETS: usize = 1 << 15;
 const MAX_ENTRIES: usize = MAX_BUCKETS / 8 * 7;
 
 /// A part of a table, in which keys lie by the hash of [`Table`].
-pub(super) type Piece = RawTable<Entry>;
+pub(in crate::cache) type Piece = RawTable<Entry>;
 
 /// Where a key stands in the order over which pieces are cut. Tables look at the upper 7 bits of a hash to tell keys
 /// apart, and at the lower ones to place them; both have to differ within a piece, so the order begins between them.
@@ -32,7 +32,7 @@ pub(super) fn order_of(place: u64) -> u64 {
 
 /// A table, in pieces that follow one another in the order of [`order_of`]. `place_of` in its functions hashes the key of
 /// an entry, and `place` is that of a key.
-pub(super) struct Table {
+pub(in crate::cache) struct Table {
     first: Piece,
     /// All others, each with the order at which it begins.
     rest: Vec<(u64, Piece)>,
@@ -223,12 +223,12 @@ impl Hasher for PartitionHasher {
 const APART: Duration = Duration::from_micros(50);
 
 /// Between two pieces. The lock is not fair: who takes it again at once is faster than those that it has just woken.
-pub(super) fn let_others_in() {
+pub(in crate::cache) fn let_others_in() {
     std::thread::sleep(APART);
 }
 
 /// The entries of a piece, whose memory is asked for ahead.
-pub(super) fn entries(piece: &Piece) -> impl Iterator<Item = &Entry> {
+pub(in crate::cache) fn entries(piece: &Piece) -> impl Iterator<Item = &Entry> {
     // SAFETY: the iterator lives no longer than the borrow of the piece; so its buckets are those of a live table.
     let entries = unsafe { piece.iter().map(|bucket: Bucket<Entry>| bucket.as_ref()) };
     ahead(entries, |entry| entry.prefetch())
@@ -236,12 +236,12 @@ pub(super) fn entries(piece: &Piece) -> impl Iterator<Item = &Entry> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::command::{Change, Value};
-    use super::super::hash::KeyHash;
     use super::super::nodes::Nodes;
-    use super::super::stamp::{NodeId, Stamp, Time};
     use super::super::table_hash::TableSecret;
     use super::*;
+    use crate::cache::command::{Change, Value};
+    use crate::cache::hash::KeyHash;
+    use crate::cache::stamp::{NodeId, Stamp, Time};
 
     fn entry(nodes: &Nodes, key: &[u8]) -> Entry {
         let at = Stamp {
