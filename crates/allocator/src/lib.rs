@@ -71,8 +71,9 @@ impl Allocator {
 /// Whether the cache grows fast.
 static GROWING: AtomicBool = AtomicBool::new(true);
 
+#[allow(unsafe_code)]
 fn keep_freed_for(delay: c_long) {
-    // SAFETY: an option that may be set at any time: one aligned word.
+    // SAFETY: mimalloc lets any thread set an option at any time (one aligned word), and checks its number.
     unsafe { mi::mi_option_set(PURGE_DELAY, delay) }
 }
 
@@ -113,11 +114,15 @@ fn is_natural(layout: Layout) -> bool {
     layout.align() <= NATURAL_ALIGN && layout.align() <= layout.size()
 }
 
-// SAFETY: mimalloc does what malloc does. Its blocks are aligned to their size up to 16 bytes: classes are 8 bytes and
-// multiples of 16. Blocks of all its functions may be given to `mi_free` and to the functions that resize.
+// SAFETY: mimalloc does what malloc does, and null says that there is no memory. What `GlobalAlloc` asks of us beyond
+// that is alignment. Its blocks are aligned to their size up to 16 bytes, since classes are 8 bytes and multiples of 16
+// (`MI_MAX_ALIGN_SIZE`; a test looks at it); everything else is asked for with its alignment. Blocks of all its
+// functions may be given to `mi_free` and to the functions that resize. Nothing here panics.
+#[allow(unsafe_code)]
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: for the caller's promises see `GlobalAlloc`; mimalloc makes no demands.
+        // SAFETY: the caller promises a size above 0 and an alignment that is a power of two, which `Layout` keeps;
+        // mimalloc demands no more than the second.
         unsafe {
             if is_natural(layout) {
                 mi::mi_malloc(layout.size()).cast()
@@ -128,7 +133,7 @@ unsafe impl GlobalAlloc for Allocator {
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: as above.
+        // SAFETY: as for `alloc`.
         unsafe {
             if is_natural(layout) {
                 mi::mi_zalloc(layout.size()).cast()
@@ -139,12 +144,12 @@ unsafe impl GlobalAlloc for Allocator {
     }
 
     unsafe fn dealloc(&self, block: *mut u8, _: Layout) {
-        // SAFETY: the caller promises that it is a block of this allocator.
+        // SAFETY: the caller promises that it is a block of this allocator, and does not use it any more.
         unsafe { mi::mi_free(block.cast()) }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: as above.
+        // SAFETY: as for `dealloc`; a size above 0 is promised too, and the alignment is that of the layout.
         unsafe {
             if layout.align() <= NATURAL_ALIGN && layout.align() <= size {
                 mi::mi_realloc(block.cast(), size).cast()
@@ -233,12 +238,15 @@ pub fn wake_sleepers() {
 }
 
 /// Gives back what this thread has freed, at once: for one that has used much and does nothing for a while.
+#[allow(unsafe_code)]
 pub fn give_back_now() {
-    // SAFETY: may be called at any time, and where another allocator is in use as well.
+    // SAFETY: any thread may call it at any time, also where another allocator is in use; it frees nothing that is in
+    // use.
     unsafe { mi::mi_collect(true) };
 }
 
 #[cfg(test)]
+#[allow(unsafe_code)]
 mod tests {
     use std::time::Duration;
 

@@ -19,6 +19,18 @@
 //! | | | the key, then the value; without [`VALUE`] 8 bytes of its content hash if it was given back |
 //!
 //! The allocator's size classes are 16 bytes apart: a key and a value of 16 bytes each fit into 48, with a deadline too.
+//!
+//! What `unsafe` here relies on. All of it is kept by this file alone: nobody else sees the pointer of an [`Entry`].
+//!
+//! 1. *Owned.* An entry is the only one that points to its allocation. [`Packed::write`] and [`Entry::large`] make one
+//!    for each entry, and `Drop` alone gives it back.
+//! 2. *Told apart.* With the lowest bit the address is that of a `Box<Large>`, without it that of a small form. Both
+//!    kinds of allocations are aligned to [`ALIGN`] at least, so that the bit is free.
+//! 3. *Laid out.* A small form has [`Packed::size`] bytes, all of them written, as the table says. Its flags and
+//!    lengths say what that size is, for as long as it lives: [`Entry::replace`] writes another one over it only if it
+//!    has the same flags and size.
+//! 4. *Borrowed.* What lies there is looked at through `&self` and changed through `&mut self`, and references to it
+//!    live no longer than those. So what Rust checks of entries holds for it too.
 
 use std::alloc::{self, Layout};
 use std::borrow::Borrow;
@@ -73,9 +85,15 @@ struct Large {
 /// A key with its state. Hashes and compares as its key does.
 pub(in crate::cache) struct Entry(NonNull<u8>);
 
-// SAFETY: an entry owns what it points to, and that is bytes or a `Large`, both of which may be sent and shared.
+/// Of what an entry points to, bytes may be sent and shared; and so may this.
+const _: fn() = || {
+    fn may_be_sent_and_shared<T: Send + Sync>() {}
+    may_be_sent_and_shared::<Large>();
+};
+
+// SAFETY: an entry owns what it points to (1), and that may be sent: see just above.
 unsafe impl Send for Entry {}
-// SAFETY: as above; nothing is changed through a shared reference.
+// SAFETY: it may be shared too, and nothing is changed through a shared reference (4).
 unsafe impl Sync for Entry {}
 
 impl Entry {
@@ -143,7 +161,7 @@ impl Entry {
     pub fn holds_data(&self) -> bool {
         match self.as_large() {
             Some(large) => large.state.holds_data(),
-            // SAFETY: a small entry begins with its flags.
+            // SAFETY: not large, so a small form (2), which begins with its flags (3).
             None => unsafe { *self.0.as_ptr() & VALUE != 0 },
         }
     }
@@ -163,7 +181,7 @@ impl Entry {
                     .parts(|part| bytes += large.key.len() + part.written_bytes());
                 bytes
             }
-            // SAFETY: a small entry is laid out as the head of this file says.
+            // SAFETY: not large, so the head of a small form (2, 3).
             None => unsafe {
                 let head = self.0.as_ptr();
                 COMMAND_BYTES + key_length(head) + value_length(head)
@@ -175,7 +193,8 @@ impl Entry {
     pub fn key(&self) -> &[u8] {
         match self.as_large() {
             Some(large) => &large.key,
-            // SAFETY: a small entry is laid out as the head of this file says.
+            // SAFETY: not large, so a small form (2), in which the key lies where its flags and lengths say (3). The
+            // slice lives as long as the borrow of the entry (4).
             None => unsafe {
                 let head = self.0.as_ptr();
                 slice::from_raw_parts(head.add(key_at(*head)), key_length(head))
@@ -220,8 +239,10 @@ impl Entry {
             return;
         };
         if new.size() == old.size() && new.flags == old.flags {
-            // SAFETY: of one size and with one set of flags, everything has its old place and nothing else lies there.
-            // The key stays where it is.
+            // SAFETY: the bytes are those of this entry, which is borrowed exclusively (1, 4), and as many as the new
+            // form has. With equal flags and sizes everything has its old place, and what they say of it stays true
+            // (3). The key, which `new` borrows from here, is not written; the value is the caller's and lies
+            // elsewhere.
             unsafe { new.write_fields(self.0.as_ptr()) };
         } else {
             *self = new.write();
@@ -238,19 +259,20 @@ impl Entry {
     }
 
     fn as_large(&self) -> Option<&Large> {
-        // SAFETY: a marked address is that of a box that this entry owns.
+        // SAFETY: a marked address is that of a box (2) that this entry owns (1); the reference borrows the entry (4).
         self.large_pointer().map(|large| unsafe { &*large })
     }
 
     fn as_large_mut(&mut self) -> Option<&mut Large> {
-        // SAFETY: as above, and the entry is borrowed exclusively.
+        // SAFETY: as above, and the entry is borrowed exclusively (4).
         self.large_pointer().map(|large| unsafe { &mut *large })
     }
 
     /// A small entry, taken apart.
     fn packed(&self, nodes: &Nodes) -> Packed<'_> {
         debug_assert!(self.as_large().is_none());
-        // SAFETY: a small entry is laid out as the head of this file says, and lives as long as the borrow.
+        // SAFETY: callers have seen that it is not large, so it is a small form (2), in which each of these lies where
+        // its flags and lengths say (3). The slices live as long as the borrow of the entry (4).
         unsafe {
             let head = self.0.as_ptr();
             let flags = *head;
@@ -320,9 +342,9 @@ fn key_at(flags: u8) -> usize {
 }
 
 /// # Safety
-/// `head` has to be that of a small entry.
+/// `head` has to be that of a small form.
 unsafe fn key_length(head: *const u8) -> usize {
-    // SAFETY: a small entry is laid out as the head of this file says.
+    // SAFETY: the caller's promise; the lengths stand before the key, in as many bytes as the flags say (3).
     unsafe {
         let flags = *head;
         let value_length_at = key_at(flags) - if flags & LONG_VALUE != 0 { 4 } else { 1 };
@@ -335,9 +357,9 @@ unsafe fn key_length(head: *const u8) -> usize {
 }
 
 /// # Safety
-/// `head` has to be that of a small entry.
+/// `head` has to be that of a small form.
 unsafe fn value_length(head: *const u8) -> usize {
-    // SAFETY: a small entry is laid out as the head of this file says.
+    // SAFETY: the caller's promise; the length stands right before the key, in as many bytes as the flags say (3).
     unsafe {
         let flags = *head;
         if flags & LONG_VALUE != 0 {
@@ -433,7 +455,8 @@ impl<'a> Packed<'a> {
 
     fn write(&self) -> Entry {
         let layout = self.layout();
-        // SAFETY: the layout is not empty; the fields and the key fill exactly the allocation.
+        // SAFETY: the layout is not empty. The allocation is new, so neither the value nor the key lies in it, and
+        // nobody else has it (1). `write_fields` and the key fill exactly its size (3). It is aligned to `ALIGN` (2).
         unsafe {
             let Some(to) = NonNull::new(alloc::alloc(layout)) else {
                 alloc::handle_alloc_error(layout);
@@ -452,7 +475,8 @@ impl<'a> Packed<'a> {
     unsafe fn write_fields(&self, to: *mut u8) {
         let stamp = self.reset.horizon.stamp;
         let value = self.value();
-        // SAFETY: all of it lies within the size.
+        // SAFETY: the caller's promise. Each field is written if its flag is set, as `new` set it, so they end where
+        // `key_at` lets the key begin; and key and value end at the size.
         unsafe {
             to.write(self.flags);
             to.add(TIME_AT).cast::<u64>().write_unaligned(stamp.time.0);
@@ -499,11 +523,13 @@ impl<'a> Packed<'a> {
 impl Drop for Entry {
     fn drop(&mut self) {
         if let Some(large) = self.large_pointer() {
-            // SAFETY: made by `Box::into_raw`, and owned by this entry.
+            // SAFETY: a marked address (2) was made by `Box::into_raw`, and is this entry's alone (1), which is gone
+            // now.
             drop(unsafe { Box::from_raw(large) });
             return;
         }
-        // SAFETY: a small entry is laid out as the head of this file says, and was allocated with this layout.
+        // SAFETY: not large, so a small form (2), whose flags and lengths say with which size it was allocated (3). It
+        // is this entry's alone (1), which is gone now.
         unsafe {
             let head = self.0.as_ptr();
             let size = key_at(*head) + key_length(head) + value_length(head);

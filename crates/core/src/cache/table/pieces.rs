@@ -228,8 +228,10 @@ pub(in crate::cache) fn let_others_in() {
 }
 
 /// The entries of a piece, whose memory is asked for ahead.
+#[allow(unsafe_code)]
 pub(in crate::cache) fn entries(piece: &Piece) -> impl Iterator<Item = &Entry> {
-    // SAFETY: the iterator lives no longer than the borrow of the piece; so its buckets are those of a live table.
+    // SAFETY: the iterator and what it shows borrow the piece, as its type says. So for as long as they live the table
+    // is there, and nobody inserts, removes or changes an entry: buckets ahead stay those of entries.
     let entries = unsafe { piece.iter().map(|bucket: Bucket<Entry>| bucket.as_ref()) };
     ahead(entries, |entry| entry.prefetch())
 }

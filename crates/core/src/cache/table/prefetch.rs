@@ -8,9 +8,11 @@ use std::collections::VecDeque;
 pub(super) const AT_ONCE: usize = 8;
 
 /// Asks for the memory at `address`, which need not be valid.
+#[allow(unsafe_code)]
 pub(super) fn prefetch(address: *const u8) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: a hint, which reads nothing and is part of every x86_64.
+    // SAFETY: a hint, of which the processor ignores any address that it cannot read: so callers need not keep it
+    // valid. It is part of every x86_64 (SSE).
     unsafe {
         use std::arch::x86_64::{_mm_prefetch, _MM_HINT_T0};
         _mm_prefetch::<_MM_HINT_T0>(address.cast());

@@ -163,6 +163,7 @@ impl Tables {
     }
 
     /// The same with the keys of one piece. Returns how many were dropped, and the last order in that piece.
+    #[allow(unsafe_code)]
     fn change_piece(
         &self,
         partition: Partition,
@@ -175,7 +176,10 @@ impl Tables {
         let mut table = self.table_mut(partition);
         let (piece, _, last) = table.piece_around_mut(order);
         let mut dropped = 0;
-        // SAFETY: the write guard is held throughout; erasing the bucket just yielded is allowed while iterating.
+        // SAFETY: the partition is locked for writing and the piece borrowed exclusively throughout, so nobody else
+        // looks at its entries. Nothing is inserted meanwhile, so the table stays where it is and the buckets that were
+        // fetched ahead stay those of entries: the only one erased is the one whose turn it is, which the iterator has
+        // left behind, as it may be. Each bucket comes once, and `entry` is not used after its bucket was erased.
         unsafe {
             for bucket in ahead(piece.iter(), |bucket| bucket.as_ref().prefetch()) {
                 let entry = bucket.as_mut();
