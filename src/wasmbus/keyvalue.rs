@@ -1,5 +1,6 @@
 //! The operations of `wasmcloud:keyvalue`, as the contract's reference answers them.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -58,6 +59,9 @@ mod request {
     }
 }
 
+/// Answers to Increment are of type i32. The cache counts on in i64, and Get shows that.
+const NUMBERS: RangeInclusive<i64> = i32::MIN as i64..=i32::MAX as i64;
+
 /// Who calls.
 pub(super) struct Caller {
     pub actor: String,
@@ -102,6 +106,11 @@ fn worded(error: Error) -> RpcError {
         Error::Refused(error @ (CacheError::NoKeys | CacheError::TooLarge { .. })) => {
             RpcError::InvalidParameter(error.to_string())
         }
+        Error::Refused(CacheError::OutOfRange { value, amount }) => RpcError::Other(format!(
+            "increment of {value} by {amount} would leave the range of i32 ({} to {}); nothing changed",
+            NUMBERS.start(),
+            NUMBERS.end(),
+        )),
         Error::OutOfContact(state) => RpcError::Other(format!(
             "this host is out of contact with the lattice ({state}) and may have missed writes that all others have confirmed; \
              ACK=all does not allow to answer from what it has; nothing was changed"
@@ -201,7 +210,8 @@ impl KvCacheProvider {
             "Get" => self.read(caller, service.get(scope, name(argument)?, got).await),
             "Increment" => {
                 let request: request::Increment = decode("IncrementRequest", argument)?;
-                answer(service.increment(scope, request.key.as_bytes(), request.value).await)
+                let (key, amount) = (request.key.as_bytes(), request.value.into());
+                answer(service.increment_within(scope, key, amount, NUMBERS).await)
             }
             "ListAdd" => {
                 let (list, value) = item("ListAddRequest", argument)?;

@@ -390,7 +390,7 @@ fn turns(writes: impl Strategy<Value = Write>, nodes: usize) -> impl Strategy<Va
 }
 
 fn increment() -> impl Strategy<Value = Write> {
-    (-9i32..10).prop_map(Write::Increment)
+    (-9i64..10).prop_map(Write::Increment)
 }
 
 fn counter_write() -> impl Strategy<Value = Write> {
@@ -405,7 +405,7 @@ fn counter_write() -> impl Strategy<Value = Write> {
 /// Sums that can only grow, and no deadlines.
 fn growing_write() -> impl Strategy<Value = Write> {
     prop_oneof![
-        6 => (0i32..10).prop_map(Write::Increment),
+        6 => (0i64..10).prop_map(Write::Increment),
         1 => (-50i64..50).prop_map(|n| Write::Set { value: n.to_string(), expires: 0 }),
         1 => Just(Write::Delete),
     ]

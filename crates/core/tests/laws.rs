@@ -464,7 +464,7 @@ const TTL_MS: Millis = 2_400;
 
 fn turns() -> impl Strategy<Value = Vec<Turn>> {
     let write = prop_oneof![
-        6 => (-9i32..10).prop_map(Write::Increment),
+        6 => (-9i64..10).prop_map(Write::Increment),
         3 => Just(Write::Delete),
         1 => (-50i64..50, 0u32..4).prop_map(|(n, expires)| Write::Set { value: n.to_string(), expires }),
     ];

@@ -15,7 +15,7 @@ enum Op {
     Contains(usize),
     Delete(usize),
     Set(usize, String, u32),
-    Increment(usize, i32),
+    Increment(usize, i64),
     Push(usize, String),
     Range(usize, i32, i32),
     Remove(usize, String),
@@ -90,15 +90,12 @@ impl Model {
                     },
                     Some(_) => return wrong(),
                 };
-                match old
-                    .checked_add((*amount).into())
-                    .and_then(|sum| i32::try_from(sum).ok())
-                {
+                match old.checked_add(*amount) {
                     Some(sum) => {
                         self.keys.insert(*key, Value::Scalar(sum.to_string(), deadline));
                         Ok(sum.to_string())
                     }
-                    None => Err("range of i32".into()),
+                    None => Err("range of numbers".into()),
                 }
             }
             Op::Push(key, item) => match self.at(*key) {
@@ -195,7 +192,7 @@ fn text() -> impl Strategy<Value = String> {
         4 => (-20i64..20).prop_map(|n| n.to_string()),
         2 => "[a-c]{0,2}",
         1 => prop::sample::select(vec!["+5", "007", "-0", " 12", "3.5", "1e3", "", "2147483647", "-2147483648",
-            "2147483648", "9223372036854775807", "9223372036854775808", "\u{0}", "a value that is longer than 23 bytes"])
+            "2147483648", "9223372036854775807", "-9223372036854775808", "9223372036854775808", "\u{0}", "a value that is longer than 23 bytes"])
             .prop_map(str::to_owned),
     ]
 }
@@ -204,7 +201,7 @@ fn op() -> impl Strategy<Value = Op> {
     let key = || 0usize..4;
     let index = || prop_oneof![4 => -5i32..6, 1 => prop::sample::select(vec![i32::MIN, i32::MAX])];
     let keys = || prop::collection::vec(0usize..4, 0..4);
-    let amount = prop_oneof![5 => -10i32..10, 1 => prop::sample::select(vec![i32::MIN, i32::MAX])];
+    let amount = prop_oneof![5 => -10i64..10, 1 => prop::sample::select(vec![i64::MIN, i64::MAX, 1 << 62])];
     prop_oneof![
         2 => key().prop_map(Op::Get),
         1 => key().prop_map(Op::Contains),
@@ -234,7 +231,7 @@ fn short(error: CacheError) -> String {
     match error {
         CacheError::WrongType => WRONG_TYPE,
         CacheError::NotAnInteger => "not an integer",
-        CacheError::OutOfRange { .. } => "range of i32",
+        CacheError::OutOfRange { .. } => "range of numbers",
         CacheError::NoKeys => "at least one set name",
         other => panic!("unexpected error {other}"),
     }
@@ -411,4 +408,32 @@ fn large_arguments_are_refused_and_name_the_setting() {
         "{error}"
     );
     assert!(!node.contains(&Key::shared(b"k"), START));
+}
+
+/// One entry of a counter is an i64 like the number itself, but a number that begins near one end can be counted to the
+/// other.
+#[test]
+fn a_number_is_counted_from_one_end_of_i64_to_the_other_on_every_node() {
+    let (author, peer) = (cache(1), cache(2));
+    let key = Key::shared(b"wide");
+    let mut commands = vec![author.set(&key, i64::MAX.to_string().into_bytes(), 0, START).unwrap()];
+    for (amount, expected) in [
+        (i64::MIN, -1),
+        (-i64::MAX, i64::MIN),
+        (i64::MAX, -1),
+        (i64::MAX, i64::MAX - 1),
+    ] {
+        let (sum, command) = author.increment(&key, amount, START).unwrap();
+        assert_eq!(sum, expected, "after an increment by {amount}");
+        commands.push(command);
+    }
+    assert!(author.increment(&key, 2, START).is_err());
+    assert!(author.increment_within(&key, -1, -5..=5, START).is_err());
+    for command in commands.iter().rev() {
+        peer.apply(command, START).unwrap();
+    }
+    assert_eq!(peer.root_digest(), author.root_digest());
+    let shown = Ok(Some((i64::MAX - 1).to_string().into()));
+    assert_eq!((peer.get(&key, START), author.get(&key, START)), (shown.clone(), shown));
+    assert_eq!(peer.increment(&key, -1, START).unwrap().0, i64::MAX - 2);
 }

@@ -12,7 +12,7 @@ pub const START: Millis = 1_700_000_000_000;
 pub enum Write {
     Set { value: String, expires: u32 },
     Delete,
-    Increment(i32),
+    Increment(i64),
     Push(String),
     Remove(String),
     Add(String),

@@ -61,11 +61,11 @@ impl World {
         let now = self.clock(node).wall;
         match self.rng.random_range(0..4) {
             0 => {
-                let amount = self.rng.random_range(1..10);
+                let amount = i64::from(self.rng.random_range(1i32..10));
                 let incremented = self.nodes[node].cache.increment(&counter(), amount, now);
                 let (_, command) = incremented.expect("small numbers");
-                self.nodes[node].acknowledged.added += i64::from(amount);
-                self.added += i64::from(amount);
+                self.nodes[node].acknowledged.added += amount;
+                self.added += amount;
                 Some(command)
             }
             1 => self.write_own_key(node, now),
@@ -126,12 +126,12 @@ impl World {
     }
 
     fn own_number(&mut self, text: &[u8]) -> (Write, Seen) {
-        let before: i32 = std::str::from_utf8(text)
+        let before: i64 = std::str::from_utf8(text)
             .ok()
             .and_then(|text| text.parse().ok())
             .expect("a number");
-        let amount = self.rng.random_range(-9..10);
-        let number = |number: i32| Seen::Scalar(number.to_string().into());
+        let amount = i64::from(self.rng.random_range(-9i32..10));
+        let number = |number: i64| Seen::Scalar(number.to_string().into());
         if self.rng.random_bool(0.2) {
             let value = amount.to_string();
             return (Write::Set { value, expires: 0 }, number(amount));
@@ -198,7 +198,7 @@ impl World {
                 expires: self.rng.random_range(1..4),
             },
             2 => Write::Delete,
-            3 | 4 => Write::Increment(self.rng.random_range(-5..10)),
+            3 | 4 => Write::Increment(self.rng.random_range(-5i32..10).into()),
             5 => Write::Push(text),
             6 => Write::Remove(text),
             7 => Write::Add(text),

@@ -9,15 +9,13 @@ pub enum CacheError {
     /// The stored text is no canonical decimal integer.
     #[error("value is not an integer or out of range")]
     NotAnInteger,
-    /// The sum does not fit the contract's result type.
-    #[error(
-        "increment of {value} by {amount} would leave the range of i32 (-2147483648 to 2147483647); nothing changed"
-    )]
+    /// The sum leaves the range that the caller can take.
+    #[error("increment of {value} by {amount} would leave the range of numbers; nothing changed")]
     OutOfRange {
         /// The number as it is.
         value: i64,
         /// The refused addition.
-        amount: i32,
+        amount: i64,
     },
     /// A length does not fit the contract's result type.
     #[error("list would grow beyond 4294967295 items; nothing changed")]

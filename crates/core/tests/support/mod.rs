@@ -27,7 +27,7 @@ pub fn write() -> impl Strategy<Value = Write> {
     prop_oneof![
         2 => (scalar(), prop_oneof![3 => Just(0u32), 1 => 1u32..4]).prop_map(|(value, expires)| Write::Set { value, expires }),
         1 => Just(Write::Delete),
-        3 => (-9i32..10).prop_map(Write::Increment),
+        3 => (-9i64..10).prop_map(Write::Increment),
         2 => small_text().prop_map(Write::Push),
         1 => small_text().prop_map(Write::Remove),
         2 => small_text().prop_map(Write::Add),

@@ -1,6 +1,8 @@
 //! The operations. A new one has its place here: its rule in the cache, a method over [`Service::write`] or
 //! [`Service::read`], and a line in each front end.
 
+use std::ops::RangeInclusive;
+
 use bytes::Bytes;
 use kvcache_core::cache::{Blob, Cache, CacheError, Command, Key, Millis};
 
@@ -215,8 +217,20 @@ impl Service {
     }
 
     /// Adds to a number. Returns the sum.
-    pub async fn increment(&self, scope: &Scope<'_>, name: &[u8], amount: i32) -> Result<i32, Error> {
-        let increment = |cache: &Cache, key: &Key, now| cache.increment(key, amount, now).map(with_command);
+    pub async fn increment(&self, scope: &Scope<'_>, name: &[u8], amount: i64) -> Result<i64, Error> {
+        self.increment_within(scope, name, amount, i64::MIN..=i64::MAX).await
+    }
+
+    /// Adds to a number unless the sum would leave `range`, which is what the contract of the front end can carry.
+    pub async fn increment_within(
+        &self,
+        scope: &Scope<'_>,
+        name: &[u8],
+        amount: i64,
+        range: RangeInclusive<i64>,
+    ) -> Result<i64, Error> {
+        let increment =
+            |cache: &Cache, key: &Key, now| cache.increment_within(key, amount, range, now).map(with_command);
         self.write(scope, name, Looks::AtState, increment).await
     }
 

@@ -1,12 +1,13 @@
 //! Reads and local writes.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 
 use super::Cache;
 use crate::cache::blob::Blob;
-use crate::cache::command::{Change, Command, Value};
+use crate::cache::command::{Base, Change, Command, Value};
 use crate::cache::error::CacheError;
 use crate::cache::key::Key;
 use crate::cache::scalar::{self, Moment, View};
@@ -177,18 +178,33 @@ impl Cache {
         .map(|(there, command)| (there, command.expect("a delete always writes")))
     }
 
-    /// Adds to a counter and returns its new value (Redis INCRBY, within i32).
-    pub fn increment(&self, key: &Key, amount: i32, now: Millis) -> Result<(i32, Command), CacheError> {
+    /// Adds to a counter and returns its new value (Redis INCRBY).
+    pub fn increment(&self, key: &Key, amount: i64, now: Millis) -> Result<(i64, Command), CacheError> {
+        self.increment_within(key, amount, i64::MIN..=i64::MAX, now)
+    }
+
+    /// Adds to a counter unless the sum would leave `range`: not every contract has numbers of 64 bits.
+    pub fn increment_within(
+        &self,
+        key: &Key,
+        amount: i64,
+        range: RangeInclusive<i64>,
+        now: Millis,
+    ) -> Result<(i64, Command), CacheError> {
         self.check_length("key", key.as_bytes())?;
         let node = self.node();
         self.write(key, now, |state, at, moment| {
             let value = current_number(state, moment)?;
             let total = value
-                .checked_add(amount.into())
-                .and_then(|total| i32::try_from(total).ok())
+                .checked_add(amount)
+                .filter(|total| range.contains(total))
                 .ok_or(CacheError::OutOfRange { value, amount })?;
             let (base, sum) = state.counter_entry(node, at.time, moment);
-            let sum = sum.wrapping_add(amount.into());
+            let (base, sum) = match sum.checked_add(amount) {
+                Some(sum) => (base, sum),
+                // What this node has added is more than one entry can tell, as on a value near the other end of i64.
+                None => (Base::fresh(at.time), amount),
+            };
             Ok((total, Some(Change::Add { node, base, sum, at })))
         })
         .map(|(total, command)| (total, command.expect("an increment always writes")))
