@@ -2,17 +2,14 @@
 
 use std::sync::Arc;
 
-use kvcache_node::secret::{cleaned, Secret};
+use kvcache_node::secret::cleaned;
 use kvcache_node::service::{self, Service, Status, SyncState};
-use kvcache_node::settings::{Config, ConfigError, Credentials, Lattice, LinkConfig, RawSettings};
+use kvcache_node::settings::{Config, ConfigError, Lattice, LinkConfig, RawSettings};
 use wasmbus_rpc::core::{HealthCheckResponse, HostData, LinkDefinition};
 use wasmbus_rpc::error::{RpcError, RpcResult};
 
 use super::links::Links;
 use super::log;
-
-/// Address of the lattice when the host data names none.
-const DEFAULT_NATS_URL: &str = "nats://127.0.0.1:4222";
 
 /// How long a host waits for an answer, unless the host data says otherwise.
 const HOST_PATIENCE_MS: u64 = 2_000;
@@ -36,7 +33,7 @@ struct Inner {
 impl KvCacheProvider {
     /// A provider for this host data; replication runs when this returns, unless it is switched off or there is no
     /// lattice. Links of the host data that cannot be accepted are left out and named in the log.
-    pub async fn start(host_data: &HostData) -> anyhow::Result<Self> {
+    pub async fn start(host_data: &HostData, lattice: &Lattice) -> anyhow::Result<Self> {
         let base = RawSettings::from_json(host_data.config_json.as_deref())?;
         warn_unknown("config_json", &base);
         Config::new(&base)?;
@@ -44,7 +41,7 @@ impl KvCacheProvider {
         let config = Config::new(&in_force)?;
         config.check_files(&in_force)?;
         let cache = service::empty_cache(config.limits);
-        let replication = lattice_of(host_data).replication(cache.node(), &config, &in_force)?;
+        let replication = lattice.replication(cache.node(), &config, &in_force)?;
         let patience_ms = host_data.default_rpc_timeout_ms.filter(|patience| *patience > 0);
         let mut growth = kvcache_allocator::Growth::default();
         let how = service::Config {
@@ -179,32 +176,6 @@ impl KvCacheProvider {
 /// A value that may hold spaces, and what peers and servers said: in quotes, backslashes before what would end it.
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.escape_debug())
-}
-
-/// What of the host data connections and replication need.
-pub(super) fn lattice_of(host_data: &HostData) -> Lattice {
-    let (jwt, seed) = (
-        host_data.lattice_rpc_user_jwt.trim(),
-        host_data.lattice_rpc_user_seed.trim(),
-    );
-    Lattice {
-        name: host_data.lattice_rpc_prefix.clone(),
-        link_name: host_data.link_name.clone(),
-        host: host_data.host_id.clone(),
-        url: match host_data.lattice_rpc_url.as_str() {
-            "" => DEFAULT_NATS_URL.into(),
-            url => url.into(),
-        },
-        cluster_seed: Secret(host_data.invocation_seed.trim().into()),
-        cluster_issuers: host_data.cluster_issuers.clone(),
-        credentials: match (jwt, seed) {
-            ("", "") => Credentials::None,
-            (jwt, seed) => Credentials::Jwt {
-                jwt: jwt.into(),
-                seed: seed.into(),
-            },
-        },
-    }
 }
 
 fn warn_unknown(place: &str, settings: &RawSettings) {

@@ -7,10 +7,15 @@ use std::io::BufRead;
 
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, Engine, GeneralPurpose, GeneralPurposeConfig};
+use kvcache_node::secret::Secret;
+use kvcache_node::settings::{Credentials, Lattice};
 use wasmbus_rpc::core::HostData;
 
 /// More than any host sends: a line without end must not fill the memory.
 const MAX_LINE_BYTES: u64 = 64 << 20;
+
+/// Address of the lattice when the host data names none.
+const DEFAULT_NATS_URL: &str = "nats://127.0.0.1:4222";
 
 /// Host data that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -44,8 +49,8 @@ pub enum HostDataError {
     },
 }
 
-/// Reads and checks host data.
-pub fn read_host_data(input: impl BufRead) -> Result<HostData, HostDataError> {
+/// Reads and checks host data. The second value is what connections and replication need of it.
+pub fn read_host_data(input: impl BufRead) -> Result<(HostData, Lattice), HostDataError> {
     let mut line = String::new();
     input.take(MAX_LINE_BYTES).read_line(&mut line)?;
     let line = line.trim();
@@ -64,40 +69,55 @@ pub fn read_host_data(input: impl BufRead) -> Result<HostData, HostDataError> {
         line: error.line(),
         column: error.column(),
     })?;
-    check(&host_data)?;
-    Ok(host_data)
+    let lattice = lattice_of(&host_data)?;
+    Ok((host_data, lattice))
 }
 
-fn check(host_data: &HostData) -> Result<(), HostDataError> {
-    let field = |field, expected| Err(HostDataError::Field { field, expected });
-    let is_seed = |seed: &str| nkeys::KeyPair::from_seed(seed.trim()).is_ok();
+fn lattice_of(host_data: &HostData) -> Result<Lattice, HostDataError> {
+    let field = |field, expected| HostDataError::Field { field, expected };
     if host_data.provider_key.is_empty() {
-        return field("provider_key", "the public key of this provider, found nothing");
+        return Err(field("provider_key", "the public key of this provider, found nothing"));
     }
     if host_data.link_name.is_empty() {
-        return field("link_name", "the link name of this provider, found nothing");
+        return Err(field("link_name", "the link name of this provider, found nothing"));
     }
     let (jwt, seed) = (
         host_data.lattice_rpc_user_jwt.trim(),
         host_data.lattice_rpc_user_seed.trim(),
     );
-    let has_user = !jwt.is_empty() || !seed.is_empty();
-    if has_user && !is_seed(seed) {
-        return field(
-            "lattice_rpc_user_seed",
-            "an nkey user seed ('SU...') beside lattice_rpc_user_jwt",
-        );
+    let credentials = match (jwt, seed) {
+        ("", "") => Credentials::None,
+        (jwt, seed) => Credentials::Jwt {
+            jwt: Secret(jwt.into()),
+            seed: seed.parse().map_err(|_| {
+                field(
+                    "lattice_rpc_user_seed",
+                    "an nkey user seed ('SU...') beside lattice_rpc_user_jwt",
+                )
+            })?,
+        },
+    };
+    let cluster_seed = host_data.invocation_seed.trim();
+    if !host_data.is_test() && nkeys::KeyPair::from_seed(cluster_seed).is_err() {
+        return Err(field("invocation_seed", "an nkey seed of the cluster ('SC...')"));
     }
-    if !host_data.is_test() && !is_seed(&host_data.invocation_seed) {
-        return field("invocation_seed", "an nkey seed of the cluster ('SC...')");
-    }
-    if !host_data.lattice_rpc_url.is_empty()
-        && kvcache_node::settings::check_address(&host_data.lattice_rpc_url).is_err()
-    {
-        return field(
+    let server = match host_data.lattice_rpc_url.as_str() {
+        "" => DEFAULT_NATS_URL,
+        url => url,
+    };
+    let server = server.parse().map_err(|_| {
+        field(
             "lattice_rpc_url",
             "the address of a NATS server (host:port or nats://host:port)",
-        );
-    }
-    Ok(())
+        )
+    })?;
+    Ok(Lattice {
+        name: host_data.lattice_rpc_prefix.clone(),
+        link_name: host_data.link_name.clone(),
+        host: host_data.host_id.clone(),
+        server,
+        credentials,
+        cluster_seed: Secret(cluster_seed.into()),
+        cluster_issuers: host_data.cluster_issuers.clone(),
+    })
 }

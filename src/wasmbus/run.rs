@@ -4,13 +4,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use kvcache_node::settings::Lattice;
 use tokio::signal::unix::{signal, SignalKind};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::EnvFilter;
 use wasmbus_rpc::core::HostData;
 
-use super::handler::{lattice_of, KvCacheProvider};
+use super::handler::KvCacheProvider;
 use super::host_data::read_host_data;
 use super::log;
 use super::rpc::Rpc;
@@ -31,7 +32,7 @@ pub fn run() -> ExitCode {
 }
 
 fn run_provider() -> anyhow::Result<()> {
-    let host_data = read_host_data(std::io::stdin().lock())?;
+    let (host_data, lattice) = read_host_data(std::io::stdin().lock())?;
     init_tracing(&host_data);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -39,7 +40,7 @@ fn run_provider() -> anyhow::Result<()> {
         .on_thread_unpark(kvcache_allocator::wakes)
         .build()?;
     // On a worker, where what it wakes runs next: on this thread each call would wait for two more threads to wake up.
-    let serving = runtime.spawn(serve(host_data));
+    let serving = runtime.spawn(serve(host_data, lattice));
     // What a panic has to say was logged where it happened.
     let panicked = |_| Err(anyhow::anyhow!("stopped by a panic"));
     let result = runtime.block_on(serving).unwrap_or_else(panicked);
@@ -61,27 +62,32 @@ fn keep_memory_private() -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn serve(host_data: HostData) -> anyhow::Result<()> {
+async fn serve(host_data: HostData, lattice: Lattice) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    let provider = KvCacheProvider::start(&host_data).await?;
+    let provider = KvCacheProvider::start(&host_data, &lattice).await?;
     // Replication fills the cache while the lattice is still waited for.
     tokio::select! {
-        ended = serve_lattice(provider.clone(), host_data) => ended,
+        ended = serve_lattice(provider.clone(), host_data, lattice) => ended,
         _ = terminate.recv() => stop(&provider, "SIGTERM").await,
         _ = tokio::signal::ctrl_c() => stop(&provider, "SIGINT").await,
     }
 }
 
 /// Waits for the lattice, then answers its calls. A host and its server may start at the same time.
-async fn serve_lattice(provider: KvCacheProvider, host_data: HostData) -> anyhow::Result<()> {
-    let lattice = lattice_of(&host_data);
-    let shown = kvcache_node::settings::without_credentials(&lattice.url).to_owned();
+async fn serve_lattice(provider: KvCacheProvider, host_data: HostData, lattice: Lattice) -> anyhow::Result<()> {
+    let shown = lattice.server.to_string();
     let config = provider.config();
     let patience = Duration::from_secs(config.lattice_connect_secs);
     // What is set for another server holds here as far as this one asks for it.
     let insist_on_tls = config.nats_url.is_none() && !config.tls.is_empty();
-    let client =
-        kvcache_node::service::connect(&lattice.url, &lattice.credentials, &config.tls, insist_on_tls, patience).await;
+    let client = kvcache_node::service::connect(
+        &lattice.server,
+        &lattice.credentials,
+        &config.tls,
+        insist_on_tls,
+        patience,
+    )
+    .await;
     let client = client.with_context(|| {
         format!("connection to the lattice at '{shown}' (lattice_rpc_url of the host data, LATTICE_CONNECT_SECS)")
     })?;

@@ -21,7 +21,7 @@ impl Lattice {
             name: self.prefix().into(),
             link_name: DEFAULT_LINK_NAME.into(),
             host: "a test".into(),
-            url: nats_url.into(),
+            server: nats_url.parse()?,
             credentials: Credentials::None,
             cluster_seed: Secret(self.cluster_seed()?),
             cluster_issuers: Vec::new(),

@@ -192,7 +192,7 @@ impl LibraryNode {
     pub async fn start_with(cache: Arc<Cache>, lattice: &Lattice, keyring: Keyring) -> Result<Self> {
         let subjects = subjects(lattice);
         let settings = Settings {
-            servers: vec![lattice.nats_url().into()],
+            servers: vec![lattice.nats_url().parse()?],
             credentials: Credentials::None,
             tls: Default::default(),
             subjects,

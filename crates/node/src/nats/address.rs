@@ -8,22 +8,51 @@ use percent_encoding::percent_decode_str;
 
 use super::error::NatsError;
 
-/// The address of a server, or what is wrong with it. The reason does not repeat the address: it can hold a password.
-pub(super) fn parse(address: &str) -> Result<ServerAddr, NatsError> {
-    read(address).map_err(|reason| NatsError::Address {
-        address: without_credentials(address).into(),
-        reason,
-    })
+/// The address of a NATS server. Shown without its user, whose name can be a token; compares as it was written.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ServerAddress {
+    text: String,
+    parsed: ServerAddr,
 }
 
-/// Whether a text is the address of a NATS server; says why not.
-pub fn check_address(address: &str) -> Result<(), String> {
-    read(address).map(drop)
+/// Why a text is not the address of a NATS server. Does not repeat it: it can hold a password.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct AddressError(String);
+
+impl ServerAddress {
+    /// Whether it says as whom to connect.
+    pub fn has_user(&self) -> bool {
+        self.text.contains('@')
+    }
+
+    pub(super) fn parsed(&self) -> &ServerAddr {
+        &self.parsed
+    }
 }
 
-/// An address as it may be shown: what stands before `@` can be a password.
-pub fn without_credentials(address: &str) -> &str {
-    address.rsplit('@').next().unwrap_or(address)
+impl FromStr for ServerAddress {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let parsed = read(text).map_err(AddressError)?;
+        Ok(ServerAddress {
+            text: text.into(),
+            parsed,
+        })
+    }
+}
+
+impl fmt::Display for ServerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text.rsplit('@').next().unwrap_or_default())
+    }
+}
+
+impl fmt::Debug for ServerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 fn read(address: &str) -> Result<ServerAddr, String> {
@@ -111,7 +140,9 @@ mod tests {
             "nats://user:pass%20word@host:4222",
             "nats://token@host",
         ] {
-            assert_eq!(check_address(good), Ok(()), "{good}");
+            let address: ServerAddress = good.parse().unwrap();
+            let shown = format!("{address} {address:?}");
+            assert!(!shown.contains("user") && !shown.contains("token"), "{good}: {shown}");
         }
         for (bad, reason) in [
             ("", "empty"),
@@ -134,7 +165,7 @@ mod tests {
             ("nats://:secret@host", "password without"),
             ("nats://me:secret@[bad", ""),
         ] {
-            let error = check_address(bad).unwrap_err();
+            let error = bad.parse::<ServerAddress>().unwrap_err().to_string();
             assert!(error.contains(reason), "{bad:?}: {error}");
             assert!(!error.contains("secret"), "{bad:?}: {error}");
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_nats::{Client, ClientError, ConnectOptions, Event, ServerAddr};
 use tokio::sync::{mpsc, watch};
 
-use super::address::{parse, without_user};
+use super::address::{without_user, ServerAddress};
 use super::credentials::{Credentials, Tls};
 use super::error::NatsError;
 use super::inbox::{Drain, Inbox};
@@ -54,17 +54,14 @@ pub(super) struct Connection {
 impl Connection {
     /// Starts to connect and makes the subscriptions, whose messages go to `inbox`. Returns at once; [`ConnectionEvent::Up`] tells the rest.
     pub async fn open(
-        servers: &[String],
+        servers: &[ServerAddress],
         credentials: &Credentials,
         tls: &Tls,
         subjects: &Subjects,
         node: NodeId,
         inbox: &Inbox,
     ) -> Result<Self, NatsError> {
-        let addresses = servers
-            .iter()
-            .map(|server| parse(server))
-            .collect::<Result<Vec<_>, _>>()?;
+        let addresses: Vec<ServerAddr> = servers.iter().map(|server| server.parsed().clone()).collect();
         let (sender, events) = mpsc::unbounded_channel();
         let (watcher, up, _) = Watcher::new("replication", Some(sender));
         let options = tls
@@ -106,13 +103,13 @@ impl Connection {
 /// A connection to a lattice, for its front end: tried for as long as `patience` says, once if it is zero. Later it is
 /// made again for as long as it is kept.
 pub async fn connect(
-    server: &str,
+    server: &ServerAddress,
     credentials: &Credentials,
     tls: &Tls,
     insist_on_tls: bool,
     patience: Duration,
 ) -> Result<Client, NatsError> {
-    let address = parse(server)?;
+    let address = server.parsed().clone();
     let (watcher, mut up, mut failed) = Watcher::new("lattice", None);
     let options = tls
         .apply(credentials.options(std::slice::from_ref(&address))?, insist_on_tls)?

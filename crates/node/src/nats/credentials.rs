@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 
 use async_nats::rustls::pki_types::pem::PemObject;
@@ -12,6 +13,7 @@ use async_nats::{Auth, AuthError, ConnectOptions, ServerAddr};
 
 use super::address::with_user_of;
 use super::error::NatsError;
+use crate::secret::Secret;
 
 /// No file of certificates, keys or credentials is longer.
 const MAX_FILE_BYTES: u64 = 4 << 20;
@@ -25,14 +27,48 @@ pub enum Credentials {
     /// User JWT, and the seed that signs the server's nonce.
     Jwt {
         /// The JWT.
-        jwt: String,
+        jwt: Secret,
         /// The seed.
-        seed: String,
+        seed: UserSeed,
     },
     /// A file with both, as `nsc` writes it. Read again for every attempt, so that it can be renewed.
     File(PathBuf),
     /// A token.
-    Token(String),
+    Token(Secret),
+}
+
+/// The seed of a user. Signs, and never prints.
+#[derive(Clone)]
+pub struct UserSeed(Arc<nkeys::KeyPair>);
+
+/// Why a text is not a seed. Does not repeat it.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct SeedError(String);
+
+impl FromStr for UserSeed {
+    type Err = SeedError;
+
+    fn from_str(text: &str) -> Result<Self, SeedError> {
+        match nkeys::KeyPair::from_seed(text) {
+            Ok(pair) => Ok(UserSeed(Arc::new(pair))),
+            Err(error) => Err(SeedError(error.to_string())),
+        }
+    }
+}
+
+impl PartialEq for UserSeed {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.public_key() == other.0.public_key()
+    }
+}
+
+impl Eq for UserSeed {}
+
+impl fmt::Debug for UserSeed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
 }
 
 impl fmt::Debug for Credentials {
@@ -56,9 +92,8 @@ impl Credentials {
                 None => options,
             },
             Credentials::Jwt { jwt, seed } => {
-                let key = nkeys::KeyPair::from_seed(seed).map_err(|error| NatsError::Seed(error.to_string()))?;
-                let key = Arc::new(key);
-                options.jwt(jwt.clone(), move |nonce| {
+                let key = seed.0.clone();
+                options.jwt(jwt.0.clone(), move |nonce| {
                     let key = key.clone();
                     async move { key.sign(&nonce).map_err(AuthError::new) }
                 })
@@ -71,7 +106,7 @@ impl Credentials {
                     async move { auth.map_err(AuthError::new) }
                 })
             }
-            Credentials::Token(token) => options.token(token.clone()),
+            Credentials::Token(token) => options.token(token.0.clone()),
         })
     }
 }

@@ -14,10 +14,12 @@ mod refusal;
 mod replicator;
 mod subjects;
 
-pub use address::{check_address, without_credentials};
+pub use address::{AddressError, ServerAddress};
 pub use connection::connect;
-pub use credentials::{check_authorities, check_certificate, check_credentials_file, Credentials, Tls};
+pub use credentials::{
+    check_authorities, check_certificate, check_credentials_file, Credentials, SeedError, Tls, UserSeed,
+};
 pub use error::NatsError;
 pub use reconnect::explain;
 pub use replicator::{Replicated, Replicator, Settings};
-pub use subjects::{SubjectError, Subjects};
+pub use subjects::{Subject, SubjectError, Subjects};

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use tokio::sync::{oneshot, watch, Mutex};
 use tokio::task::JoinHandle;
 
+use super::address::ServerAddress;
 use super::connection::{Connection, ConnectionEvent, NatsError};
 use super::credentials::{Credentials, Tls};
 use super::inbox::{Drain, Inbox};
@@ -44,7 +45,7 @@ const ANSWER_SLACK_MS: Millis = 250;
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Addresses of NATS servers; any of them will do.
-    pub servers: Vec<String>,
+    pub servers: Vec<ServerAddress>,
     /// Credentials for NATS.
     pub credentials: Credentials,
     /// Certificates for the connection.

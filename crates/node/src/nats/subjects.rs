@@ -1,5 +1,7 @@
 //! Names of the NATS subjects of one lattice and link name.
 
+use std::str::FromStr;
+
 use kvcache_core::cache::NodeId;
 use kvcache_core::replica::Keyring;
 use kvcache_core::wire::VERSION;
@@ -23,6 +25,19 @@ pub struct SubjectError {
     reason: &'static str,
 }
 
+/// A subject to publish on: no wildcards, and none of those of the server or of replies.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Subject(String);
+
+impl FromStr for Subject {
+    type Err = SubjectError;
+
+    fn from_str(text: &str) -> Result<Self, SubjectError> {
+        check(text)?;
+        Ok(Subject(text.into()))
+    }
+}
+
 /// The subjects of one cache: nodes that share them share the cache.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Subjects {
@@ -44,22 +59,20 @@ impl Subjects {
 
     /// With the subject of commands replaced. Everything but it moves below it, so that two caches with different
     /// command subjects have nothing in common.
-    pub fn with_commands(self, subject: &str) -> Result<Self, SubjectError> {
-        check(subject)?;
-        Ok(Subjects {
-            commands: subject.into(),
+    pub fn with_commands(self, Subject(subject): &Subject) -> Self {
+        Subjects {
+            commands: subject.clone(),
             replay: format!("{subject}.replay"),
-            root: subject.into(),
-        })
+            root: subject.clone(),
+        }
     }
 
     /// With the subject of replay requests replaced.
-    pub fn with_replay(self, subject: &str) -> Result<Self, SubjectError> {
-        check(subject)?;
-        Ok(Subjects {
-            replay: subject.into(),
+    pub fn with_replay(self, Subject(subject): &Subject) -> Self {
+        Subjects {
+            replay: subject.clone(),
             ..self
-        })
+        }
     }
 
     /// Whether the subjects can be used together, and none is too long for a server.
@@ -159,6 +172,10 @@ fn check(subject: &str) -> Result<(), SubjectError> {
 mod tests {
     use super::*;
 
+    fn subject(text: &str) -> Subject {
+        text.parse().unwrap()
+    }
+
     #[test]
     fn tokens_cannot_break_out_of_their_place() {
         let subjects = Subjects::of("a.b", "de fault>*");
@@ -169,11 +186,11 @@ mod tests {
 
     #[test]
     fn overrides_keep_caches_apart() {
-        let moved = Subjects::of("a", "b").with_commands("my.cache").unwrap();
+        let moved = Subjects::of("a", "b").with_commands(&subject("my.cache"));
         assert_eq!(moved.commands(), "my.cache");
         assert_eq!(moved.replay(), "my.cache.replay");
         assert_eq!(moved.beat(), "my.cache.beat");
-        assert_eq!(moved.clone().with_replay("my.replays").unwrap().replay(), "my.replays");
+        assert_eq!(moved.clone().with_replay(&subject("my.replays")).replay(), "my.replays");
         for bad in [
             "",
             "a..b",
@@ -187,14 +204,14 @@ mod tests {
             "$JS.API.x",
             "_INBOX.a",
         ] {
-            assert!(Subjects::of("a", "b").with_commands(bad).is_err(), "{bad:?}");
+            assert!(bad.parse::<Subject>().is_err(), "{bad:?}");
         }
     }
 
     #[test]
     fn no_two_subjects_are_the_same() {
         let derived = || Subjects::of("a", "b");
-        let moved = || derived().with_commands("my.cache").unwrap();
+        let moved = || derived().with_commands(&subject("my.cache"));
         for (subjects, replay) in [
             (derived(), "lattice.a.kvcache.b.commands"),
             (derived(), "lattice.a.kvcache.b.beat"),
@@ -204,25 +221,24 @@ mod tests {
             (moved(), "my.cache.node"),
             (moved(), "my.cache.node.0123456789abcdef.7"),
         ] {
-            assert!(subjects.with_replay(replay).unwrap().check().is_err(), "{replay}");
+            assert!(subjects.with_replay(&subject(replay)).check().is_err(), "{replay}");
         }
         for replay in ["my.cache.beats", "my.cache.replays.beat", "my", "my.cache2.beat"] {
-            assert_eq!(moved().with_replay(replay).unwrap().check(), Ok(()), "{replay}");
+            assert_eq!(moved().with_replay(&subject(replay)).check(), Ok(()), "{replay}");
         }
     }
 
     #[test]
     fn subjects_fit_the_line_that_a_server_reads() {
         let longest = "s".repeat(MAX_SUBJECT_BYTES - MAX_SUFFIX_BYTES);
-        let subjects = Subjects::of("a", "b").with_commands(&longest).unwrap();
+        let subjects = Subjects::of("a", "b").with_commands(&subject(&longest));
         assert_eq!(subjects.check(), Ok(()));
         assert_eq!(subjects.reply(NodeId(u64::MAX), u64::MAX).len(), MAX_SUBJECT_BYTES);
-        let longer = Subjects::of("a", "b").with_commands(&(longest + "s")).unwrap();
+        let longer = Subjects::of("a", "b").with_commands(&subject(&(longest + "s")));
         assert!(longer.check().is_err());
         assert!(Subjects::of(&"ä".repeat(200), "b").check().is_err());
         assert!(Subjects::of("a", "b")
-            .with_replay(&"r".repeat(MAX_SUBJECT_BYTES + 1))
-            .unwrap()
+            .with_replay(&subject(&"r".repeat(MAX_SUBJECT_BYTES + 1)))
             .check()
             .is_err());
     }

@@ -6,7 +6,7 @@ use kvcache_core::cache::NodeId;
 use kvcache_core::replica::{Keyring, KeyringError};
 
 use super::{Config, ConfigError, RawSettings};
-use crate::nats::{Credentials, Settings};
+use crate::nats::{Credentials, ServerAddress, Settings};
 use crate::secret::Secret;
 
 /// What a host says of its lattice.
@@ -17,8 +17,8 @@ pub struct Lattice {
     pub link_name: String,
     /// Name of the host, for peers to show.
     pub host: String,
-    /// Address of the NATS server of the lattice.
-    pub url: String,
+    /// The NATS server of the lattice.
+    pub server: ServerAddress,
     /// Credentials for that server, and for no other.
     pub credentials: Credentials,
     /// Seed of the cluster (`SC...`); empty where messages are not authenticated.
@@ -64,7 +64,7 @@ impl Lattice {
         let keyring = self.keyring(config, subjects.commands())?;
         tracing::info!(%node, subject = subjects.commands(), "replicating");
         Ok(Some(Settings {
-            servers: config.nats_url.clone().unwrap_or_else(|| vec![self.url.clone()]),
+            servers: config.nats_url.clone().unwrap_or_else(|| vec![self.server.clone()]),
             credentials,
             tls: config.tls.clone(),
             subjects,

@@ -12,10 +12,10 @@ use kvcache_core::replica::Ack;
 use serde_json::Value;
 
 use crate::nats;
-use crate::secret::cleaned;
+use crate::secret::{cleaned, Secret};
 use crate::service::Acks;
 
-pub use crate::nats::{check_address, without_credentials, Credentials, Subjects, Tls};
+pub use crate::nats::{Credentials, ServerAddress, Subject, Subjects, Tls, UserSeed};
 pub use lattice::{Lattice, LatticeError};
 
 /// Names of all settings.
@@ -391,7 +391,7 @@ pub struct Config {
     /// Whether to replicate at all.
     pub replication: bool,
     /// Servers for replication; `None`: the lattice's own.
-    pub nats_url: Option<Vec<String>>,
+    pub nats_url: Option<Vec<ServerAddress>>,
     /// Credentials for replication; `None`: the lattice's own with the lattice's own servers, else none.
     pub credentials: Option<Credentials>,
     /// Certificates for the connections.
@@ -399,9 +399,9 @@ pub struct Config {
     /// How long the lattice is waited for at the start, in seconds.
     pub lattice_connect_secs: u64,
     /// Subject of commands instead of the derived one.
-    pub commands_subject: Option<String>,
+    pub commands_subject: Option<Subject>,
     /// Subject of replay requests instead of the derived one.
-    pub replay_subject: Option<String>,
+    pub replay_subject: Option<Subject>,
     /// Interval of beats in seconds.
     pub beat_secs: u64,
     /// How long links wait for the first replay, in seconds.
@@ -443,8 +443,8 @@ impl Config {
             credentials: credentials(raw)?,
             tls: tls(raw)?,
             lattice_connect_secs: raw.number(name::LATTICE_CONNECT_SECS, LATTICE_CONNECT_SECS, 0, 86_400)?,
-            commands_subject: raw.text(name::STATE_REPL_SUBJECT).map(str::to_owned),
-            replay_subject: raw.text(name::REPLAY_REQ_SUBJECT).map(str::to_owned),
+            commands_subject: subject(raw, name::STATE_REPL_SUBJECT)?,
+            replay_subject: subject(raw, name::REPLAY_REQ_SUBJECT)?,
             beat_secs: raw.number(name::REPLAY_HEARTBEAT_SECS, 1, 1, 3_600)?,
             sync_timeout_secs: raw.number(name::SYNC_TIMEOUT_SECS, 10, 0, 3_600)?,
             sync_min_peers: raw.number(name::SYNC_MIN_PEERS, 0, 0, 1_000)?,
@@ -488,14 +488,10 @@ impl Config {
 
     /// The subjects of a lattice and link name under these settings.
     pub fn subjects(&self, raw: &RawSettings, lattice: &str, link: &str) -> Result<nats::Subjects, ConfigError> {
-        let expected = |name, error: nats::SubjectError| {
-            raw.error(name, format!("a NATS subject without wildcards, of its own; {error}"))
-        };
+        let expected = |name, error| no_subject(raw, name, &error);
         let mut subjects = nats::Subjects::of(lattice, link);
         if let Some(subject) = &self.commands_subject {
-            subjects = subjects
-                .with_commands(subject)
-                .map_err(|error| expected(name::STATE_REPL_SUBJECT, error))?;
+            subjects = subjects.with_commands(subject);
         }
         if subjects.check().is_err() && self.commands_subject.is_none() {
             return Err(ConfigError::Together(
@@ -507,9 +503,7 @@ impl Config {
             .check()
             .map_err(|error| expected(name::STATE_REPL_SUBJECT, error))?;
         if let Some(subject) = &self.replay_subject {
-            subjects = subjects
-                .with_replay(subject)
-                .map_err(|error| expected(name::REPLAY_REQ_SUBJECT, error))?;
+            subjects = subjects.with_replay(subject);
             subjects
                 .check()
                 .map_err(|error| expected(name::REPLAY_REQ_SUBJECT, error))?;
@@ -551,30 +545,34 @@ impl Config {
     }
 }
 
-fn servers(raw: &RawSettings) -> Result<Option<Vec<String>>, ConfigError> {
+fn no_subject(raw: &RawSettings, name: &'static str, error: &nats::SubjectError) -> ConfigError {
+    raw.error(name, format!("a NATS subject without wildcards, of its own; {error}"))
+}
+
+fn subject(raw: &RawSettings, name: &'static str) -> Result<Option<Subject>, ConfigError> {
+    let subject = raw.text(name).map(|text| text.parse());
+    subject.transpose().map_err(|error| no_subject(raw, name, &error))
+}
+
+fn servers(raw: &RawSettings) -> Result<Option<Vec<ServerAddress>>, ConfigError> {
     let Some(text) = raw.text(name::NATS_URL) else {
         return Ok(None);
     };
-    let servers: Vec<String> = text.split(',').map(|server| server.trim().to_owned()).collect();
-    for server in &servers {
-        if let Err(reason) = nats::check_address(server) {
-            return Err(raw.error(
-                name::NATS_URL,
-                format!("one or more addresses of NATS servers, separated by commas (nats://host:port); {reason}"),
-            ));
-        }
-    }
-    Ok(Some(servers))
+    let servers: Result<Vec<ServerAddress>, _> = text.split(',').map(|server| server.trim().parse()).collect();
+    servers.map(Some).map_err(|reason| {
+        let expected = "one or more addresses of NATS servers, separated by commas (nats://host:port)";
+        raw.error(name::NATS_URL, format!("{expected}; {reason}"))
+    })
 }
 
 /// One way to prove who this is, or none.
 fn credentials(raw: &RawSettings) -> Result<Option<Credentials>, ConfigError> {
     let user = match (raw.text(name::CLIENT_JWT), raw.text(name::CLIENT_SEED)) {
         (None, None) => None,
-        (Some(jwt), Some(seed)) => match nkeys::KeyPair::from_seed(seed) {
-            Ok(_) => Some(Credentials::Jwt {
-                jwt: jwt.into(),
-                seed: seed.into(),
+        (Some(jwt), Some(seed)) => match seed.parse::<UserSeed>() {
+            Ok(seed) => Some(Credentials::Jwt {
+                jwt: Secret(jwt.into()),
+                seed,
             }),
             Err(error) => return Err(raw.error(name::CLIENT_SEED, format!("an nkey user seed, 'SU...' ({error})"))),
         },
@@ -590,7 +588,9 @@ fn credentials(raw: &RawSettings) -> Result<Option<Credentials>, ConfigError> {
         }
     };
     let file = raw.text(name::NATS_CREDS).map(|file| Credentials::File(file.into()));
-    let token = raw.text(name::NATS_TOKEN).map(|token| Credentials::Token(token.into()));
+    let token = raw
+        .text(name::NATS_TOKEN)
+        .map(|token| Credentials::Token(Secret(token.into())));
     let mut ways = [user, file, token].into_iter().flatten();
     let credentials = ways.next();
     let in_address = raw.text(name::NATS_URL).is_some_and(|servers| servers.contains('@'));
