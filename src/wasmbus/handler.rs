@@ -6,9 +6,8 @@ use kvcache_node::secret::cleaned;
 use kvcache_node::service::{self, Service, Status, SyncState};
 use kvcache_node::settings::{Config, ConfigError, Lattice, LinkConfig, RawSettings};
 use wasmbus_rpc::core::{HealthCheckResponse, HostData, LinkDefinition};
-use wasmbus_rpc::error::{RpcError, RpcResult};
 
-use super::links::Links;
+use super::links::{LinkError, Links};
 use super::log;
 
 /// How long a host waits for an answer, unless the host data says otherwise.
@@ -66,7 +65,9 @@ impl KvCacheProvider {
             // Of a link only its actor is printed: values can be secrets.
             match provider.scope_of_host_data(link) {
                 Ok(scope) => provider.inner.links.put_trusted(link, scope),
-                Err(error) => tracing::error!(actor = ?link.actor_id, "link of the host data refused: {error}"),
+                Err(refused) => refused.each().for_each(
+                    |error| tracing::error!(actor = ?link.actor_id, "link of the host data refused: {error}"),
+                ),
             }
         }
         Ok(provider)
@@ -74,28 +75,24 @@ impl KvCacheProvider {
 
     fn scope_of_host_data(&self, link: &LinkDefinition) -> Result<LinkConfig, ConfigError> {
         let values = RawSettings::from_link(&link.values);
-        let scope = Config::link(&self.inner.base.overlaid_with(&values))?;
-        match values.agree_with(&self.inner.in_force) {
-            Ok(()) => Ok(scope),
-            // Says more, where it would have been refused alone.
-            Err(error) => Err(self.inner.base.completed_by(&values).err().unwrap_or(error)),
-        }
+        let scope = Config::link(&self.inner.base.overlaid_with(&values));
+        let agreed = values.agree_with(&self.inner.in_force);
+        // Says more, where it would have been refused alone.
+        let agreed = agreed.map_err(|error| self.inner.base.completed_by(&values).err().unwrap_or(error));
+        ConfigError::both(scope, agreed).map(|(scope, ())| scope)
     }
 
     /// Puts a link that came as a message. Nobody signs these, so it can name the scope of its own actor and nothing
     /// else. One that is there has to be deleted before it is put with other values.
-    pub(super) fn put_link(&self, link: &LinkDefinition) -> RpcResult<()> {
-        let refused = |error: &dyn std::fmt::Display| RpcError::InvalidParameter(error.to_string());
+    pub(super) fn put_link(&self, link: &LinkDefinition) -> Result<(), LinkError> {
         let values = RawSettings::from_link(&link.values);
         warn_unknown("the link values", &values);
-        values
-            .agree_with(&self.inner.in_force)
-            .map_err(|error| refused(&error))?;
-        let scope = Config::put_link(&self.inner.base, &values).map_err(|error| refused(&error))?;
+        let scope = Config::put_link(&self.inner.base, &values);
+        let (scope, ()) = ConfigError::both(scope, values.agree_with(&self.inner.in_force))?;
         match self.inner.links.of(&link.actor_id) {
             Some(known) if *known == scope => Ok(()),
-            Some(_) => Err(refused(&"the actor is linked with other values; delete the link first")),
-            None => self.inner.links.put(link, scope).map_err(|error| refused(&error)),
+            Some(_) => Err(LinkError::Linked),
+            None => self.inner.links.put(link, scope),
         }
     }
 

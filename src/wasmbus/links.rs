@@ -8,18 +8,22 @@ use std::sync::{Arc, PoisonError, RwLock};
 use hashbrown::HashMap;
 use wasmbus_rpc::core::LinkDefinition;
 
-use kvcache_node::settings::LinkConfig;
+use kvcache_node::settings::{ConfigError, LinkConfig};
 
 /// So many links at a time; more are only those of the host data.
 const MAX_LINKS: usize = 1 << 16;
 /// Longest id of an actor that is taken from a message. A public key has 56 bytes.
 const MAX_ACTOR_BYTES: usize = 256;
 
-/// Why a link is not taken.
+/// Why a link is not taken. Settings have a line each.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(super) enum LinkError {
     #[error("actor_id: expected the public key of an actor, found {0} bytes")]
     Actor(usize),
+    #[error(transparent)]
+    Settings(#[from] ConfigError),
+    #[error("the actor is linked with other values; delete the link first")]
+    Linked,
     #[error("{MAX_LINKS} links are there, which is as many as are taken; delete some")]
     Full,
 }

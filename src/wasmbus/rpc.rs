@@ -160,7 +160,11 @@ impl Rpc {
         };
         match self.provider.put_link(&link) {
             Ok(()) => tracing::info!(actor = ?shown(&link.actor_id), "linked"),
-            Err(error) => tracing::error!(actor = ?shown(&link.actor_id), "link refused: {error}"),
+            Err(refused) => {
+                for error in refused.to_string().lines() {
+                    tracing::error!(actor = ?shown(&link.actor_id), "link refused: {error}");
+                }
+            }
         }
     }
 

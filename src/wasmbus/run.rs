@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use kvcache_node::settings::Lattice;
+use kvcache_node::settings::{ConfigError, Lattice};
 use tokio::signal::unix::{signal, SignalKind};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -21,8 +21,14 @@ use super::rpc::Rpc;
 pub fn run() -> ExitCode {
     log::set_panic_hook();
     let ended = keep_memory_private().and_then(|()| run_provider());
-    if let Err(error) = &ended {
-        log::line(&format!("nats-kvcache: {error:#}"));
+    match &ended {
+        Ok(()) => {}
+        Err(error) => match error.downcast_ref::<ConfigError>() {
+            Some(refused) => refused
+                .each()
+                .for_each(|error| log::line(&format!("nats-kvcache: {error}"))),
+            None => log::line(&format!("nats-kvcache: {error:#}")),
+        },
     }
     log::flush();
     match ended {
@@ -77,7 +83,7 @@ async fn serve(host_data: HostData, lattice: Lattice) -> anyhow::Result<()> {
 async fn serve_lattice(provider: KvCacheProvider, host_data: HostData, lattice: Lattice) -> anyhow::Result<()> {
     let shown = lattice.server.to_string();
     let config = provider.config();
-    let patience = Duration::from_secs(config.lattice_connect_secs);
+    let patience = config.lattice_patience;
     // What is set for another server holds here as far as this one asks for it.
     let insist_on_tls = config.nats_url.is_none() && !config.tls.is_empty();
     let client = kvcache_node::service::connect(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kvcache_core::cache::NodeId;
 use kvcache_core::replica::{Keyring, KeyringError};
 
-use super::{Config, ConfigError, RawSettings};
+use super::{millis, Config, RawSettings, SettingError};
 use crate::nats::{Credentials, ServerAddress, Settings};
 use crate::secret::Secret;
 
@@ -30,9 +30,9 @@ pub struct Lattice {
 /// Why a host cannot replicate as it is told to.
 #[derive(Debug, thiserror::Error)]
 pub enum LatticeError {
-    /// A setting.
+    /// A setting, given the names of lattice and link.
     #[error(transparent)]
-    Setting(#[from] ConfigError),
+    Setting(#[from] SettingError),
     /// The seed or an issuer.
     #[error(transparent)]
     Keyring(#[from] KeyringError),
@@ -69,8 +69,8 @@ impl Lattice {
             tls: config.tls.clone(),
             subjects,
             host: self.host.clone(),
-            beat_interval_ms: config.beat_secs * 1_000,
-            sync_limit_ms: config.sync_timeout_secs * 1_000,
+            beat_interval_ms: millis(config.beat_interval),
+            sync_limit_ms: millis(config.sync_timeout),
             min_peers: config.sync_min_peers,
             keyring: Arc::new(keyring),
             queue_bytes: config.queue_bytes,

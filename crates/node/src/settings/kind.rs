@@ -1,0 +1,305 @@
+//! What a setting can be: how its text is read, and what the documentation says of it.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use kvcache_core::cache::MAX_NAMESPACE_BYTES;
+use kvcache_core::replica::Ack;
+
+use crate::nats::{ServerAddress, Subject, SubjectError, UserSeed};
+use crate::secret::Secret;
+
+/// A kind of settings.
+pub(super) trait Kind: Sync {
+    /// What a setting of this kind means.
+    type Value;
+
+    /// What holds where nothing is set.
+    fn unset(&self) -> Self::Value;
+
+    /// What a text means, or what was expected in its place.
+    fn parse(&self, text: &str) -> Result<Self::Value, String>;
+
+    /// For the documentation: the texts that can be read.
+    fn values(&self) -> String;
+
+    /// For the documentation: what holds where nothing is set.
+    fn default(&self) -> String;
+
+    /// Whether the text may be a secret, or have one in it.
+    fn is_secret(&self) -> bool {
+        false
+    }
+}
+
+/// On or off.
+pub(super) struct Switch {
+    pub default: bool,
+}
+
+impl Kind for Switch {
+    type Value = bool;
+
+    fn unset(&self) -> bool {
+        self.default
+    }
+
+    fn parse(&self, text: &str) -> Result<bool, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "on" | "true" | "yes" | "1" => Ok(true),
+            "off" | "false" | "no" | "0" => Ok(false),
+            _ => Err("on or off".into()),
+        }
+    }
+
+    fn values(&self) -> String {
+        "`on`, `true`, `yes`, `1`, or `off`, `false`, `no`, `0`".into()
+    }
+
+    fn default(&self) -> String {
+        if self.default { "`on`" } else { "`off`" }.into()
+    }
+}
+
+/// A whole number of something.
+pub(super) struct Number<T> {
+    pub unit: &'static str,
+    pub default: T,
+    pub min: T,
+    pub max: T,
+}
+
+impl<T: Copy + PartialOrd + FromStr + fmt::Display + Sync> Kind for Number<T> {
+    type Value = T;
+
+    fn unset(&self) -> T {
+        self.default
+    }
+
+    fn parse(&self, text: &str) -> Result<T, String> {
+        let Number { min, max, .. } = self;
+        match text.parse() {
+            Ok(number) if number >= *min && number <= *max => Ok(number),
+            _ => Err(format!("a whole number from {min} to {max}")),
+        }
+    }
+
+    fn values(&self) -> String {
+        format!("{} to {} {}", self.min, self.max, self.unit)
+    }
+
+    fn default(&self) -> String {
+        self.default.to_string()
+    }
+}
+
+/// A span of time, as a whole number of units.
+pub(super) struct Span {
+    pub unit: Unit,
+    pub default: u64,
+    pub min: u64,
+    pub max: u64,
+}
+
+/// What a span of time is counted in.
+#[derive(Clone, Copy)]
+pub(super) enum Unit {
+    Seconds,
+    Milliseconds,
+}
+
+impl Span {
+    fn of(&self, number: u64) -> Duration {
+        match self.unit {
+            Unit::Seconds => Duration::from_secs(number),
+            Unit::Milliseconds => Duration::from_millis(number),
+        }
+    }
+
+    const fn number(&self) -> Number<u64> {
+        Number {
+            unit: match self.unit {
+                Unit::Seconds => "s",
+                Unit::Milliseconds => "ms",
+            },
+            default: self.default,
+            min: self.min,
+            max: self.max,
+        }
+    }
+}
+
+impl Kind for Span {
+    type Value = Duration;
+
+    fn unset(&self) -> Duration {
+        self.of(self.default)
+    }
+
+    fn parse(&self, text: &str) -> Result<Duration, String> {
+        self.number().parse(text).map(|number| self.of(number))
+    }
+
+    fn values(&self) -> String {
+        self.number().values()
+    }
+
+    fn default(&self) -> String {
+        self.number().default()
+    }
+}
+
+/// Who has to confirm a write.
+pub(super) struct AckLevel {
+    pub max_peers: usize,
+}
+
+impl Kind for AckLevel {
+    type Value = Ack;
+
+    fn unset(&self) -> Ack {
+        Ack::Local
+    }
+
+    fn parse(&self, text: &str) -> Result<Ack, String> {
+        let expected = || format!("0, a number of peers up to {}, or all", self.max_peers);
+        match text.parse() {
+            _ if text.eq_ignore_ascii_case("all") => Ok(Ack::All),
+            Ok(0) => Ok(Ack::Local),
+            Ok(peers) if peers <= self.max_peers => Ok(Ack::Peers(peers)),
+            _ => Err(expected()),
+        }
+    }
+
+    fn values(&self) -> String {
+        format!("0 to {}, or `all`", self.max_peers)
+    }
+
+    fn default(&self) -> String {
+        "0".into()
+    }
+}
+
+/// A keyspace; empty for the shared one.
+pub(super) struct Namespace;
+
+impl Kind for Namespace {
+    type Value = String;
+
+    fn unset(&self) -> String {
+        String::new()
+    }
+
+    fn parse(&self, text: &str) -> Result<String, String> {
+        match text.len() <= MAX_NAMESPACE_BYTES {
+            true => Ok(text.into()),
+            false => Err(format!("at most {MAX_NAMESPACE_BYTES} bytes")),
+        }
+    }
+
+    fn values(&self) -> String {
+        format!("at most {MAX_NAMESPACE_BYTES} bytes")
+    }
+
+    fn default(&self) -> String {
+        "none".into()
+    }
+}
+
+/// A text that is read in one way, and that need not be there.
+pub(super) struct Text<V: 'static> {
+    /// For the documentation: what holds where nothing is set.
+    pub unset: &'static str,
+    pub values: &'static str,
+    pub is_secret: bool,
+    pub parse: fn(&str) -> Result<V, String>,
+}
+
+impl<V> Kind for Text<V> {
+    type Value = Option<V>;
+
+    fn unset(&self) -> Option<V> {
+        None
+    }
+
+    fn parse(&self, text: &str) -> Result<Option<V>, String> {
+        (self.parse)(text).map(Some)
+    }
+
+    fn values(&self) -> String {
+        self.values.into()
+    }
+
+    fn default(&self) -> String {
+        self.unset.into()
+    }
+
+    fn is_secret(&self) -> bool {
+        self.is_secret
+    }
+}
+
+/// Servers, any of which will do. An address can carry a password.
+pub(super) const fn addresses(unset: &'static str) -> Text<Vec<ServerAddress>> {
+    const EXPECTED: &str = "one or more addresses of NATS servers, separated by commas (nats://host:port)";
+    Text {
+        unset,
+        values: "addresses, separated by commas",
+        is_secret: true,
+        parse: |text| {
+            let addresses = text.split(',').map(|address| address.trim().parse());
+            let addresses: Result<_, _> = addresses.collect();
+            addresses.map_err(|reason: crate::nats::AddressError| format!("{EXPECTED}; {reason}"))
+        },
+    }
+}
+
+/// The seed of a user.
+pub(super) const fn seed(unset: &'static str) -> Text<UserSeed> {
+    Text {
+        unset,
+        values: "nkey user seed (`SU...`)",
+        is_secret: true,
+        parse: |text| {
+            let seed = text.parse::<UserSeed>();
+            seed.map_err(|error| format!("an nkey user seed, 'SU...' ({error})"))
+        },
+    }
+}
+
+/// A text that a server checks.
+pub(super) const fn secret(unset: &'static str, values: &'static str) -> Text<Secret> {
+    Text {
+        unset,
+        values,
+        is_secret: true,
+        parse: |text| Ok(Secret(text.into())),
+    }
+}
+
+/// A subject of its own.
+pub(super) const fn subject(unset: &'static str, values: &'static str) -> Text<Subject> {
+    Text {
+        unset,
+        values,
+        is_secret: false,
+        parse: |text| text.parse().map_err(|error| no_subject(&error)),
+    }
+}
+
+/// What is expected where a text is no subject, or one that cannot be used beside the others.
+pub(super) fn no_subject(error: &SubjectError) -> String {
+    format!("a NATS subject without wildcards, of its own; {error}")
+}
+
+/// A file of this host.
+pub(super) const fn file(unset: &'static str, values: &'static str) -> Text<PathBuf> {
+    Text {
+        unset,
+        values,
+        is_secret: false,
+        parse: |text| Ok(text.into()),
+    }
+}

@@ -1,0 +1,261 @@
+//! Settings as they were given, before they are read.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde_json::Value;
+
+use super::error::{ConfigError, Origin, SettingError};
+use super::kind::Kind;
+use super::table::{self, Scope, Setting, CLIENT_JWT, CLIENT_SEED, NATS_CREDS, NATS_TOKEN, NATS_URL};
+use super::Config;
+use crate::secret::cleaned;
+
+/// Settings that prove to a server who this is.
+const CREDENTIALS: [&str; 4] = [CLIENT_JWT.name, CLIENT_SEED.name, NATS_CREDS.name, NATS_TOKEN.name];
+
+/// What was given for a setting.
+#[derive(Clone, PartialEq, Eq)]
+struct Given {
+    /// The text, or the JSON type that stands in its place.
+    text: Result<String, &'static str>,
+    origin: Origin,
+}
+
+/// Settings as they were given, by upper-case name.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct RawSettings(BTreeMap<String, Given>);
+
+impl fmt::Debug for RawSettings {
+    /// Names only: values can be secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl RawSettings {
+    /// Reads `config_json`. None, an empty text and `null` mean no settings.
+    pub fn from_json(text: Option<&str>) -> Result<Self, ConfigError> {
+        let text = text.map(str::trim).unwrap_or_default();
+        if text.is_empty() {
+            return Ok(Self::default());
+        }
+        // The text itself is not repeated in errors: it can hold a seed.
+        let no_object = |found| Err(SettingError::NotAnObject(found).into());
+        let object = match serde_json::from_str(text) {
+            Ok(Value::Object(object)) => object,
+            Ok(Value::Null) => return Ok(Self::default()),
+            Ok(other) => return no_object(format!("found {}", json_type(&other))),
+            Err(error) => {
+                let (line, column) = (error.line(), error.column());
+                return no_object(format!("found invalid JSON at line {line} column {column}"));
+            }
+        };
+        let mut settings = Self::default();
+        for (name, value) in object {
+            let text = match value {
+                Value::String(text) => Ok(text),
+                Value::Number(number) => Ok(number.to_string()),
+                Value::Bool(on) => Ok(if on { "on" } else { "off" }.into()),
+                Value::Null => continue,
+                // Refused where a setting of this name is read. Other software has others.
+                other => Err(json_type(&other)),
+            };
+            settings.insert(&name, text, Origin::ConfigJson);
+        }
+        Ok(settings)
+    }
+
+    /// Reads the values of a link.
+    pub fn from_link<'a>(values: impl IntoIterator<Item = (&'a String, &'a String)>) -> Self {
+        let mut settings = Self::default();
+        for (name, value) in values {
+            settings.insert(name, Ok(value.clone()), Origin::Link);
+        }
+        settings
+    }
+
+    fn insert(&mut self, name: &str, text: Result<String, &'static str>, origin: Origin) {
+        // An empty value is what a template leaves of a setting that was not set.
+        if !text.as_ref().is_ok_and(|text| text.trim().is_empty()) {
+            self.0.insert(name.trim().to_ascii_uppercase(), Given { text, origin });
+        }
+    }
+
+    /// These settings, with those of `other` instead where both have one.
+    pub fn overlaid_with(&self, other: &RawSettings) -> Self {
+        let mut merged = self.clone();
+        merged.0.extend(other.0.clone());
+        merged
+    }
+
+    /// These settings and those of the process that a link of the host data has, as in the classic provider.
+    ///
+    /// Such a link may set what `config_json` leaves open, not contradict it. It cannot switch off authentication, and
+    /// no server it names is told the credentials of `config_json`: links of the host data were messages once, which
+    /// nobody signs.
+    pub fn completed_by(&self, link: &RawSettings) -> Result<Self, ConfigError> {
+        let wanted = link.of_process();
+        let contradicts =
+            |name: &str| Config::new(&self.overlaid_with(&wanted.only(name))).ok() != Config::new(self).ok();
+        let is_of_host = |name| table::find(name).is_some_and(|setting| setting.scope() == Scope::Host);
+        let may_not = |name: &&String| (self.0.contains_key(*name) || is_of_host(name)) && contradicts(name);
+        if let Some(names) = listed(wanted.0.keys().filter(may_not)) {
+            return Err(SettingError::OfProcess(names).into());
+        }
+        let has_credentials = CREDENTIALS.iter().any(|name| self.0.contains_key(*name));
+        if wanted.is_set(&NATS_URL) && has_credentials && !self.is_set(&NATS_URL) {
+            let error = SettingError::Together(
+                "setting NATS_URL in the link values: the credentials of config_json go to no server that a link names; set \
+                 both in config_json",
+            );
+            return Err(error.into());
+        }
+        let completed = self.overlaid_with(&wanted);
+        Config::new(&completed).map(|_| completed)
+    }
+
+    /// Whether a link says nothing about the process but what is in force.
+    pub fn agree_with(&self, in_force: &RawSettings) -> Result<(), ConfigError> {
+        let wanted = self.of_process();
+        let config = Config::new(in_force)?;
+        if wanted.is_empty() || Config::new(&in_force.overlaid_with(&wanted))? == config {
+            return Ok(());
+        }
+        let differs = |name: &&String| {
+            let with = Config::new(&in_force.overlaid_with(&wanted.only(name)));
+            with.ok().as_ref() != Some(&config)
+        };
+        let names = listed(wanted.0.keys().filter(differs)).or_else(|| listed(wanted.0.keys()));
+        Err(SettingError::OfProcess(names.unwrap_or_default()).into())
+    }
+
+    /// Only the settings of the process, without those of a single link.
+    pub fn of_process(&self) -> Self {
+        self.those(|name| table::find(name).is_some_and(|setting| setting.is_of_process()))
+    }
+
+    fn only(&self, name: &str) -> Self {
+        self.those(|other| other == name)
+    }
+
+    fn those(&self, belongs: impl Fn(&str) -> bool) -> Self {
+        let those = self.0.iter().filter(|(name, _)| belongs(name));
+        RawSettings(those.map(|(name, given)| (name.clone(), given.clone())).collect())
+    }
+
+    /// Whether nothing is set.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Names that no setting has. Values of other tools stand beside ours, so this is worth a warning, not an error.
+    pub fn unknown(&self) -> Vec<&str> {
+        // What wasmcloud's tools put into link values by themselves.
+        let expected = ["CONFIG_B64", "CONFIG_JSON"];
+        let names = self.0.keys().map(String::as_str);
+        names
+            .filter(|name| table::find(name).is_none() && !expected.contains(name))
+            .collect()
+    }
+
+    /// Whether something was given for a setting.
+    pub(super) fn is_set<K>(&self, setting: &Setting<K>) -> bool {
+        self.0.contains_key(setting.name)
+    }
+
+    /// Whether it was given in `config_json`.
+    pub(super) fn is_in_json<K>(&self, setting: &Setting<K>) -> bool {
+        let given = self.0.get(setting.name);
+        given.is_some_and(|given| given.origin == Origin::ConfigJson)
+    }
+
+    /// That what was given for a setting is not what was expected.
+    pub(super) fn error<K: Kind>(&self, setting: &Setting<K>, expected: impl Into<String>) -> SettingError {
+        let name = setting.name;
+        let (found, origin) = match self.0.get(name) {
+            None => ("nothing".into(), Origin::ConfigJson),
+            Some(Given { text: Err(found), .. }) => return SettingError::JsonType { name, found },
+            Some(Given { origin, .. }) if setting.kind.is_secret() => ("something else (not shown)".into(), *origin),
+            Some(Given { text: Ok(text), origin }) => (format!("'{}'", shorten(text)), *origin),
+        };
+        SettingError::Value {
+            name,
+            origin,
+            expected: expected.into(),
+            found,
+        }
+    }
+}
+
+/// Reads settings. What cannot be used is remembered, so that all of it is named at once.
+pub(super) struct Reader<'a> {
+    pub raw: &'a RawSettings,
+    refused: Vec<SettingError>,
+}
+
+impl<'a> Reader<'a> {
+    pub fn new(raw: &'a RawSettings) -> Self {
+        Reader {
+            raw,
+            refused: Vec::new(),
+        }
+    }
+
+    /// What holds for a setting. If what was given cannot be used, that is as if nothing had been given.
+    pub fn get<K: Kind>(&mut self, setting: &Setting<K>) -> K::Value {
+        let Some(given) = self.raw.0.get(setting.name) else {
+            return setting.kind.unset();
+        };
+        let parsed = match &given.text {
+            Ok(text) => setting.kind.parse(text.trim()),
+            Err(_) => Err(String::new()),
+        };
+        parsed.unwrap_or_else(|expected| {
+            self.refuse(self.raw.error(setting, expected));
+            setting.kind.unset()
+        })
+    }
+
+    pub fn refuse(&mut self, error: SettingError) {
+        self.refused.push(error);
+    }
+
+    /// Refuses what was given for a setting if the file that it names cannot be used.
+    pub fn refuse_file<K: Kind>(&mut self, setting: &Setting<K>, expected: &str, checked: Result<(), String>) {
+        if let Err(reason) = checked {
+            self.refuse(self.raw.error(setting, format!("{expected}; {reason}")));
+        }
+    }
+
+    /// `value`, unless something was refused.
+    pub fn done<T>(self, value: T) -> Result<T, ConfigError> {
+        ConfigError::unless_empty(self.refused, value)
+    }
+}
+
+fn listed<'a>(names: impl Iterator<Item = &'a String>) -> Option<String> {
+    let names: Vec<&str> = names.map(String::as_str).collect();
+    (!names.is_empty()).then(|| names.join(", "))
+}
+
+/// As it may be shown: a seed in the wrong place is not cut in two, but left out.
+fn shorten(value: &str) -> String {
+    const SHOWN: usize = 60;
+    let value = cleaned(value);
+    match value.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}...", &value[..end]),
+        None => value.into_owned(),
+    }
+}
+
+fn json_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
