@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kvcache_node::secret::cleaned;
 use kvcache_node::service::{self, Service, Status, SyncState};
-use kvcache_node::settings::{Config, ConfigError, Lattice, LinkConfig, RawSettings};
+use kvcache_node::settings::{did_you_mean, Config, ConfigError, Lattice, LinkConfig, RawSettings};
 use wasmbus_rpc::core::{HealthCheckResponse, HostData, LinkDefinition};
 
 use super::links::{LinkError, Links};
@@ -180,7 +180,11 @@ fn warn_unknown(place: &str, settings: &RawSettings) {
     let unknown = settings.unknown();
     for name in unknown.iter().take(SHOWN) {
         let shown: String = name.chars().take(64).collect();
-        tracing::warn!("setting {shown:?} in {place} is not known to this provider and has no effect");
+        let hint = match did_you_mean(name) {
+            Some(meant) => format!("; did you mean {meant}?"),
+            None => String::new(),
+        };
+        tracing::warn!("setting {shown:?} in {place} is not known to this provider and has no effect{hint}");
     }
     if unknown.len() > SHOWN {
         tracing::warn!("{} more settings in {place} have no effect", unknown.len() - SHOWN);

@@ -25,7 +25,7 @@ pub use crate::nats::{Credentials, ServerAddress, Subject, Subjects, Tls, UserSe
 pub use error::{ConfigError, Origin, SettingError};
 pub use lattice::{Lattice, LatticeError};
 pub use markdown::markdown;
-pub use raw::RawSettings;
+pub use raw::{did_you_mean, RawSettings};
 
 /// Deletions are remembered for this many intervals of beats at least: a peer that missed a few is not away for long.
 const TTL_BEATS: u32 = 10;
@@ -376,6 +376,34 @@ mod tests {
         for name in names {
             assert_eq!(table::find(&format!(" {} ", name.to_lowercase())).unwrap().name(), name);
         }
+    }
+
+    #[test]
+    fn unknown_names_are_ignored_and_near_ones_are_taken_for_what_they_are_near() {
+        for (name, meant) in [
+            ("NATS_ULR", Some("NATS_URL")),
+            ("nats-url", Some("NATS_URL")),
+            ("REPLICATON", Some("REPLICATION")),
+            ("SYNC_TIMEOUT_SEC", Some("SYNC_TIMEOUT_SECS")),
+            ("TOMBSTONE_TTL_MS", Some("TOMBSTONE_TTL_SECS")),
+            ("AKC", Some("ACK")),
+            ("NAME_SPACE", Some("NAMESPACE")),
+            ("URL", None),
+            ("PASSWORD", None),
+            ("", None),
+            (
+                "NATS_URL_of_some_other_tool_that_takes_names_longer_than_any_here",
+                None,
+            ),
+        ] {
+            assert_eq!(did_you_mean(name), meant, "{name}");
+            let raw = link(&[(name, "anything")]);
+            assert_eq!(raw.unknown(), [name.to_ascii_uppercase()]);
+            assert_eq!(Config::new(&raw), Config::new(&RawSettings::default()));
+        }
+        let other = r#"{"CONFIG_B64": "x", "config_json": "x", "Ack": 1, "list": [1]}"#;
+        assert_eq!(base(other).unknown(), ["LIST"]);
+        assert_eq!(Config::new(&base(other)), parse(r#"{"ACK": 1}"#));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::error::{ConfigError, Origin, SettingError};
 use super::kind::Kind;
-use super::table::{self, Scope, Setting, CLIENT_JWT, CLIENT_SEED, NATS_CREDS, NATS_TOKEN, NATS_URL};
+use super::table::{self, Scope, Setting, CLIENT_JWT, CLIENT_SEED, NATS_CREDS, NATS_TOKEN, NATS_URL, SETTINGS};
 use super::Config;
 use crate::secret::cleaned;
 
@@ -232,6 +232,21 @@ impl<'a> Reader<'a> {
     pub fn done<T>(self, value: T) -> Result<T, ConfigError> {
         ConfigError::unless_empty(self.refused, value)
     }
+}
+
+/// The setting that an unknown name was meant to be, if it is nearly one.
+pub fn did_you_mean(name: &str) -> Option<&'static str> {
+    // Nobody misspells one in so many letters, and the comparison takes longer with each.
+    const LONGEST: usize = 64;
+    if name.len() > LONGEST {
+        return None;
+    }
+    let name = name.trim().to_ascii_uppercase();
+    let known = SETTINGS.iter().map(|setting| setting.name());
+    let (distance, nearest) = known
+        .map(|known| (strsim::osa_distance(&name, known), known))
+        .min_by_key(|(distance, _)| *distance)?;
+    (distance <= (nearest.len() / 4).max(1)).then_some(nearest)
 }
 
 fn listed<'a>(names: impl Iterator<Item = &'a String>) -> Option<String> {
