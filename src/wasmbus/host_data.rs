@@ -8,7 +8,7 @@ use std::io::BufRead;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, Engine, GeneralPurpose, GeneralPurposeConfig};
 use kvcache_node::secret::Secret;
-use kvcache_node::settings::{Credentials, Lattice};
+use kvcache_node::settings::{ClusterKeys, Credentials, KeyringError, Lattice};
 use wasmbus_rpc::core::HostData;
 
 /// More than any host sends: a line without end must not fill the memory.
@@ -97,8 +97,11 @@ fn lattice_of(host_data: &HostData) -> Result<Lattice, HostDataError> {
             })?,
         },
     };
-    let cluster_seed = host_data.invocation_seed.trim();
-    if !host_data.is_test() && nkeys::KeyPair::from_seed(cluster_seed).is_err() {
+    let cluster = match host_data.invocation_seed.trim() {
+        "" => Ok(None),
+        seed => ClusterKeys::new(seed, &host_data.cluster_issuers).map(Some),
+    };
+    if !host_data.is_test() && matches!(cluster, Ok(None) | Err(KeyringError::Seed(_))) {
         return Err(field("invocation_seed", "an nkey seed of the cluster ('SC...')"));
     }
     let server = match host_data.lattice_rpc_url.as_str() {
@@ -117,7 +120,6 @@ fn lattice_of(host_data: &HostData) -> Result<Lattice, HostDataError> {
         host: host_data.host_id.clone(),
         server,
         credentials,
-        cluster_seed: Secret(cluster_seed.into()),
-        cluster_issuers: host_data.cluster_issuers.clone(),
+        cluster,
     })
 }

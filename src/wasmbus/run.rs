@@ -99,7 +99,7 @@ async fn serve_lattice(provider: KvCacheProvider, host_data: HostData, lattice: 
     })?;
     let rpc = Rpc::new(provider, client, &host_data);
     // Not needed any more, and 10,000 links are megabytes.
-    drop(host_data);
+    drop((host_data, lattice));
     rpc.serve()
         .await
         .with_context(|| format!("on the lattice at '{shown}'"))

@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use anyhow::{ensure, Context, Result};
 use kvcache_core::cache::{Cache, NodeId};
-use kvcache_node::secret::Secret;
 use kvcache_node::service::{self, Replication, Service, SyncState};
-use kvcache_node::settings::{self, Credentials, RawSettings};
+use kvcache_node::settings::{self, ClusterKeys, Credentials, RawSettings};
 
 use crate::host::{Lattice, DEFAULT_LINK_NAME};
 
@@ -23,8 +22,7 @@ impl Lattice {
             host: "a test".into(),
             server: nats_url.parse()?,
             credentials: Credentials::None,
-            cluster_seed: Secret(self.cluster_seed()?),
-            cluster_issuers: Vec::new(),
+            cluster: Ok(Some(ClusterKeys::new(&self.cluster_seed()?, &[])?)),
         };
         let raw = RawSettings::default();
         let replication = place.replication(node, &settings::Config::new(&raw)?, &raw)?;

@@ -19,5 +19,5 @@ pub use parts::acks::{Ack, AckRequest, Unconfirmed};
 pub use parts::jobs::{Answered, Job};
 pub use parts::lineage::Lineage;
 pub use parts::now::Now;
-pub use parts::seal::{Keyring, KeyringError, Proof, Refusal, Signature, Unsealed};
+pub use parts::seal::{ClusterKeys, Keyring, KeyringError, Proof, Refusal, Signature, Unsealed};
 pub use parts::status::{Channel, ClockFault, Counters, PeerStatus, Refused, Status, SyncState};

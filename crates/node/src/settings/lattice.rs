@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use kvcache_core::cache::NodeId;
-use kvcache_core::replica::{Keyring, KeyringError};
+use kvcache_core::replica::{ClusterKeys, Keyring, KeyringError};
 
 use super::{millis, Config, RawSettings, SettingError};
 use crate::nats::{Credentials, ServerAddress, Settings};
-use crate::secret::Secret;
 
 /// What a host says of its lattice.
 pub struct Lattice {
@@ -21,10 +20,9 @@ pub struct Lattice {
     pub server: ServerAddress,
     /// Credentials for that server, and for no other.
     pub credentials: Credentials,
-    /// Seed of the cluster (`SC...`); empty where messages are not authenticated.
-    pub cluster_seed: Secret,
-    /// Public keys of further clusters whose hosts are trusted.
-    pub cluster_issuers: Vec<String>,
+    /// What messages are authenticated with; `None` on a host for tests. That it cannot be read counts only where it is
+    /// needed.
+    pub cluster: Result<Option<ClusterKeys>, KeyringError>,
 }
 
 /// Why a host cannot replicate as it is told to.
@@ -84,11 +82,11 @@ impl Lattice {
             tracing::warn!("FRAME_AUTH=off: whoever may publish on the subjects of this cache can change it");
             return Ok(Keyring::open());
         }
-        if self.cluster_seed.0.is_empty() {
+        let Some(keys) = self.cluster.as_ref().map_err(Clone::clone)? else {
             // Only a host for tests may do without; its front end refuses others.
             tracing::warn!("the host has no cluster seed: messages are not authenticated, as with FRAME_AUTH=off");
             return Ok(Keyring::open());
-        }
-        Keyring::new(&self.cluster_seed.0, &self.cluster_issuers, root)
+        };
+        Ok(Keyring::of(keys, root))
     }
 }

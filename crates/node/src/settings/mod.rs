@@ -22,6 +22,8 @@ use raw::Reader;
 use table::*;
 
 pub use crate::nats::{Credentials, ServerAddress, Subject, Subjects, Tls, UserSeed};
+pub use kvcache_core::replica::{ClusterKeys, KeyringError};
+
 pub use error::{ConfigError, Origin, SettingError};
 pub use lattice::{Lattice, LatticeError};
 pub use markdown::markdown;

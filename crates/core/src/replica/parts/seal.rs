@@ -37,6 +37,44 @@ pub enum KeyringError {
     },
 }
 
+/// The seed of a cluster, and the issuers whose hosts are trusted as well. Of no certain cache yet.
+pub struct ClusterKeys {
+    /// As it was given: the key of tags is derived from this text.
+    seed: String,
+    issuer: String,
+    issuer_bytes: Vec<u8>,
+    pair: KeyPair,
+    accepted: BTreeMap<String, KeyPair>,
+}
+
+impl ClusterKeys {
+    /// Reads a seed (`SC...`) and public keys (`C...`).
+    pub fn new(seed: &str, issuers: &[String]) -> Result<Self, KeyringError> {
+        let seed = seed.trim();
+        let pair = KeyPair::from_seed(seed).map_err(|error| KeyringError::Seed(error.to_string()))?;
+        let mut accepted = BTreeMap::new();
+        for issuer in issuers {
+            let key = KeyPair::from_public_key(issuer.trim()).map_err(|error| KeyringError::Issuer {
+                issuer: issuer.clone(),
+                reason: error.to_string(),
+            })?;
+            accepted.insert(issuer.trim().to_owned(), key);
+        }
+        let issuer = pair.public_key();
+        let issuer_bytes = BASE32_NOPAD
+            .decode(issuer.as_bytes())
+            .map_err(|error| KeyringError::Seed(error.to_string()))?;
+        accepted.insert(issuer.clone(), pair.clone());
+        Ok(ClusterKeys {
+            seed: seed.into(),
+            issuer,
+            issuer_bytes,
+            pair,
+            accepted,
+        })
+    }
+}
+
 /// What a node signs with, and whose messages it accepts.
 pub struct Keyring {
     own: Option<Own>,
@@ -130,34 +168,24 @@ impl Keyring {
     /// Seals with the cluster's `seed` (`SC...`), accepts what the seeds of `issuers` (`C...`) and this seed have sealed.
     /// `root` names the cache: the subject its commands are published on.
     pub fn new(seed: &str, issuers: &[String], root: &str) -> Result<Self, KeyringError> {
-        let seed = seed.trim();
-        let pair = KeyPair::from_seed(seed).map_err(|error| KeyringError::Seed(error.to_string()))?;
-        let mut accepted = BTreeMap::new();
-        for issuer in issuers {
-            let key = KeyPair::from_public_key(issuer.trim()).map_err(|error| KeyringError::Issuer {
-                issuer: issuer.clone(),
-                reason: error.to_string(),
-            })?;
-            accepted.insert(issuer.trim().to_owned(), key);
-        }
-        let issuer = pair.public_key();
-        let issuer_bytes = BASE32_NOPAD
-            .decode(issuer.as_bytes())
-            .map_err(|error| KeyringError::Seed(error.to_string()))?;
-        accepted.insert(issuer.clone(), pair.clone());
-        let mut secret = seed.as_bytes().to_vec();
+        Ok(Self::of(&ClusterKeys::new(seed, issuers)?, root))
+    }
+
+    /// Seals with these keys, in the cache that `root` names.
+    pub fn of(keys: &ClusterKeys, root: &str) -> Self {
+        let mut secret = keys.seed.as_bytes().to_vec();
         secret.push(0);
         secret.extend_from_slice(root.as_bytes());
-        Ok(Keyring {
+        Keyring {
             own: Some(Own {
-                issuer,
-                issuer_bytes,
-                pair,
+                issuer: keys.issuer.clone(),
+                issuer_bytes: keys.issuer_bytes.clone(),
+                pair: keys.pair.clone(),
                 tag_key: blake3::derive_key("nats-kvcache 2 tag", &secret),
             }),
-            accepted,
+            accepted: keys.accepted.clone(),
             root: root.into(),
-        })
+        }
     }
 
     /// Whether messages are authenticated.
