@@ -17,7 +17,7 @@ LATTICE_PREFIX ?= default
 LINK_NAME      ?= default
 CTL_HOST       ?= 127.0.0.1
 CTL_PORT       ?= 4222
-# A file with the provider's configuration, see the table in README.md.
+# A file with the provider's configuration, see docs/CONFIGURATION.md.
 CONFIG_JSON    ?=
 
 BINARY := target/release/nats-kvcache
@@ -44,9 +44,15 @@ faults: ## Faults of all kinds for SECONDS (default 600), then all nodes must be
 	FAULTS_SECONDS=$(or $(SECONDS),600) FAULTS_SEED=$(SEED) \
 	  cargo test --locked --test faults -- --nocapture random_faults
 
-run: build ## Show a dev lattice of three nodes replicating (KEEP=1 leaves it running)
+# Provider and demonstration in one build, of a profile that is not linked for minutes.
+DEMO := target/demo
+run: ## Show a dev lattice of three nodes replicating (KEEP=1 leaves it running)
+	@echo '1. The nats-server: one of at least 2.10 on PATH, or a pinned one that is put into .tools/'
 	@scripts/install-tools.sh nats-server
-	$(XTASK) dev-lattice $(if $(KEEP),--keep)
+	@echo '2. Building the provider and the demonstration, together: a minute or two the first time, later seconds'
+	cargo build --locked --profile demo -p nats-kvcache -p xtask
+	@echo '3. The demonstration: three providers on a server of their own, for some ten seconds'
+	@$(DEMO)/xtask dev-lattice --binary $(DEMO)/nats-kvcache $(if $(KEEP),--keep)
 
 N ?= 20000
 sim: ## Simulate N clusters on a hostile network (N=20000), or replay one of them (SEED=n)

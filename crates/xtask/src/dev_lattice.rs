@@ -319,14 +319,16 @@ impl DevLattice {
         }
         println!("  state file      {}", path.display());
         println!("\nTalk to it from another terminal:");
-        let state = path.display();
+        // This program, which is built; another profile would build everything once more.
+        let program = std::env::current_exe().context("finding this program")?;
+        let (program, state) = (program.display(), path.display());
         for example in [
             "--node A set color blue",
             "--node B get color",
             "--node C incr visits 1",
             "health",
         ] {
-            println!("  cargo run -q --locked -p xtask -- kv --state {state} {example}");
+            println!("  {program} kv --state {state} {example}");
         }
         println!("\nCtrl-C stops everything.");
         interrupted().await?;
