@@ -54,8 +54,8 @@ impl World {
     }
 
     /// Whether nodes may now be away for long, `away` or any. If all others join while a node is away, deleted keys may
-    /// come back (known weaknesses in docs/ARCHITECTURE.md). So each one that stays has to be synced and to have been in
-    /// contact with another one for some time, if another one is there.
+    /// come back (docs/GUARANTEES.md, "Deletions and long absence"). So each one that stays has to be synced and to have
+    /// been in contact with another one for some time, if another one is there.
     pub(crate) fn may_be_away_for_long(&self, away: Option<usize>) -> bool {
         let places = self.nodes.len();
         let up = |place: &usize| self.nodes[*place].up;

@@ -19,7 +19,7 @@ enum Apart {
     /// A node from all others, or two from each other.
     One,
     /// Groups of several from each other, or three and more each from all others. For longer than deletions are
-    /// remembered, that is a known weakness (docs/ARCHITECTURE.md): deleted keys may come back.
+    /// remembered, deleted keys may come back (docs/GUARANTEES.md, "Deletions and long absence").
     Several,
 }
 
@@ -424,7 +424,7 @@ impl World {
 
     fn start(&mut self, node: usize) {
         // A newcomer that hears two nodes which are out of contact for long brings their states together, which is a
-        // known weakness (docs/ARCHITECTURE.md).
+        // known weakness (docs/GUARANTEES.md, "Deletions and long absence").
         if self.trouble && self.now < self.apart_until {
             return self.end_after(self.apart_until - self.now, End::Down { node });
         }

@@ -4,7 +4,7 @@
 //! `&self` and lock one partition at a time for the length of one operation.
 //!
 //! The rule everything follows: **the converged state is what one server would hold had it executed all operations one
-//! after another in stamp order.** The exceptions are listed in docs/ARCHITECTURE.md and nowhere else.
+//! after another in stamp order.** The exceptions are listed in docs/GUARANTEES.md and nowhere else.
 
 mod add_entry;
 mod adds;
