@@ -25,9 +25,7 @@ const GIVES_UP_WITHIN: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn refused_calls_stay_refused() {
-    let Some(server) = testkit::nats_server_or_skip("refused_calls_stay_refused").await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let actor = Actor::new();
     let lattice = Lattice::new(server.url());
     let provider = lattice
@@ -84,9 +82,7 @@ async fn refused_calls_stay_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn links_are_put_twice_deleted_and_put_again() {
-    let Some(server) = testkit::nats_server_or_skip("links_are_put_twice_deleted_and_put_again").await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     for host_id in [None, Some(TEST_HOST_ID)] {
         let mut options = ProviderOptions::new(BINARY);
         if let Some(host_id) = host_id {
@@ -140,9 +136,7 @@ async fn links_are_put_twice_deleted_and_put_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_namespace_is_a_keyspace_of_its_own() {
-    let Some(server) = testkit::nats_server_or_skip("a_namespace_is_a_keyspace_of_its_own").await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let [common, one, same, other] = std::array::from_fn(|_| Actor::new());
     let options = ProviderOptions::new(BINARY)
         .link(&common)
@@ -198,9 +192,7 @@ async fn a_namespace_is_a_keyspace_of_its_own() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn health_and_shutdown_as_a_host_asks() {
-    let Some(server) = testkit::nats_server_or_skip("health_and_shutdown_as_a_host_asks").await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     for (settings, sync) in [
         (json!({}), SyncState::Alone),
         (json!({ "REPLICATION": "off" }), SyncState::Standalone),
@@ -229,9 +221,7 @@ async fn health_and_shutdown_as_a_host_asks() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_come_as_numbers_and_texts_in_any_case() {
-    let Some(server) = testkit::nats_server_or_skip("settings_come_as_numbers_and_texts_in_any_case").await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     for settings in [
         json!({ "REPLICATION": "off", "SYNC_TIMEOUT_SECS": 3, "TOMBSTONE_TTL_SECS": "60" }),
         json!({ "replication": "OFF", "sync_timeout_secs": "3", "Tombstone_Ttl_Secs": 60 }),
@@ -249,12 +239,9 @@ async fn settings_come_as_numbers_and_texts_in_any_case() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_nodes_of_a_lattice_with_user_jwt_replicate() {
-    let name = "two_nodes_of_a_lattice_with_user_jwt_replicate";
     let operator = NatsOperator::new();
     let trust = operator.server_config().unwrap();
-    let Some(server) = NatsServer::builder().config(trust).start_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!(NatsServer::builder().config(trust));
     let lattice = Lattice::new(server.url()).with_user(operator.user().unwrap());
     let actor = Actor::new();
     let other_user = operator.user().unwrap();
@@ -279,10 +266,7 @@ async fn two_nodes_of_a_lattice_with_user_jwt_replicate() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_the_sdk_takes_for_broken_work() {
-    let name = "keys_the_sdk_takes_for_broken_work";
-    let Some(server) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let lattice = Lattice::new(server.url());
     let actor = Actor::new();
     let start = || {
@@ -305,10 +289,7 @@ async fn keys_the_sdk_takes_for_broken_work() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_in_a_link_of_the_host_data_count_as_in_the_classic_provider() {
-    let name = "settings_in_a_link_of_the_host_data_count_as_in_the_classic_provider";
-    let Some(rpc) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let rpc = testkit::server_or_skip!();
     let replication = NatsServer::builder().monitoring().start().await.unwrap();
     let url = replication.url();
     let lattice = Lattice::new(rpc.url());
@@ -355,10 +336,7 @@ async fn settings_in_a_link_of_the_host_data_count_as_in_the_classic_provider() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn user_and_password_in_the_address_are_used_and_not_shown() {
-    let name = "user_and_password_in_the_address_are_used_and_not_shown";
-    let Some(rpc) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let rpc = testkit::server_or_skip!();
     let access = "authorization { user: kv, password: not_to_be_shown }";
     let replication = NatsServer::builder().config(access).start().await.unwrap();
     let url = format!("nats://kv:not_to_be_shown@127.0.0.1:{}", replication.port());
@@ -468,9 +446,7 @@ async fn unusable_settings_end_the_process_and_are_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_with_unusable_values_is_denied_and_says_why() {
-    let Some(server) = testkit::nats_server_or_skip("a_link_with_unusable_values_is_denied_and_says_why").await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let [good, bad] = [Actor::new(), Actor::new()];
     let options = ProviderOptions::new(BINARY).link(&good);
     let provider = Lattice::new(server.url()).start_ready(options, LIMIT).await.unwrap();

@@ -93,7 +93,7 @@ fn archives_signed_with_the_same_keys_are_the_same_provider() -> Result<()> {
 
 #[tokio::test]
 async fn the_archive_survives_a_registry() -> Result<()> {
-    let Some(registry) = Registry::start_or_skip("the_archive_survives_a_registry", "").await? else {
+    let Some(registry) = Registry::start_or_skip("").await? else {
         return Ok(());
     };
     let sample = sample()?;
@@ -126,7 +126,7 @@ async fn a_login_is_used_and_never_shown() -> Result<()> {
         "tester:$2b$05$abcdefghijklmnopqrstuuHNbAKRhpaujgo33bRWs.NLUTJO3lOy2\n",
     )?;
     let auth = format!("auth: {{htpasswd: {{realm: test, path: {:?}}}}}", users.path());
-    let Some(registry) = Registry::start_or_skip("a_login_is_used_and_never_shown", &auth).await? else {
+    let Some(registry) = Registry::start_or_skip(&auth).await? else {
         return Ok(());
     };
     let folder = tempfile::tempdir()?;
@@ -336,11 +336,11 @@ struct Registry {
 }
 
 impl Registry {
-    async fn start_or_skip(test_name: &str, extra_config: &str) -> Result<Option<Self>> {
+    async fn start_or_skip(extra_config: &str) -> Result<Option<Self>> {
         let Some(binary) = registry_binary() else {
             let hint = "no docker-registry found (DOCKER_REGISTRY, .tools/docker-registry, PATH); install it with: \
                 scripts/install-tools.sh docker-registry";
-            skip_test(test_name, hint);
+            skip_test(hint);
             return Ok(None);
         };
         Self::start(&binary, extra_config).await.map(Some)

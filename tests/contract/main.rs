@@ -1,7 +1,7 @@
 //! The contract suite: every row of the contract against the built binary, driven by `wasmcloud-test-util`.
 //!
-//! That kit starts one provider per process and never stops it, so there is one test here; its cases are listed
-//! below, all of them run, and all failures are told at the end. Cases use keys of their own and run side by side.
+//! That kit starts one provider per process and never stops it, so all cases share one. They are listed below, use keys
+//! of their own and run side by side; `cargo test --test contract NAME` runs those that have NAME in theirs.
 
 // Tests wait and measure in real time; the clock rule of clippy.toml is for the provider's core.
 #![allow(clippy::disallowed_methods)]
@@ -16,6 +16,8 @@ mod sets;
 mod strings;
 mod suite;
 mod types;
+
+use std::process::ExitCode;
 
 use suite::{cases, Case};
 
@@ -63,7 +65,6 @@ fn all_cases() -> Vec<Case> {
     ]
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn contract() {
-    suite::run("contract", all_cases()).await;
+fn main() -> ExitCode {
+    suite::run(all_cases())
 }

@@ -2,10 +2,15 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::Result;
+use libtest_mimic::{Arguments, Failed, Trial};
 use testkit::{KeyValue, KillOnDrop, NatsServer, RpcResult};
+use tokio::runtime::Runtime;
 use wasmbus_rpc::common::{Context, Message, SendOpts, Transport};
 use wasmcloud_test_util::provider_test::{test_provider, Provider};
 
@@ -66,66 +71,100 @@ impl Transport for PatientProvider {
     fn set_timeout(&self, _limit: Duration) {}
 }
 
-/// Starts server and provider, runs all cases, stops both.
-pub async fn run(test_name: &str, cases: Vec<Case>) {
-    // The SDK moves arguments above 900 KiB through a JetStream object store.
-    let Some(server) = NatsServer::builder().jetstream().start_or_skip(test_name).await else {
-        return;
-    };
-    let home = tempfile::tempdir().expect("a folder for the configuration");
-    let config = home.path().join("provider_test_config.toml");
-    std::fs::write(&config, configuration(&server)).expect("writing the configuration");
-    std::env::set_var("PROVIDER_TEST_CONFIG", &config);
-
-    let provider = test_provider().await;
-    let guard = KillOnDrop::new(provider.proc.id());
-    let kv = KeyValue::via(PatientProvider(provider.clone()));
-    testkit::eventually(Duration::from_secs(30), || async { Ok(kv.contains("ready?").await?) })
-        .await
-        .expect("the provider answers");
-
-    let failures = run_cases(&kv, cases).await;
-    provider
-        .shutdown()
-        .await
-        .expect("the provider accepts the shutdown request");
-    drop(guard);
-    assert!(
-        failures.is_empty(),
-        "{} cases failed:\n{}",
-        failures.len(),
-        failures.join("\n")
-    );
+/// Runs the cases that the arguments of the process name, all of them if none does.
+pub fn run(cases: Vec<Case>) -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Most of them wait most of the time.
+    arguments.test_threads.get_or_insert(cases.len());
+    let suite = Arc::new(Suite::new());
+    let trials = cases.into_iter().map(|case| {
+        let suite = suite.clone();
+        Trial::test(case.name, move || suite.run(&case))
+    });
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    Arc::into_inner(suite).expect("all cases have ended").stop();
+    conclusion.exit_code()
 }
 
-async fn run_cases(kv: &Kv, cases: Vec<Case>) -> Vec<String> {
-    let running: Vec<_> = cases
-        .into_iter()
-        .map(|case| (case.name, tokio::spawn((case.run)(kv.clone()))))
-        .collect();
-    let mut failures = Vec::new();
-    for (name, task) in running {
-        let failure = match task.await {
-            Ok(Ok(())) => {
-                println!("case {name} ... ok");
-                continue;
-            }
-            Ok(Err(error)) => format!("{error:#}"),
-            Err(panic) => panic_text(panic),
-        };
-        println!("case {name} ... FAILED");
-        failures.push(format!("  {name}: {failure}"));
+/// The server and the provider of all cases.
+struct Suite {
+    runtime: Runtime,
+    /// Started by the first case that runs. Nothing where no server is installed.
+    started: OnceLock<Result<Option<Started>, String>>,
+}
+
+struct Started {
+    kv: Kv,
+    provider: Provider,
+    guard: KillOnDrop,
+    _server: NatsServer,
+    _home: tempfile::TempDir,
+}
+
+impl Suite {
+    fn new() -> Self {
+        Self {
+            runtime: Runtime::new().expect("a runtime"),
+            started: OnceLock::new(),
+        }
     }
-    failures
+
+    fn run(&self, case: &Case) -> Result<(), Failed> {
+        match self.started() {
+            Ok(Some(started)) => {
+                let ended = self.runtime.block_on((case.run)(started.kv.clone()));
+                ended.map_err(|error| format!("{error:#}").into())
+            }
+            Ok(None) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn started(&self) -> &Result<Option<Started>, String> {
+        self.started.get_or_init(|| {
+            thread::scope(|scope| {
+                // A skipped test is told by the name of its thread.
+                let named = thread::Builder::new().name("contract".into());
+                let starting = named.spawn_scoped(scope, || self.runtime.block_on(Started::new()));
+                let started = starting.expect("a thread").join();
+                started.map_err(|_| "the provider does not start, see above".into())
+            })
+        })
+    }
+
+    fn stop(self) {
+        if let Some(Ok(Some(started))) = self.started.into_inner() {
+            let stopped = self.runtime.block_on(started.provider.shutdown());
+            stopped.expect("the provider accepts the shutdown request");
+            drop(started.guard);
+        }
+    }
 }
 
-fn panic_text(error: tokio::task::JoinError) -> String {
-    let Ok(payload) = error.try_into_panic() else {
-        return "cancelled".to_owned();
-    };
-    let text = payload.downcast_ref::<String>().cloned();
-    text.or_else(|| payload.downcast_ref::<&str>().map(|text| (*text).to_owned()))
-        .unwrap_or_default()
+impl Started {
+    /// Starts server and provider.
+    async fn new() -> Option<Self> {
+        // The SDK moves arguments above 900 KiB through a JetStream object store.
+        let server = NatsServer::builder().jetstream().start_or_skip().await?;
+        let home = tempfile::tempdir().expect("a folder for the configuration");
+        let config = home.path().join("provider_test_config.toml");
+        std::fs::write(&config, configuration(&server)).expect("writing the configuration");
+        std::env::set_var("PROVIDER_TEST_CONFIG", &config);
+
+        let provider = test_provider().await;
+        let guard = KillOnDrop::new(provider.proc.id());
+        let kv = KeyValue::via(PatientProvider(provider.clone()));
+        testkit::eventually(Duration::from_secs(30), || async { Ok(kv.contains("ready?").await?) })
+            .await
+            .expect("the provider answers");
+        Some(Self {
+            kv,
+            provider,
+            guard,
+            _server: server,
+            _home: home,
+        })
+    }
 }
 
 /// The configuration of the repository with the binary just built and the server just started.

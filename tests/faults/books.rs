@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use anyhow::{ensure, Result};
 use testkit::RpcResult;
 
 use crate::content::{is_refusal, Content, Print};
@@ -145,6 +146,15 @@ impl Books {
         );
     }
 
+    /// Fails for operations of which not one was acknowledged: what is asked for in vain shows nothing.
+    pub fn ensure_acknowledged(&self, operations: &[&str]) -> Result<()> {
+        let pages = self.pages();
+        let done = |operation: &&&str| pages.tallies.get(**operation).is_some_and(|tally| tally.done > 0);
+        let in_vain: Vec<_> = operations.iter().filter(|operation| !done(operation)).collect();
+        ensure!(in_vain.is_empty(), "not one of these was acknowledged: {in_vain:?}");
+        Ok(())
+    }
+
     /// Something was written that expires soon.
     pub fn expires_in(&self, time: Duration) {
         let over = Instant::now() + time;
@@ -193,6 +203,7 @@ impl Books {
                 (false, _) => &mut checked.of_the_dead,
             };
             *kind += 1;
+            checked.kept += usize::from(survives && own.settled != Content::Nothing);
             let right = if survives {
                 *content == own.settled || own.maybe.as_ref() == Some(content)
             } else {
@@ -217,9 +228,11 @@ impl Books {
             let most: i64 = lives.values().map(|counted| counted.attempted).sum();
             let text = (least..=most).find(|number| found[counter] == Content::text(&number.to_string()));
             match text {
-                Some(number) => checked
-                    .counters
-                    .push(format!("{counter}: {least} <= {number} <= {most}")),
+                Some(number) => {
+                    checked.counted |= least > 0;
+                    let told = format!("{counter}: {least} <= {number} <= {most}");
+                    checked.counters.push(told);
+                }
                 None => violations.push(format!(
                     "{counter} holds {}, expected something from {least} to {most}",
                     found[counter]
@@ -238,7 +251,24 @@ pub struct Checked {
     exact: usize,
     one_of_two: usize,
     of_the_dead: usize,
+    /// Keys that survivors wrote, with something in them.
+    kept: usize,
     counters: Vec<String>,
+    /// Survivors have added to a counter.
+    counted: bool,
+}
+
+impl Checked {
+    /// Fails if there was nothing that could have been lost.
+    pub fn ensure_telling(&self) -> Result<()> {
+        ensure!(
+            self.exact > 0,
+            "no key of a survivor had to hold exactly what was acknowledged"
+        );
+        ensure!(self.kept > 0, "no key of a survivor had to hold anything");
+        ensure!(self.counted, "no survivor has counted anything");
+        Ok(())
+    }
 }
 
 impl fmt::Display for Checked {

@@ -66,10 +66,7 @@ async fn write_some(lab: &Lab, slots: &[usize], name: &str, length: usize) -> Re
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_too_slow_for_the_server_catches_up() {
     let _alone = crate::ALONE.lock().await;
-    let name = "a_consumer_too_slow_for_the_server_catches_up";
-    let Some(rpc) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let rpc = testkit::server_or_skip!();
     let server = NatsServer::builder()
         .monitoring()
         .max_pending(512 << 10)
@@ -113,10 +110,7 @@ async fn a_consumer_too_slow_for_the_server_catches_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_of_three_servers_loses_one() {
     let _alone = crate::ALONE.lock().await;
-    let name = "a_cluster_of_three_servers_loses_one";
-    let Some(rpc) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let rpc = testkit::server_or_skip!();
     let cluster = NatsCluster::start(3).await.expect("a cluster of three servers");
     let lab = Lab::start(rpc, cluster.into_servers(), 4)
         .await
@@ -149,11 +143,8 @@ async fn a_cluster_of_three_servers_loses_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_half_open_connection_is_survived() {
     let _alone = crate::ALONE.lock().await;
-    let name = "a_half_open_connection_is_survived";
     const STALL: Duration = Duration::from_secs(15);
-    let Some(rpc) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let rpc = testkit::server_or_skip!();
     let server = NatsServer::start().await.expect("the server of replication");
     let lab = Lab::start(rpc, vec![server], 3).await.expect("three providers");
     let result = async {
@@ -180,11 +171,8 @@ async fn a_half_open_connection_is_survived() {
 #[tokio::test(flavor = "multi_thread")]
 async fn values_larger_than_max_payload_arrive_although_connections_drop() {
     let _alone = crate::ALONE.lock().await;
-    let name = "values_larger_than_max_payload_arrive_although_connections_drop";
     // The host moves arguments of this size through JetStream.
-    let Some(rpc) = NatsServer::builder().jetstream().start_or_skip(name).await else {
-        return;
-    };
+    let rpc = testkit::server_or_skip!(NatsServer::builder().jetstream());
     let server = NatsServer::builder()
         .max_payload(64 << 10)
         .start()
@@ -215,10 +203,7 @@ async fn values_larger_than_max_payload_arrive_although_connections_drop() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_is_noticed_and_healed() {
     let _alone = crate::ALONE.lock().await;
-    let name = "a_cut_is_noticed_and_healed";
-    let Some(rpc) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let rpc = testkit::server_or_skip!();
     let server = NatsServer::start().await.expect("the server of replication");
     let lab = Lab::start(rpc, vec![server], 3).await.expect("three providers");
     let result = async {
@@ -242,13 +227,10 @@ async fn a_cut_is_noticed_and_healed() {
 }
 
 /// A server, if there is one, and if the clocks of processes can be moved.
-async fn server_and_clocks_or_skip(name: &str) -> Option<NatsServer> {
-    let server = testkit::nats_server_or_skip(name).await?;
+async fn server_and_clocks_or_skip() -> Option<NatsServer> {
+    let server = NatsServer::builder().start_or_skip().await?;
     if testkit::faketime_library().is_none() {
-        testkit::skip_test(
-            name,
-            "no libfaketime; install it with: scripts/install-tools.sh libfaketime",
-        );
+        testkit::skip_test("no libfaketime; install it with: scripts/install-tools.sh libfaketime");
         return None;
     }
     Some(server)
@@ -257,8 +239,7 @@ async fn server_and_clocks_or_skip(name: &str) -> Option<NatsServer> {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_clock_far_ahead_has_written_is_taken_when_its_time_has_come() {
     let _alone = crate::ALONE.lock().await;
-    let name = "what_a_clock_far_ahead_has_written_is_taken_when_its_time_has_come";
-    let Some(rpc) = server_and_clocks_or_skip(name).await else {
+    let Some(rpc) = server_and_clocks_or_skip().await else {
         return;
     };
     let server = NatsServer::start().await.expect("the server of replication");
@@ -294,8 +275,7 @@ async fn what_a_clock_far_ahead_has_written_is_taken_when_its_time_has_come() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_whose_clock_was_a_day_ahead_writes_on_at_once_and_is_named() {
     let _alone = crate::ALONE.lock().await;
-    let name = "a_host_whose_clock_was_a_day_ahead_writes_on_at_once_and_is_named";
-    let Some(rpc) = server_and_clocks_or_skip(name).await else {
+    let Some(rpc) = server_and_clocks_or_skip().await else {
         return;
     };
     let server = NatsServer::start().await.expect("the server of replication");

@@ -305,9 +305,18 @@ impl Lab {
         }
     }
 
+    fn proxies(&self) -> impl Iterator<Item = &FaultyProxy> {
+        self.slots.iter().flat_map(|slot| &slot.path)
+    }
+
+    /// Connections that were dropped by proxies.
+    pub fn dropped(&self) -> u64 {
+        self.proxies().map(|proxy| proxy.stats().dropped).sum()
+    }
+
     /// Connections made and dropped, and bytes carried, over all proxies.
     pub fn traffic(&self) -> String {
-        let all = self.slots.iter().flat_map(|slot| &slot.path).map(FaultyProxy::stats);
+        let all = self.proxies().map(FaultyProxy::stats);
         let (mut accepted, mut dropped, mut bytes) = (0, 0, 0);
         for stats in all {
             accepted += stats.accepted;

@@ -88,6 +88,21 @@ impl Action {
     }
 }
 
+/// What writers do, by [`Action::name`].
+pub const OPERATIONS: [&str; 11] = [
+    "Set",
+    "Set for",
+    "Del",
+    "Increment",
+    "ListAdd",
+    "ListDel",
+    "ListClear",
+    "SetAdd",
+    "SetDel",
+    "SetClear",
+    "read",
+];
+
 enum Answer {
     Nothing,
     Number(i64),

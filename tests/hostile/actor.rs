@@ -25,10 +25,7 @@ async fn fill(kv: &KeyValue<KeyValueClient>, list: &str, items: usize, bytes: us
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_cannot_reach_its_caller_is_an_error_that_names_the_limit() {
     let _alone = ALONE.lock().await;
-    let name = "an_answer_that_cannot_reach_its_caller_is_an_error_that_names_the_limit";
-    let Some(server) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let small = NatsServer::builder().max_payload(200_000).start().await.unwrap();
     let with_jetstream = NatsServer::builder().jetstream().start().await.unwrap();
     for (server, config, expected) in [
@@ -58,10 +55,7 @@ async fn an_answer_that_cannot_reach_its_caller_is_an_error_that_names_the_limit
 #[tokio::test(flavor = "multi_thread")]
 async fn large_reads_do_not_delay_small_calls_and_peers_stay() {
     let _alone = ALONE.lock().await;
-    let name = "large_reads_do_not_delay_small_calls_and_peers_stay";
-    let Some(server) = NatsServer::builder().jetstream().start_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!(NatsServer::builder().jetstream());
     let [greedy, modest] = [Actor::new(), Actor::new()];
     let lattice = Lattice::new(server.url());
     let options = || ProviderOptions::new(BINARY).link(&greedy).link(&modest);
@@ -159,10 +153,7 @@ async fn slowest_of_each<const N: usize>(kvs: [&KeyValue<KeyValueClient>; N], ca
 #[tokio::test(flavor = "multi_thread")]
 async fn every_operation_checks_the_length_of_its_key() {
     let _alone = ALONE.lock().await;
-    let name = "every_operation_checks_the_length_of_its_key";
-    let Some(server) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let actor = Actor::new();
     let options = ProviderOptions::new(BINARY)
         .link(&actor)
@@ -207,10 +198,7 @@ fn of_one_partition(count: usize) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_of_one_partition_delay_neither_others_nor_a_join() {
     let _alone = ALONE.lock().await;
-    let name = "keys_of_one_partition_delay_neither_others_nor_a_join";
-    let Some(server) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let [greedy, modest] = [Actor::new(), Actor::new()];
     let lattice = Lattice::new(server.url());
     let options = || ProviderOptions::new(BINARY).link(&greedy).link(&modest);
@@ -239,10 +227,7 @@ async fn keys_of_one_partition_delay_neither_others_nor_a_join() {
 #[tokio::test(flavor = "multi_thread")]
 async fn members_that_left_do_not_slow_reads() {
     let _alone = ALONE.lock().await;
-    let name = "members_that_left_do_not_slow_reads";
-    let Some(server) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let actor = Actor::new();
     let options = ProviderOptions::new(BINARY).link(&actor);
     let provider = Lattice::new(server.url()).start_ready(options, LIMIT).await.unwrap();

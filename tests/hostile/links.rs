@@ -18,10 +18,7 @@ const MB: u64 = 1_000_000;
 #[tokio::test(flavor = "multi_thread")]
 async fn links_put_at_run_time_cannot_change_the_process() {
     let _alone = ALONE.lock().await;
-    let name = "links_put_at_run_time_cannot_change_the_process";
-    let Some(server) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let strangers = NatsServer::builder().monitoring().start().await.unwrap();
     let url = strangers.url();
     let connections = || async { strangers.monitor("/varz").await.unwrap()["total_connections"].clone() };
@@ -103,10 +100,7 @@ async fn links_put_at_run_time_cannot_change_the_process() {
 #[tokio::test(flavor = "multi_thread")]
 async fn links_of_the_host_data_neither_switch_authentication_off_nor_see_credentials() {
     let _alone = ALONE.lock().await;
-    let name = "links_of_the_host_data_neither_switch_authentication_off_nor_see_credentials";
-    let Some(server) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let strangers = NatsServer::builder().monitoring().start().await.unwrap();
     let url = strangers.url();
     let connections = || async { strangers.monitor("/varz").await.unwrap()["total_connections"].clone() };
@@ -149,10 +143,7 @@ async fn links_of_the_host_data_neither_switch_authentication_off_nor_see_creden
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_that_is_there_is_not_moved_by_a_message() {
     let _alone = ALONE.lock().await;
-    let name = "a_link_that_is_there_is_not_moved_by_a_message";
-    let Some(server) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let actor = Actor::new();
     let options = ProviderOptions::new(BINARY).link_with(&actor, &[("NAMESPACE", "own")]);
     let provider = Lattice::new(server.url()).start_ready(options, LIMIT).await.unwrap();
@@ -166,10 +157,7 @@ async fn a_link_that_is_there_is_not_moved_by_a_message() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recorded_call_counts_once() {
     let _alone = ALONE.lock().await;
-    let name = "a_recorded_call_counts_once";
-    let Some(server) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let actor = Actor::new();
     let lattice = Lattice::new(server.url());
     let provider = lattice
@@ -216,10 +204,7 @@ async fn a_recorded_call_counts_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn large_arguments_are_fetched_for_those_who_may_call_and_within_bounds() {
     let _alone = ALONE.lock().await;
-    let name = "large_arguments_are_fetched_for_those_who_may_call_and_within_bounds";
-    let Some(server) = NatsServer::builder().jetstream().start_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!(NatsServer::builder().jetstream());
     let actor = Actor::new();
     let lattice = Lattice::new(server.url());
     let provider = lattice
@@ -294,10 +279,7 @@ async fn large_arguments_are_fetched_for_those_who_may_call_and_within_bounds() 
 #[tokio::test(flavor = "multi_thread")]
 async fn values_of_links_are_not_kept_and_names_of_theirs_do_not_fill_the_log() {
     let _alone = ALONE.lock().await;
-    let name = "values_of_links_are_not_kept_and_names_of_theirs_do_not_fill_the_log";
-    let Some(server) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let actor = Actor::new();
     let provider = Lattice::new(server.url())
         .start_ready(ProviderOptions::new(BINARY).link(&actor), LIMIT)
@@ -347,10 +329,7 @@ async fn values_of_links_are_not_kept_and_names_of_theirs_do_not_fill_the_log() 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_links_do_not_slow_calls() {
     let _alone = ALONE.lock().await;
-    let name = "ten_thousand_links_do_not_slow_calls";
-    let Some(server) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     const CALLS: u32 = 200;
     let mut times = Vec::new();
     for links in [0, 10_000] {

@@ -13,9 +13,7 @@ use crate::ALONE;
 async fn pieces_of_messages_that_never_end_keep_nothing_but_themselves() {
     let _alone = ALONE.lock().await;
     let name = "pieces_of_messages_that_never_end_keep_nothing_but_themselves";
-    let Some(server) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let lab = Lab::start(&server, json!({}), 1).await;
     let (keyring, node) = (lab.keyring(), lab.subjects.node(lab.id(0).await));
     let before = lab.nodes[0].0.resident_bytes().unwrap();
@@ -58,9 +56,7 @@ async fn pieces_of_messages_that_never_end_keep_nothing_but_themselves() {
 async fn thousands_of_invented_ids_do_not_end_replication() {
     let _alone = ALONE.lock().await;
     let name = "thousands_of_invented_ids_do_not_end_replication";
-    let Some(server) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let mut lab = Lab::start(&server, json!({ "ACK": "all", "ACK_TIMEOUT_MS": 10_000 }), 2).await;
     let keyring = lab.keyring();
     // With the right time, so that nothing tells them from hosts that join.

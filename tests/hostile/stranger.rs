@@ -186,9 +186,7 @@ fn confirmed_by_all() -> Value {
 async fn recordings_of_nodes_that_are_gone_hold_up_nobody() {
     let _alone = ALONE.lock().await;
     let name = "recordings_of_nodes_that_are_gone_hold_up_nobody";
-    let Some(server) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let mut lab = Lab::start(&server, confirmed_by_all(), 2).await;
     let (keyring, hour) = (lab.keyring(), 3_600_000);
     let recorded = |n: u64| sealed(&keyring, 1_000_000 + n, &beat(1_000_000 + n, 7, time::wall() - hour));
@@ -215,9 +213,7 @@ async fn recordings_of_nodes_that_are_gone_hold_up_nobody() {
 async fn recorded_challenges_hold_up_no_reads() {
     let _alone = ALONE.lock().await;
     let name = "recorded_challenges_hold_up_no_reads";
-    let Some(server) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let mut lab = Lab::start(&server, confirmed_by_all(), 1).await;
     let mut tap = lab
         .stranger
@@ -251,9 +247,7 @@ async fn recorded_challenges_hold_up_no_reads() {
 async fn signatures_of_a_stranger_cost_next_to_nothing() {
     let _alone = ALONE.lock().await;
     let name = "signatures_of_a_stranger_cost_next_to_nothing";
-    let Some(server) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let lab = Lab::start(&server, json!({}), 2).await;
     let before = lab.lag(0, 1, Duration::from_secs(1)).await;
     // Issuers that nobody knows, and the cluster's own in the name of a peer, each with a signature that fits or not.
@@ -299,9 +293,7 @@ pub async fn full_node(lattice: &Lattice, keys: usize) -> (Arc<Cache>, Service) 
 async fn recorded_requests_are_answered_once_and_hold_up_nobody() {
     let _alone = ALONE.lock().await;
     let name = "recorded_requests_are_answered_once_and_hold_up_nobody";
-    let Some(server) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let mut lab = Lab::start(&server, json!({}), 0).await;
     let keys = 100_000;
     let (cache, filled) = full_node(&lab.lattice, keys).await;
@@ -389,10 +381,7 @@ async fn recorded_requests_are_answered_once_and_hold_up_nobody() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_confirmation_of_a_stream_is_no_message() {
     let _alone = ALONE.lock().await;
-    let name = "a_confirmation_of_a_stream_is_no_message";
-    let Some(server) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let lab = Lab::start(&server, json!({}), 1).await;
     let node = lab.subjects.node(lab.id(0).await);
     let text = br#"{"stream":"EVERYTHING","seq":12345}"#;
@@ -420,9 +409,7 @@ async fn a_confirmation_of_a_stream_is_no_message() {
 async fn strangers_among_those_who_answer_replays_delay_a_join_little() {
     let _alone = ALONE.lock().await;
     let name = "strangers_among_those_who_answer_replays_delay_a_join_little";
-    let Some(server) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let mut lab = Lab::start(&server, json!({}), 1).await;
     for n in 0..20 {
         lab.kv(0).set(&format!("key{n}"), "value").await.unwrap();

@@ -9,10 +9,7 @@ use crate::cluster::{Cluster, LIMIT};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_all_have_confirmed_is_read_everywhere_at_once() {
-    let name = "what_all_have_confirmed_is_read_everywhere_at_once";
-    let Some(server) = NatsServer::builder().start_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     // The time is long enough for a debug build beside other tests.
     let settings = json!({ "ACK": "all", "ACK_TIMEOUT_MS": 10_000 });
     let mut cluster = Cluster::new(&server).with_settings(settings);
@@ -28,10 +25,7 @@ async fn what_all_have_confirmed_is_read_everywhere_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_has_its_own_wish_and_the_error_says_what_is_missing() {
-    let name = "a_link_has_its_own_wish_and_the_error_says_what_is_missing";
-    let Some(server) = NatsServer::builder().start_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let mut cluster = Cluster::start(&server, 2).await;
     let strict = testkit::Actor::new();
     let values = [("ACK", "2"), ("ack_timeout_ms", "300")];
@@ -77,10 +71,7 @@ async fn a_link_has_its_own_wish_and_the_error_says_what_is_missing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_was_frozen_answers_no_read_before_it_has_caught_up() {
-    let name = "a_host_that_was_frozen_answers_no_read_before_it_has_caught_up";
-    let Some(server) = NatsServer::builder().start_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let settings = json!({ "ACK": "all", "ACK_TIMEOUT_MS": 20_000 });
     let mut cluster = Cluster::new(&server).with_settings(settings);
     cluster.join(3).await;
@@ -102,10 +93,7 @@ async fn a_host_that_was_frozen_answers_no_read_before_it_has_caught_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_nats_is_away_nothing_is_confirmed_and_strict_reads_are_refused() {
-    let name = "while_nats_is_away_nothing_is_confirmed_and_strict_reads_are_refused";
-    let Some(rpc) = NatsServer::builder().start_or_skip(name).await else {
-        return;
-    };
+    let rpc = testkit::server_or_skip!();
     let mut replication = NatsServer::start().await.unwrap();
     let settings = json!({ "NATS_URL": replication.url(), "ACK": "all", "ACK_TIMEOUT_MS": 1_000 });
     let mut cluster = Cluster::new(&rpc).with_settings(settings);

@@ -10,10 +10,7 @@ use crate::cluster::{Cluster, Node, BINARY, LIMIT};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn writes_while_the_replication_server_is_away_are_repaired() {
-    let name = "writes_while_the_replication_server_is_away_are_repaired";
-    let Some(rpc) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let rpc = testkit::server_or_skip!();
     // Calls travel over a server of their own, so that there is somebody to write while the other is away.
     let mut replication = NatsServer::start().await.unwrap();
     let mut cluster = Cluster::new(&rpc).with_settings(json!({ "NATS_URL": replication.url() }));
@@ -59,9 +56,7 @@ async fn writes_while_the_replication_server_is_away_are_repaired() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lattice_survives_the_restart_of_its_server() {
-    let Some(mut server) = testkit::nats_server_or_skip("a_lattice_survives_the_restart_of_its_server").await else {
-        return;
-    };
+    let mut server = testkit::server_or_skip!();
     let mut cluster = Cluster::start(&server, 3).await;
     cluster.kv(0).set("before", "value").await.unwrap();
     cluster.converge().await;
@@ -84,9 +79,7 @@ async fn a_lattice_survives_the_restart_of_its_server() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_was_frozen_catches_up() {
-    let Some(server) = testkit::nats_server_or_skip("a_node_that_was_frozen_catches_up").await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let mut cluster = Cluster::start(&server, 3).await;
     cluster.kv(2).increment("count", 1).await.unwrap();
     cluster.kv(2).set("deleted meanwhile", "x").await.unwrap();
@@ -113,10 +106,7 @@ async fn a_node_that_was_frozen_catches_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_hangs_for_a_while_loses_nothing() {
-    let name = "a_server_that_hangs_for_a_while_loses_nothing";
-    let Some(rpc) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let rpc = testkit::server_or_skip!();
     let mut replication = NatsServer::start().await.unwrap();
     let mut cluster = Cluster::new(&rpc).with_settings(json!({ "NATS_URL": replication.url() }));
     cluster.join(2).await;
@@ -133,10 +123,7 @@ async fn a_server_that_hangs_for_a_while_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_is_shut_down_right_after_writes_loses_nothing() {
-    let name = "a_node_that_is_shut_down_right_after_writes_loses_nothing";
-    let Some(server) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let mut cluster = Cluster::start(&server, 2).await;
     let workload = cluster.fill(100).await;
     let mut leaving = cluster.nodes.remove(0);
@@ -172,10 +159,7 @@ async fn a_node_that_is_shut_down_right_after_writes_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replication_server_may_come_later_than_the_nodes() {
-    let name = "a_replication_server_may_come_later_than_the_nodes";
-    let Some(rpc) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let rpc = testkit::server_or_skip!();
     let mut replication = NatsServer::start().await.unwrap();
     replication.kill().unwrap();
     let settings = json!({ "NATS_URL": replication.url(), "SYNC_TIMEOUT_SECS": 1 });
@@ -205,10 +189,7 @@ async fn a_replication_server_may_come_later_than_the_nodes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_ends_in_order_while_the_replication_server_is_away_or_hangs() {
-    let name = "a_node_ends_in_order_while_the_replication_server_is_away_or_hangs";
-    let Some(rpc) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let rpc = testkit::server_or_skip!();
     for hangs in [false, true] {
         let mut replication = NatsServer::start().await.unwrap();
         let mut cluster = Cluster::new(&rpc).with_settings(json!({ "NATS_URL": replication.url() }));
@@ -226,10 +207,7 @@ async fn a_node_ends_in_order_while_the_replication_server_is_away_or_hangs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_whose_replication_server_never_came_serves_and_ends_at_once() {
-    let name = "a_node_whose_replication_server_never_came_serves_and_ends_at_once";
-    let Some(rpc) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let rpc = testkit::server_or_skip!();
     let lattice = Lattice::new(rpc.url());
     let actor = Actor::new();
     let settings = json!({ "NATS_URL": "nats://127.0.0.1:1", "SYNC_TIMEOUT_SECS": 1 });
@@ -252,10 +230,7 @@ async fn a_node_whose_replication_server_never_came_serves_and_ends_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_gets_a_sigterm_right_after_writes_loses_nothing() {
-    let name = "a_node_that_gets_a_sigterm_right_after_writes_loses_nothing";
-    let Some(server) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let mut cluster = Cluster::start(&server, 2).await;
     let mut leaving = cluster.nodes.remove(0);
     let writes = (0..200).map(|number| {
@@ -277,9 +252,7 @@ async fn a_node_that_gets_a_sigterm_right_after_writes_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_node_starts_again_with_the_same_key() {
-    let Some(server) = testkit::nats_server_or_skip("a_killed_node_starts_again_with_the_same_key").await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let mut cluster = Cluster::start(&server, 2).await;
     for round in 1..=3 {
         cluster.kv(0).increment("count", 1).await.unwrap();
@@ -297,10 +270,7 @@ async fn a_killed_node_starts_again_with_the_same_key() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn garbage_on_the_replication_subjects_is_dropped() {
-    let name = "garbage_on_the_replication_subjects_is_dropped";
-    let Some(server) = NatsServer::builder().monitoring().start_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!(NatsServer::builder().monitoring());
     let mut cluster = Cluster::start(&server, 2).await;
     cluster.kv(0).set("key", "value").await.unwrap();
     let before = cluster.converge().await;

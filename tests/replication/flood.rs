@@ -8,16 +8,13 @@ use kvcache_core::cache::{Cache, Limits};
 use kvcache_node::service::Scope;
 use kvcache_node::time;
 use serde_json::json;
-use testkit::{eventually, NatsServer};
+use testkit::eventually;
 
 use crate::cluster::{Cluster, LIMIT};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_one_peer_starves_no_reads_and_fills_no_memory() {
-    let name = "a_flood_of_one_peer_starves_no_reads_and_fills_no_memory";
-    let Some(server) = NatsServer::builder().start_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let mut cluster = Cluster::new(&server).with_settings(json!({ "INBOX_BYTES": 1 << 20, "RING_BYTES": 1 << 20 }));
     cluster.join(1).await;
     cluster.kv(0).set("read", "value").await.unwrap();

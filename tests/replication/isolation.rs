@@ -7,9 +7,7 @@ use crate::cluster::{Cluster, Node, BINARY, LIMIT};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lattices_and_link_names_never_mix() {
-    let Some(server) = testkit::nats_server_or_skip("lattices_and_link_names_never_mix").await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     // The last two would share their subjects if names were put together without escaping.
     let unique = Lattice::new(server.url()).prefix().to_owned();
     let places = [
@@ -58,10 +56,7 @@ async fn lattices_and_link_names_never_mix() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn subjects_of_ones_own_make_a_group_of_its_own() {
-    let name = "subjects_of_ones_own_make_a_group_of_its_own";
-    let Some(server) = NatsServer::builder().monitoring().start_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!(NatsServer::builder().monitoring());
     let unique = Lattice::new(server.url()).prefix().to_owned();
     let (commands, replay) = (format!("{unique}.changes"), format!("{unique}.replays"));
     let mut usual = Cluster::new(&server);
@@ -93,10 +88,7 @@ async fn subjects_of_ones_own_make_a_group_of_its_own() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn standalone_is_a_plain_map_without_replication() {
-    let name = "standalone_is_a_plain_map_without_replication";
-    let Some(server) = NatsServer::builder().monitoring().start_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!(NatsServer::builder().monitoring());
     let cluster = Cluster::new(&server).with_settings(json!({ "REPLICATION": "off" }));
     let mut alone = Vec::new();
     for _ in 0..2 {

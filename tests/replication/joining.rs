@@ -9,10 +9,7 @@ use crate::cluster::{Cluster, Kv, Node, LIMIT};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_joiner_gets_100_000_keys_of_all_types() {
-    let name = "a_late_joiner_gets_100_000_keys_of_all_types";
-    let Some(server) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let mut cluster = Cluster::start(&server, 1).await;
     let workload = cluster.fill(100_000).await;
     cluster.join(1).await;
@@ -23,9 +20,7 @@ async fn a_late_joiner_gets_100_000_keys_of_all_types() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_nodes_that_start_at_the_same_moment_agree() {
-    let Some(server) = testkit::nats_server_or_skip("five_nodes_that_start_at_the_same_moment_agree").await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     // As the first of a lattice, and into one that has something to tell.
     for keys in [0, 2_000] {
         let mut cluster = Cluster::new(&server);
@@ -51,10 +46,7 @@ async fn five_nodes_that_start_at_the_same_moment_agree() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_responder_killed_in_the_middle_of_a_replay_is_replaced() {
-    let name = "a_responder_killed_in_the_middle_of_a_replay_is_replaced";
-    let Some(server) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     const KEYS: usize = 8_000;
     let mut cluster = Cluster::start(&server, 2).await;
     let workload = cluster.fill(KEYS).await;
@@ -83,10 +75,7 @@ async fn a_responder_killed_in_the_middle_of_a_replay_is_replaced() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lattice_whose_only_responder_dies_in_a_replay_still_serves() {
-    let name = "a_lattice_whose_only_responder_dies_in_a_replay_still_serves";
-    let Some(server) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     const KEYS: usize = 6_000;
     let mut cluster = Cluster::start(&server, 1).await;
     cluster.fill(KEYS).await;
@@ -119,9 +108,7 @@ async fn a_lattice_whose_only_responder_dies_in_a_replay_still_serves() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn writes_during_a_replay_are_not_lost() {
-    let Some(server) = testkit::nats_server_or_skip("writes_during_a_replay_are_not_lost").await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     const KEYS: usize = 6_000;
     let mut cluster = Cluster::start(&server, 2).await;
     cluster.fill(KEYS).await;

@@ -11,9 +11,7 @@ use crate::cluster::{Cluster, LIMIT};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_operation_reaches_every_node() {
-    let Some(server) = testkit::nats_server_or_skip("every_operation_reaches_every_node").await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let cluster = Cluster::start(&server, 3).await;
     let [a, b, c] = [cluster.kv(0), cluster.kv(1), cluster.kv(2)];
 
@@ -67,9 +65,7 @@ async fn every_operation_reaches_every_node() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrent_increments_on_all_nodes_add_up() {
-    let Some(server) = testkit::nats_server_or_skip("concurrent_increments_on_all_nodes_add_up").await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let cluster = Cluster::start(&server, 3).await;
     let callers = (0..24).map(|caller: usize| {
         let kv = cluster.kv(caller % 3);
@@ -112,48 +108,70 @@ async fn concurrent_increments_on_all_nodes_add_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn conflicting_writers_end_in_one_state() {
-    let Some(server) = testkit::nats_server_or_skip("conflicting_writers_end_in_one_state").await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let cluster = Cluster::start(&server, 3).await;
     let callers = (0..12).map(|caller: usize| {
         let kv = cluster.kv(caller % 3);
         async move {
+            let mut tally = [[0; 2]; 5];
             for number in 0..60 {
                 let key = format!("contested {}", number % 3);
                 let value = format!("{caller}:{number}");
-                // Whoever loses the race for the type gets WRONGTYPE, which is as it should be.
-                let _ = match (caller + number) % 5 {
+                let kind = (caller + number) % 5;
+                let written = match kind {
                     0 => kv.set(&key, &value).await,
                     1 => kv.list_add(&key, &value).await.map(drop),
                     2 => kv.set_add(&key, &value).await.map(drop),
                     3 => kv.increment(&key, 1).await.map(drop),
                     _ => kv.del(&key).await.map(drop),
                 };
+                tally[kind][usize::from(refused_for_its_type(written)?.is_none())] += 1;
             }
+            anyhow::Ok(tally)
         }
     });
-    futures::future::join_all(callers).await;
+    let tallies = try_join_all(callers).await.unwrap();
+    let sum = |kind: usize, refused: usize| tallies.iter().map(|tally| tally[kind][refused]).sum::<u32>();
+    let [set, push, add, increment, delete] = [0, 1, 2, 3, 4].map(|kind| (sum(kind, 0), sum(kind, 1)));
+    assert_eq!((set, delete), ((144, 0), (144, 0)), "these replace any type");
+    for (what, (written, refused)) in [("ListAdd", push), ("SetAdd", add), ("Increment", increment)] {
+        assert!(
+            written > 0 && refused > 0,
+            "{what}: {written} written, {refused} refused"
+        );
+    }
     cluster.converge().await;
     for number in 0..3 {
         let key = format!("contested {number}");
         let mut answers = Vec::new();
         for kv in cluster.kvs() {
-            answers.push((
-                kv.get(&key).await.ok(),
-                kv.list(&key).await.ok(),
-                kv.set_query(&key).await.ok(),
-            ));
+            let text = refused_for_its_type(kv.get(&key).await).unwrap();
+            let list = refused_for_its_type(kv.list(&key).await).unwrap();
+            let set = refused_for_its_type(kv.set_query(&key).await).unwrap();
+            answers.push((text, list, set));
         }
         assert!(answers.windows(2).all(|pair| pair[0] == pair[1]), "{key}: {answers:?}");
     }
 }
 
+/// What was answered; `None` for a call that another writer's type is in the way of. All else is an error.
+fn refused_for_its_type<T>(answer: testkit::RpcResult<T>) -> Result<Option<T>> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error)
+            if ["WRONGTYPE", "not an integer"]
+                .iter()
+                .any(|part| error.to_string().contains(part)) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn expired_keys_disappear_on_all_nodes() {
-    let Some(server) = testkit::nats_server_or_skip("expired_keys_disappear_on_all_nodes").await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let cluster = Cluster::start(&server, 3).await;
     cluster.kv(0).set_for("short", "x", 3).await.unwrap();
     cluster.kv(1).set_for("counter", "10", 3).await.unwrap();
@@ -194,10 +212,7 @@ async fn expired_keys_disappear_on_all_nodes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn large_values_travel_in_pieces() {
-    let name = "large_values_travel_in_pieces";
-    let Some(server) = NatsServer::builder().jetstream().start_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!(NatsServer::builder().jetstream());
     let mut cluster = Cluster::start(&server, 2).await;
     let large: Vec<String> = [1, 3]
         .iter()
@@ -218,10 +233,7 @@ async fn large_values_travel_in_pieces() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_with_a_small_max_payload_is_respected() {
-    let name = "a_server_with_a_small_max_payload_is_respected";
-    let Some(rpc) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let rpc = testkit::server_or_skip!();
     let replication = NatsServer::builder()
         .config("max_payload: 16384")
         .start()
@@ -253,9 +265,7 @@ async fn a_server_with_a_small_max_payload_is_respected() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn namespaces_replicate_apart() {
-    let Some(server) = testkit::nats_server_or_skip("namespaces_replicate_apart").await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let mut cluster = Cluster::new(&server);
     let [one, other] = [Actor::new(), Actor::new()];
     for _ in 0..2 {

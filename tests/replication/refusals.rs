@@ -7,10 +7,8 @@ use crate::cluster::{Cluster, LIMIT};
 
 /// Two hosts replicate over a server of such a configuration. Both have to say that they are isolated and why, and to
 /// refuse what others would have to confirm.
-async fn expect_isolated(name: &str, configuration: &str, why: &str) {
-    let Some(rpc) = NatsServer::builder().start_or_skip(name).await else {
-        return;
-    };
+async fn expect_isolated(configuration: &str, why: &str) {
+    let rpc = testkit::server_or_skip!();
     let replication = NatsServer::builder().config(configuration).start().await.unwrap();
     let mut cluster = Cluster::new(&rpc).with_settings(json!({ "NATS_URL": replication.url() }));
     for _ in 0..2 {
@@ -57,27 +55,23 @@ fn permissions(text: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hosts_that_may_not_publish_to_each_other_say_so() {
-    let name = "hosts_that_may_not_publish_to_each_other_say_so";
     let configuration = permissions(r#"publish: { deny: ["lattice.*.kvcache.*.node.>"] }"#);
-    expect_isolated(name, &configuration, "publishing to lattice.").await;
+    expect_isolated(&configuration, "publishing to lattice.").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hosts_that_may_not_listen_say_so() {
-    let name = "hosts_that_may_not_listen_say_so";
     let configuration = permissions(r#"subscribe: { deny: ["lattice.*.kvcache.*.node.>"] }"#);
-    expect_isolated(name, &configuration, "subscribing to lattice.").await;
+    expect_isolated(&configuration, "subscribing to lattice.").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hosts_that_may_do_nothing_say_so() {
-    let name = "hosts_that_may_do_nothing_say_so";
     let configuration = permissions(r#"publish: { deny: [">"] }, subscribe: { deny: [">"] }"#);
-    expect_isolated(name, &configuration, "is refused").await;
+    expect_isolated(&configuration, "is refused").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hosts_that_may_not_make_enough_subscriptions_say_so() {
-    let name = "hosts_that_may_not_make_enough_subscriptions_say_so";
-    expect_isolated(name, "max_subscriptions: 2", "maximum subscriptions exceeded").await;
+    expect_isolated("max_subscriptions: 2", "maximum subscriptions exceeded").await;
 }

@@ -92,9 +92,7 @@ async fn join(server: &NatsServer, kilobytes: usize, rate: u64, delay_ms: u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_join_takes_what_its_link_takes() {
-    let Some(server) = testkit::nats_server_or_skip("a_join_takes_what_its_link_takes").await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     tokio::join!(
         join(&server, 600, 125_000, 0),
         join(&server, 3_000, 1_000_000, 0),
@@ -104,9 +102,7 @@ async fn a_join_takes_what_its_link_takes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_join_goes_on_after_a_reconnect() {
-    let Some(server) = testkit::nats_server_or_skip("a_join_goes_on_after_a_reconnect").await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let (mut cluster, bytes) = filled(&server, 2_000).await;
     let proxy = link(&server, 500_000, 0).await;
     let provider = cluster.lattice.start(behind(&cluster, &proxy)).await.unwrap();
@@ -172,28 +168,19 @@ async fn burst(server: &NatsServer, rate: u64, kilobytes: usize, to_server: bool
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_burst_that_a_link_cannot_carry_away_at_once_leaves_once() {
-    let name = "a_burst_that_a_link_cannot_carry_away_at_once_leaves_once";
-    let Some(server) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     burst(&server, 250_000, 3_000, true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_burst_that_a_link_cannot_carry_at_once_arrives_once() {
-    let name = "a_burst_that_a_link_cannot_carry_at_once_arrives_once";
-    let Some(server) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     burst(&server, 250_000, 3_000, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn writes_are_confirmed_by_a_node_that_is_being_filled_over_a_slow_link() {
-    let name = "writes_are_confirmed_by_a_node_that_is_being_filled_over_a_slow_link";
-    let Some(server) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let (mut cluster, _) = filled(&server, 3_000).await;
     let strict = testkit::Actor::new();
     let values = [("ACK", "all"), ("ACK_TIMEOUT_MS", "10000")];
@@ -234,10 +221,7 @@ async fn writes_are_confirmed_by_a_node_that_is_being_filled_over_a_slow_link() 
 /// comes meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_burst_has_lost_with_its_connection_is_fetched_at_the_pace_of_the_link() {
-    let name = "what_a_burst_has_lost_with_its_connection_is_fetched_at_the_pace_of_the_link";
-    let Some(server) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let (rate, kilobytes) = (100_000, 3_000);
     let mut cluster = Cluster::start(&server, 2).await;
     let proxy = link(&server, 0, 0).await;

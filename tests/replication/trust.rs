@@ -15,10 +15,7 @@ fn two_clusters(server: &NatsServer) -> (Cluster, Cluster) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hosts_of_another_cluster_seed_are_named_and_share_nothing() {
-    let name = "hosts_of_another_cluster_seed_are_named_and_share_nothing";
-    let Some(server) = NatsServer::builder().start_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let (mut one, mut two) = two_clusters(&server);
     one.join(2).await;
     one.kv(0).set("key", "one").await.unwrap();
@@ -54,10 +51,7 @@ async fn hosts_of_another_cluster_seed_are_named_and_share_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clusters_that_list_each_other_replicate() {
-    let name = "clusters_that_list_each_other_replicate";
-    let Some(server) = NatsServer::builder().start_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let (mut one, mut two) = two_clusters(&server);
     let lattices = (one.lattice.clone(), two.lattice.clone());
     one.lattice = lattices.0.clone().accepting(&lattices.1);
@@ -82,10 +76,7 @@ async fn clusters_that_list_each_other_replicate() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_authentication_clusters_mix_and_say_so() {
-    let name = "without_authentication_clusters_mix_and_say_so";
-    let Some(server) = NatsServer::builder().start_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let (mut one, mut two) = two_clusters(&server);
     for cluster in [&mut one, &mut two] {
         cluster.settings = Some(json!({ "FRAME_AUTH": "off" }));
@@ -101,10 +92,7 @@ async fn without_authentication_clusters_mix_and_say_so() {
 /// nodes, and to nodes that were started later.
 #[tokio::test(flavor = "multi_thread")]
 async fn recordings_and_forgeries_of_a_client_without_the_seed_change_nothing() {
-    let name = "recordings_and_forgeries_of_a_client_without_the_seed_change_nothing";
-    let Some(server) = NatsServer::builder().start_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let mut cluster = Cluster::start(&server, 2).await;
     let client = cluster.lattice.connection().await.unwrap();
     let root = format!("lattice.{}.kvcache.>", cluster.lattice.prefix());

@@ -453,7 +453,7 @@ impl Counter {
                     self.now += pause;
                     let command = perform(&self.nodes[*node], &Self::key(), write, self.now);
                     if let (Ok(Some(command)), Write::Increment(amount)) = (&command, write) {
-                        self.added.push((command.newest().time, i64::from(*amount)));
+                        self.added.push((command.newest().time, *amount));
                     }
                     self.writes.extend(command.ok().flatten());
                 }
@@ -849,4 +849,34 @@ fn a_batch_for_one_partition_is_its_commands_one_by_one() {
     assert_eq!(answers.iter().filter(|answer| answer.is_err()).count(), 600);
     assert_eq!(checked_digest(&batch), checked_digest(&author));
     assert_eq!(checked_digest(&single), checked_digest(&author));
+}
+
+/// One entry of a counter is an i64 like the number itself, but a number that begins near one end can be counted to the
+/// other.
+#[test]
+fn a_number_is_counted_from_one_end_of_i64_to_the_other_on_every_node() {
+    let (author, peer) = (cache(1), cache(2));
+    let key = Key::shared(b"wide");
+    let mut commands = vec![author
+        .set(&key, bytes::Bytes::from(i64::MAX.to_string()), 0, START)
+        .unwrap()];
+    for (amount, expected) in [
+        (i64::MIN, -1),
+        (-i64::MAX, i64::MIN),
+        (i64::MAX, -1),
+        (i64::MAX, i64::MAX - 1),
+    ] {
+        let (sum, command) = author.increment(&key, amount, START).unwrap();
+        assert_eq!(sum, expected, "after an increment by {amount}");
+        commands.push(command);
+    }
+    assert!(author.increment(&key, 2, START).is_err());
+    assert!(author.increment_within(&key, -1, -5..=5, START).is_err());
+    for command in commands.iter().rev() {
+        peer.apply(command, START).unwrap();
+    }
+    assert_eq!(peer.root_digest(), author.root_digest());
+    let shown = Ok(Some((i64::MAX - 1).to_string().into()));
+    assert_eq!((peer.get(&key, START), author.get(&key, START)), (shown.clone(), shown));
+    assert_eq!(peer.increment(&key, -1, START).unwrap().0, i64::MAX - 2);
 }

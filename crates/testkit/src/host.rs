@@ -53,15 +53,15 @@ impl Lattice {
     }
 
     fn control_subject(&self, provider_key: &str, link_name: &str, what: &str) -> String {
-        format!("wasmbus.rpc.{}.{provider_key}.{link_name}.{what}", self.prefix)
+        format!("wasmbus.rpc.{}.{provider_key}.{link_name}.{what}", self.prefix())
     }
 
     /// The host data with which a host of this lattice starts a provider.
     pub fn host_data(&self, options: &ProviderOptions) -> Result<HostData> {
         let mut data = HostData::default();
         data.host_id = options.host_id.clone().unwrap_or_else(|| self.host_id.clone());
-        data.lattice_rpc_prefix = self.prefix.clone();
-        data.lattice_rpc_url = self.nats_url.clone();
+        data.lattice_rpc_prefix = self.prefix().to_owned();
+        data.lattice_rpc_url = self.nats_url().to_owned();
         if let Some(user) = &self.user {
             data.lattice_rpc_user_jwt = user.jwt.clone();
             data.lattice_rpc_user_seed = user.seed.clone();

@@ -57,9 +57,9 @@ impl NatsCluster {
     ///
     /// # Panics
     /// When installed servers do not start.
-    pub async fn start_or_skip(count: usize, test_name: &str) -> Option<Self> {
+    pub async fn start_or_skip(count: usize) -> Option<Self> {
         if let Err(error) = find_binary() {
-            skip_test(test_name, &error.to_string());
+            skip_test(&error.to_string());
             return None;
         }
         Some(Self::start(count).await.expect("the cluster of nats-servers starts"))
@@ -152,8 +152,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_cluster_of_three_loses_one_and_gets_it_back() {
-        let name = "a_cluster_of_three_loses_one_and_gets_it_back";
-        let Some(mut cluster) = NatsCluster::start_or_skip(3, name).await else {
+        let Some(mut cluster) = NatsCluster::start_or_skip(3).await else {
             return;
         };
         expect_passage(&cluster, 0, 2).await;

@@ -123,21 +123,31 @@ impl NatsServerBuilder {
     ///
     /// # Panics
     /// When an installed server does not start.
-    pub async fn start_or_skip(self, test_name: &str) -> Option<NatsServer> {
+    pub async fn start_or_skip(self) -> Option<NatsServer> {
         if let Err(error) = find_binary() {
-            skip_test(test_name, &error.to_string());
+            skip_test(&error.to_string());
             return None;
         }
         Some(self.start().await.expect("nats-server starts"))
     }
 }
 
-/// A plain server on a free port, or a skipped test where none is installed.
+/// The first line of a test on a real server: a plain one on a free port, or the one that a builder makes. Where none is
+/// installed the test is skipped loudly, which is a failure in CI, and returns.
 ///
 /// # Panics
-/// In CI when none is installed, and anywhere when an installed server does not start.
-pub async fn nats_server_or_skip(test_name: &str) -> Option<NatsServer> {
-    NatsServer::builder().start_or_skip(test_name).await
+/// When an installed server does not start.
+#[macro_export]
+macro_rules! server_or_skip {
+    () => {
+        $crate::server_or_skip!($crate::NatsServer::builder())
+    };
+    ($builder:expr) => {
+        match $builder.start_or_skip().await {
+            Some(server) => server,
+            None => return,
+        }
+    };
 }
 
 /// A running (or stopped, or paused) nats-server. Dropping it kills its process and removes its store.
@@ -489,10 +499,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_keeps_its_port_over_a_restart() {
-        let name = "a_server_keeps_its_port_over_a_restart";
-        let Some(mut server) = NatsServer::builder().jetstream().monitoring().start_or_skip(name).await else {
-            return;
-        };
+        let mut server = crate::server_or_skip!(NatsServer::builder().jetstream().monitoring());
         let (port, first) = (server.port(), server.pid());
         assert!(server.version().unwrap().starts_with("2."), "{:?}", server.version());
         assert_eq!(server.monitor("/varz").await.unwrap()["port"], port);
@@ -511,10 +518,7 @@ mod tests {
 
     #[tokio::test]
     async fn limits_hold_from_the_next_start_on() {
-        let name = "limits_hold_from_the_next_start_on";
-        let Some(mut server) = NatsServer::builder().monitoring().start_or_skip(name).await else {
-            return;
-        };
+        let mut server = crate::server_or_skip!(NatsServer::builder().monitoring());
         server.set_limits(ServerLimits {
             max_pending: Some(131_072),
             max_payload: Some(65_536),
@@ -533,10 +537,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_that_cannot_start_shows_its_log() {
-        let name = "a_server_that_cannot_start_shows_its_log";
-        let Some(_present) = nats_server_or_skip(name).await else {
-            return;
-        };
+        let _present = crate::server_or_skip!();
         let error = NatsServer::builder()
             .config("no_such_setting: 1")
             .start()

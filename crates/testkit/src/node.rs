@@ -7,7 +7,8 @@ use kvcache_core::cache::{Cache, NodeId};
 use kvcache_node::service::{self, Replication, Service, SyncState};
 use kvcache_node::settings::{self, ClusterKeys, Credentials, RawSettings};
 
-use crate::host::{Lattice, DEFAULT_LINK_NAME};
+use crate::host::DEFAULT_LINK_NAME;
+use crate::lattice::Lattice;
 
 /// How long a node may take for its first bootstrap.
 const SYNC_LIMIT_MS: u64 = 30_000;

@@ -1,4 +1,4 @@
-//! A real redis-server of its own, with or without a primary, to measure beside.
+//! A real redis-server or valkey-server of its own, with or without a primary, to measure beside.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -24,24 +24,78 @@ const LOG: &str = "redis.log";
 /// Longest answer to a command of the kit, in bytes.
 const MAX_ANSWER: usize = 1 << 20;
 
-/// A running redis-server on 127.0.0.1 that writes nothing to disk. Dropping it kills its process.
+/// Which program serves. They speak one protocol and take the same options.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RedisKind {
+    Redis,
+    Valkey,
+}
+
+impl RedisKind {
+    pub const ALL: [RedisKind; 2] = [RedisKind::Redis, RedisKind::Valkey];
+
+    /// As its users call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            RedisKind::Redis => "Redis",
+            RedisKind::Valkey => "Valkey",
+        }
+    }
+
+    /// The name of its program.
+    pub fn program(self) -> &'static str {
+        match self {
+            RedisKind::Redis => "redis-server",
+            RedisKind::Valkey => "valkey-server",
+        }
+    }
+
+    /// What `scripts/install-tools.sh` calls it.
+    fn tool(self) -> &'static str {
+        match self {
+            RedisKind::Redis => "redis",
+            RedisKind::Valkey => "valkey",
+        }
+    }
+
+    /// Where `INFO server` has the version. Valkey's `redis_version` is that of the Redis it came from.
+    fn version_field(self) -> &'static str {
+        match self {
+            RedisKind::Redis => "redis_version",
+            RedisKind::Valkey => "valkey_version",
+        }
+    }
+
+    /// Path of the program.
+    pub fn find(self) -> Result<PathBuf> {
+        find_program(self.tool(), self.program())
+    }
+}
+
+/// A running server on 127.0.0.1 that writes nothing to disk. Dropping it kills its process.
 #[derive(Debug)]
 pub struct RedisServer {
+    kind: RedisKind,
     process: OwnedProcess,
     port: u16,
     _home: TempDir,
 }
 
 impl RedisServer {
-    /// A server without replicas, on a free port. Returns when it answers.
+    /// A redis-server without replicas, on a free port. Returns when it answers.
     pub async fn start() -> Result<Self> {
-        Self::start_with(&[]).await
+        Self::start_kind(RedisKind::Redis).await
     }
 
-    /// A replica of `primary`. Returns when it holds what the primary holds.
+    /// As [`RedisServer::start`], of either program.
+    pub async fn start_kind(kind: RedisKind) -> Result<Self> {
+        Self::start_with(kind, &[]).await
+    }
+
+    /// A replica of `primary`, by the same program. Returns when it holds what the primary holds.
     pub async fn replica_of(primary: &RedisServer) -> Result<Self> {
         let port = primary.port.to_string();
-        let replica = Self::start_with(&["--replicaof", "127.0.0.1", &port]).await?;
+        let replica = Self::start_with(primary.kind, &["--replicaof", "127.0.0.1", &port]).await?;
         replica.wait_in_sync(primary).await?;
         Ok(replica)
     }
@@ -74,7 +128,7 @@ impl RedisServer {
 
     /// For instance `7.0.15`.
     pub async fn version(&self) -> Result<String> {
-        self.info("server", "redis_version").await
+        self.info("server", self.kind.version_field()).await
     }
 
     /// Bytes that the server counts as allocated for data and all else (`used_memory`).
@@ -93,7 +147,7 @@ impl RedisServer {
         let value = text
             .lines()
             .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))
-            .with_context(|| format!("no {field} in INFO {section} of redis-server"))?;
+            .with_context(|| format!("no {field} in INFO {section} of {}", self.kind.program()))?;
         Ok(value.trim().to_owned())
     }
 
@@ -109,33 +163,38 @@ impl RedisServer {
         tokio::time::timeout(ANSWER_LIMIT, ask(self.port, words))
             .await
             .context("no answer in time")?
-            .with_context(|| format!("{} to redis-server", words.join(" ")))
+            .with_context(|| format!("{} to {}", words.join(" "), self.kind.program()))
     }
 
-    async fn start_with(options: &[&str]) -> Result<Self> {
-        let binary = find_program("redis-server")?;
+    async fn start_with(kind: RedisKind, options: &[&str]) -> Result<Self> {
+        let (binary, program) = (kind.find()?, kind.program());
         let mut attempts = START_ATTEMPTS;
         loop {
-            let home = tempfile::tempdir().context("a folder for redis-server")?;
-            let error = match launch(&binary, home.path(), options).await {
+            let home = tempfile::tempdir().with_context(|| format!("a folder for {program}"))?;
+            let error = match launch(kind, &binary, home.path(), options).await {
                 Ok((process, port)) => {
                     let _home = home;
-                    return Ok(Self { process, port, _home });
+                    return Ok(Self {
+                        kind,
+                        process,
+                        port,
+                        _home,
+                    });
                 }
                 Err(error) => error,
             };
             attempts -= 1;
             let log = std::fs::read_to_string(home.path().join(LOG)).unwrap_or_default();
             if attempts == 0 || !log.contains("Address already in use") {
-                return Err(error.context(format!("redis-server did not start; its log:\n{log}")));
+                return Err(error.context(format!("{program} did not start; its log:\n{log}")));
             }
         }
     }
 }
 
-async fn launch(binary: &Path, home: &Path, options: &[&str]) -> Result<(OwnedProcess, u16)> {
+async fn launch(kind: RedisKind, binary: &Path, home: &Path, options: &[&str]) -> Result<(OwnedProcess, u16)> {
     let port = free_port()?;
-    let log = std::fs::File::create(home.join(LOG)).context("creating the log of redis-server")?;
+    let log = std::fs::File::create(home.join(LOG)).context("creating the log of a server")?;
     let child = Command::new(binary)
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
         .args(["--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"])
@@ -147,7 +206,7 @@ async fn launch(binary: &Path, home: &Path, options: &[&str]) -> Result<(OwnedPr
         .stderr(log)
         .spawn()
         .with_context(|| format!("starting {}", binary.display()))?;
-    let mut process = OwnedProcess::new(child, "redis-server");
+    let mut process = OwnedProcess::new(child, kind.program());
     let pid = process.pid();
     // Another server may have taken the port first; then it is not ours that answers.
     let ready = eventually(START_LIMIT, || async {
@@ -164,17 +223,19 @@ async fn launch(binary: &Path, home: &Path, options: &[&str]) -> Result<(OwnedPr
 
 /// Path of redis-benchmark.
 pub fn redis_benchmark() -> Result<PathBuf> {
-    find_program("redis-benchmark")
+    find_program("redis", "redis-benchmark")
 }
 
-fn find_program(name: &str) -> Result<PathBuf> {
-    let installed = workspace_root().join(".tools/redis/bin").join(name);
+fn find_program(tool: &str, name: &str) -> Result<PathBuf> {
+    let installed = workspace_root().join(".tools").join(tool).join("bin").join(name);
     let on_path = std::env::var_os("PATH").unwrap_or_default();
     let candidates = std::env::split_paths(&on_path).map(|folder| folder.join(name));
     std::iter::once(installed)
         .chain(candidates)
         .find(|path| path.is_file())
-        .ok_or_else(|| anyhow!("no {name} found (.tools/redis, PATH); install it with: scripts/install-tools.sh redis"))
+        .ok_or_else(|| {
+            anyhow!("no {name} found (.tools/{tool}, PATH); install it with: scripts/install-tools.sh {tool}")
+        })
 }
 
 fn free_port() -> Result<u16> {
@@ -214,10 +275,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_replica_holds_what_its_primary_holds() {
-        if let Err(error) = find_program("redis-server").and(redis_benchmark()) {
-            return skip_test("a_replica_holds_what_its_primary_holds", &error.to_string());
+        if let Err(error) = RedisKind::Redis.find().and(redis_benchmark()) {
+            return skip_test(&error.to_string());
         }
-        let primary = RedisServer::start().await.unwrap();
+        replicates(RedisKind::Redis).await;
+        // Only measurements need the other one: the gate does without.
+        if RedisKind::Valkey.find().is_ok() {
+            replicates(RedisKind::Valkey).await;
+        }
+    }
+
+    async fn replicates(kind: RedisKind) {
+        let primary = RedisServer::start_kind(kind).await.unwrap();
         assert_eq!(primary.command(&["SET", "key", "value"]).await.unwrap(), "OK");
         let replica = RedisServer::replica_of(&primary).await.unwrap();
         assert_eq!(replica.command(&["GET", "key"]).await.unwrap(), "value");

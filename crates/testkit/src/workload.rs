@@ -69,7 +69,7 @@ async fn write_key<T: Transport + Send + Sync>(node: &KeyValue<T>, number: usize
     match content_of(number) {
         Content::Text => node.set(&key, &text_of(number)).await?,
         Content::Deadline => node.set_for(&key, &text_of(number), 100_000).await?,
-        Content::Counter => drop(node.increment(&key, number as i64).await?),
+        Content::Counter => drop(node.increment(&key, number as i32).await?),
         Content::List => {
             node.list_add(&key, &text_of(number)).await?;
             node.list_add(&key, "last").await?;

@@ -18,11 +18,14 @@ pub fn faketime_library() -> Option<PathBuf> {
     library.exists().then_some(library)
 }
 
-/// Skips a test for which the machine lacks something: loudly, and counted by `make test` at its end.
+/// Skips the test that calls this, for the machine lacks something: loudly, and counted by `make test` at its end. Each
+/// test has a thread of its own, which has its name.
 ///
 /// # Panics
 /// In CI (environment variable `CI` set), where a missing server is a failure.
-pub fn skip_test(test_name: &str, reason: &str) {
+pub fn skip_test(reason: &str) {
+    let thread = std::thread::current();
+    let test_name = thread.name().unwrap_or("a test");
     if std::env::var_os("CI").is_some() {
         panic!("{test_name}: {reason}");
     }

@@ -198,7 +198,8 @@ fn integer(text: &[u8]) -> Option<i64> {
     (number.to_string() == text).then_some(number)
 }
 
-/// The value of the newest reset plus all increments stamped after it; `None` where that is no number.
+/// The number that the key has to show at least: the value of the newest reset plus all increments stamped after it.
+/// `None` where it need not show any, for there is neither, or the value is a text.
 pub fn owed(commands: &[Command], key: &Key) -> Option<i64> {
     let of_key: Vec<&Command> = commands
         .iter()
@@ -206,8 +207,8 @@ pub fn owed(commands: &[Command], key: &Key) -> Option<i64> {
         .collect();
     let state = join_all(of_key.iter().copied());
     let start = match &state.value {
-        Some(text) => integer(text)?,
-        None => 0,
+        Some(text) => Some(integer(text)?),
+        None => None,
     };
     let mut sums: BTreeMap<Entry, i64> = BTreeMap::new();
     let mut owed = start;
@@ -216,9 +217,9 @@ pub fn owed(commands: &[Command], key: &Key) -> Option<i64> {
         if let Change::Add { node, base, sum, at } = &command.change {
             let amount = sum - sums.insert((*node, *base), *sum).unwrap_or(0);
             if *at > state.horizon.0 {
-                owed += amount;
+                owed = Some(owed.unwrap_or(0) + amount);
             }
         }
     }
-    Some(owed)
+    owed
 }

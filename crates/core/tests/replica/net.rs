@@ -94,6 +94,8 @@ impl Link {
 
 type Drops = Box<dyn FnMut(&Sent, usize) -> bool>;
 
+type Order = Box<dyn FnMut(usize) -> usize>;
+
 pub struct Net {
     pub nodes: Vec<Node>,
     pub now: Millis,
@@ -102,6 +104,8 @@ pub struct Net {
     pub ring_bytes: usize,
     /// What the nodes that join from now on have as their setting.
     pub min_peers: usize,
+    /// What the names of hosts begin with.
+    pub host: String,
     /// Whether the server knows who answers replays.
     group_known: bool,
     /// Somebody says to each request that nobody listens, in the name of the server.
@@ -110,6 +114,8 @@ pub struct Net {
     pub sent: Vec<Sent>,
     /// Messages for which this says true do not reach that node.
     drops: Drops,
+    /// Which of so many messages that are on their way arrives next.
+    order: Order,
     flying: VecDeque<(usize, Input)>,
     /// Links of nodes that have a slow one.
     links: BTreeMap<usize, Link>,
@@ -129,10 +135,12 @@ impl Net {
             limits: Limits::default(),
             ring_bytes: 1 << 20,
             min_peers: 0,
+            host: "host".into(),
             group_known: true,
             forge_no_responders: false,
             sent: Vec::new(),
             drops: Box::new(|_, _| false),
+            order: Box::new(|_| 0),
             flying: VecDeque::new(),
             links: BTreeMap::new(),
             on_links: BTreeMap::new(),
@@ -168,7 +176,7 @@ impl Net {
 
     pub fn join_from(&mut self, start: Start, cache: Arc<Cache>, keyring: Arc<Keyring>, versions: (u8, u8)) -> usize {
         let config = Config {
-            host: format!("host{}", self.nodes.len()),
+            host: format!("{}{}", self.host, self.nodes.len()),
             release: "test".into(),
             beat_interval_ms: BEAT,
             sync_limit_ms: 10_000,
@@ -262,6 +270,11 @@ impl Net {
 
     pub fn drop_nothing(&mut self) {
         self.drop_where(|_, _| false);
+    }
+
+    /// From now on what waits arrives in this order: `order` names the place of the next one among so many.
+    pub fn deliver_in_order(&mut self, order: impl FnMut(usize) -> usize + 'static) {
+        self.order = Box::new(order);
     }
 
     pub fn clock(&self) -> Now {
@@ -366,6 +379,14 @@ impl Net {
         self.sent.push(sent);
     }
 
+    fn next_arrival(&mut self) -> Option<(usize, Input)> {
+        let place = match self.flying.len() {
+            0 | 1 => 0,
+            waiting => (self.order)(waiting),
+        };
+        self.flying.remove(place)
+    }
+
     /// Lets time pass.
     pub fn run(&mut self, ms: Millis) {
         let end = self.now + ms;
@@ -379,7 +400,7 @@ impl Net {
                     self.flying.push_back((to, Input::Message(payload)));
                 }
             }
-            while let Some((to, input)) = self.flying.pop_front() {
+            while let Some((to, input)) = self.next_arrival() {
                 if self.nodes[to].connected {
                     self.input(to, input);
                 }

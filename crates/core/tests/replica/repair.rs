@@ -628,3 +628,20 @@ fn large_values_travel_in_pieces_that_fit() {
     net.set_silently(0, "larger", &"z".repeat(2 << 20));
     net.wait_equal();
 }
+
+#[test]
+fn messages_in_reverse_order_end_in_equal_nodes() {
+    let mut net = Net::new();
+    net.deliver_in_order(|waiting| waiting - 1);
+    for _ in 0..3 {
+        net.join(keyring(1, &[]));
+    }
+    net.settle();
+    for n in 0..100 {
+        net.set(n % 3, &format!("key{}", n % 10), &n.to_string());
+    }
+    net.wait_equal();
+    for node in 0..3 {
+        assert_eq!(net.get(node, "key9").as_deref(), Some("99"), "on node {node}");
+    }
+}

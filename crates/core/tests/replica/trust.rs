@@ -1,12 +1,16 @@
 //! Who may write: other seeds, forgeries, recordings, other versions.
 
 use bytes::Bytes;
-use kvcache_core::cache::{Limits, NodeId};
+use kvcache_core::cache::{Cache, Limits, NodeId, Time};
 use kvcache_core::replica::{Config, Input, Keyring, SyncState, Target};
 use kvcache_core::wire::{Beat, BeatState, Frame, Kind, Message, VERSION};
 use std::sync::Arc;
 
 use crate::net::{keyring, pair, Net, Sent, BEAT};
+
+/// Lengths of the parts of seals, see docs/PROTOCOL.md.
+const TAG_BYTES: usize = 16;
+const SIGNATURE_BYTES: usize = 64;
 
 /// A network of two nodes of one seed and a third of another keyring.
 fn with_stranger(stranger: Arc<Keyring>) -> Net {
@@ -97,24 +101,17 @@ fn a_forged_frame_or_beat_of_a_peer_counts_for_nothing() {
     net.wait_equal();
     let victim = net.nodes[0].cache.node();
     let peers = net.status(1).peers;
-    let poison = kvcache_core::cache::Cache::new(victim, Limits::default());
-    let command = poison
-        .set(&crate::net::name("key"), Bytes::from("poison"), 0, net.clock().wall + 1)
-        .unwrap();
-    let frame = Message::Frame(Frame {
-        seq: 2,
-        wants_ack: false,
-        clock: poison.clock().latest(),
-        commands: vec![command],
-    });
+    let frame = poison(&net, victim);
+    let own = frame.encode(VERSION, victim);
+    let clock = Time::from_millis(net.clock().wall + 1);
     let beat = Message::Beat(Beat {
         number: u64::MAX,
         seq: u64::MAX,
         digest: Default::default(),
         keys: 0,
-        clock: poison.clock().latest(),
-        floor: poison.clock().latest(),
-        contact: poison.clock().latest(),
+        clock,
+        floor: clock,
+        contact: clock,
         since: Default::default(),
         joined: Default::default(),
         listening: Default::default(),
@@ -124,6 +121,9 @@ fn a_forged_frame_or_beat_of_a_peer_counts_for_nothing() {
         versions: (VERSION, VERSION),
         foreign: Vec::new(),
     });
+    let strangers = [keyring(2, &[]), keyring(2, &[1])];
+    // Of the same seed, for another cache.
+    let elsewhere = Keyring::new(&pair(1).seed().expect("it has its seed"), &[], "other").expect("a valid seed");
     for message in [frame, beat] {
         let bytes = message.encode(VERSION, victim);
         for seal in [
@@ -133,26 +133,74 @@ fn a_forged_frame_or_beat_of_a_peer_counts_for_nothing() {
             [vec![7; 16], vec![1]].concat(),
             [vec![b'C'; 120], vec![2]].concat(),
         ] {
-            net.input(1, Input::Message([bytes.clone(), seal].concat().into()));
+            expect_refused(&mut net, [bytes.clone(), seal].concat().into());
         }
-        // Sealed by the stranger's own seed, in the name of the victim.
-        let stranger = with_seal_of(&mut Net::new(), &message, victim);
-        net.input(1, Input::Message(stranger));
+        // Valid seals of other seeds and caches, with signature and without.
+        for forger in strangers.iter().map(Arc::as_ref).chain([&elsewhere]) {
+            for signed in [false, true] {
+                expect_refused(&mut net, forger.seal(bytes.clone(), signed));
+            }
+        }
+        // The peer's own seal, of something else that it has said.
+        let tagged = |sent: &&Sent| sent.from == 0 && sent.payload.last() == Some(&1);
+        let said = net.sent.iter().find(tagged).expect("its frame").payload.clone();
+        let seal = &said[said.len() - TAG_BYTES - 1..];
+        expect_refused(&mut net, [&bytes[..], seal].concat().into());
     }
     net.run(10);
     assert_eq!(net.get(1, "key").as_deref(), Some("value"));
     assert_eq!(net.status(1).peers.len(), peers.len());
-    assert!(net.counters(1).unauthenticated >= 12);
+    // The same frame counts when it is the peer's own, so nothing but its seal was against it.
+    net.input(1, Input::Message(keyring(1, &[]).seal(own, false)));
+    assert_eq!(net.get(1, "key").as_deref(), Some("poison"));
 }
 
-/// What a node of another seed sends, with another node's id written over its own.
-fn with_seal_of(net: &mut Net, _: &Message, victim: NodeId) -> Bytes {
-    net.join(keyring(2, &[]));
-    net.run(2 * BEAT);
-    let beat = net.sent.iter().find(|sent| sent.kind() == Kind::Beat).expect("a beat");
-    let mut bytes = beat.payload.to_vec();
-    bytes[2..10].copy_from_slice(&victim.0.to_le_bytes());
-    bytes.into()
+#[test]
+fn a_forged_signature_of_an_accepted_issuer_counts_for_nothing() {
+    let mut net = Net::new();
+    for (own, other) in [(1, 2), (2, 1)] {
+        net.join(keyring(own, &[other]));
+    }
+    net.settle();
+    net.set(0, "key", "value");
+    net.wait_equal();
+    let victim = net.nodes[0].cache.node();
+    let bytes = poison(&net, victim).encode(VERSION, victim);
+    let signed = keyring(1, &[2]).seal(bytes.clone(), true);
+    for place in [0, SIGNATURE_BYTES / 2, SIGNATURE_BYTES - 1] {
+        let mut forged = signed.to_vec();
+        forged[signed.len() - 1 - SIGNATURE_BYTES + place] ^= 1;
+        expect_refused(&mut net, forged.into());
+    }
+    // A signature of another seed under the accepted issuer's name.
+    let (mut forged, stranger) = (signed.to_vec(), keyring(3, &[]).seal(bytes, true));
+    let signature = signed.len() - 1 - SIGNATURE_BYTES..signed.len() - 1;
+    forged[signature.clone()].copy_from_slice(&stranger[signature]);
+    expect_refused(&mut net, forged.into());
+    net.run(10);
+    assert_eq!(net.get(1, "key").as_deref(), Some("value"));
+    net.input(1, Input::Message(signed));
+    assert_eq!(net.get(1, "key").as_deref(), Some("poison"));
+}
+
+/// Hands a message to node 1, which does not believe it.
+fn expect_refused(net: &mut Net, message: Bytes) {
+    let before = net.counters(1).unauthenticated;
+    net.input(1, Input::Message(message));
+    assert_eq!(net.counters(1).unauthenticated, before + 1);
+}
+
+/// The second frame of `author`, which sets the key anew.
+fn poison(net: &Net, author: NodeId) -> Message {
+    let cache = Cache::new(author, Limits::default());
+    let poison = Bytes::from("poison");
+    let set = cache.set(&crate::net::name("key"), poison, 0, net.clock().wall + 1);
+    Message::Frame(Frame {
+        seq: 2,
+        wants_ack: false,
+        clock: cache.clock().latest(),
+        commands: vec![set.expect("within all limits")],
+    })
 }
 
 #[test]
@@ -415,4 +463,18 @@ fn a_message_of_version_1_is_ignored() {
     net.run(BEAT);
     assert_eq!(net.counters(0).unknown_versions, 1);
     assert_eq!(net.status(0).peers.len(), 1);
+}
+
+#[test]
+fn hosts_with_long_names_are_peers() {
+    let mut net = Net::new();
+    // A character of two bytes lies across the bound.
+    net.host = format!("a{}", "\u{e4}".repeat(500));
+    for _ in 0..2 {
+        net.join(keyring(1, &[]));
+    }
+    net.settle();
+    let status = net.status(0);
+    assert_eq!(status.peers[0].host.len(), 255);
+    assert!(net.host.starts_with(&status.peers[0].host));
 }
