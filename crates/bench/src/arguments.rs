@@ -13,13 +13,16 @@ pub struct Arguments {
     pub job: Option<Job>,
     /// The provider's release binary
     #[arg(long, default_value = "target/release/nats-kvcache")]
-    bin: PathBuf,
+    pub bin: PathBuf,
+    /// The provider archive, for its size
+    #[arg(long, default_value = "build/nats-kvcache.par.gz")]
+    pub par: PathBuf,
     /// Fewer and shorter runs: about four minutes in all
     #[arg(long)]
-    quick: bool,
-    /// Only the bars with these numbers (1 to 11)
+    pub quick: bool,
+    /// Only the sections with these numbers
     #[arg(long, value_delimiter = ',')]
-    only: Vec<u8>,
+    pub only: Vec<u8>,
     /// Folder of the table, the JSON and the charts
     #[arg(long, default_value = "target/bench")]
     pub out: PathBuf,
@@ -28,11 +31,18 @@ pub struct Arguments {
 /// What else there is to do.
 #[derive(Subcommand)]
 pub enum Job {
-    /// Write README's performance section from docs/bench/run.json
-    Readme {
-        /// Only look whether it is what it should be
+    /// Write docs/PERFORMANCE.md, its charts and README's figures from docs/bench/run.json
+    Docs {
+        /// Only look whether they are what they should be
         #[arg(long)]
         check: bool,
+    },
+    /// Create and delete keys; the part of section 12 that needs a process of its own
+    #[command(hide = true)]
+    Churn {
+        /// Distinct keys
+        #[arg(long)]
+        keys: usize,
     },
     /// Compare instruction counts (JSON of `cargo bench --bench instructions` on standard input) with the stored ones
     Instructions {
@@ -43,18 +53,9 @@ pub enum Job {
 }
 
 impl Arguments {
-    /// Whether a bar is to be measured.
-    pub fn wants(&self, bar: u8) -> bool {
-        self.only.is_empty() || self.only.contains(&bar)
-    }
-
-    /// As [`Arguments::wants`], and says so: all of it takes minutes.
-    pub fn begins(&self, bar: u8, what: &str) -> bool {
-        let wanted = self.wants(bar);
-        if wanted {
-            eprintln!("measuring {bar}: {what}");
-        }
-        wanted
+    /// Whether a section is to be measured.
+    pub fn wants(&self, section: u8) -> bool {
+        self.only.is_empty() || self.only.contains(&section)
     }
 
     /// How often each side of a comparison is measured.
@@ -72,7 +73,7 @@ impl Arguments {
         if self.only.is_empty() {
             return make.into();
         }
-        let bars: Vec<String> = self.only.iter().map(u8::to_string).collect();
-        format!("{make} ONLY={}", bars.join(","))
+        let sections: Vec<String> = self.only.iter().map(u8::to_string).collect();
+        format!("{make} ONLY={}", sections.join(","))
     }
 }

@@ -1,4 +1,4 @@
-//! Bar 8: what get, set and apply cost in caches of different sizes, beside a plain map of the same sizes.
+//! Section 8: what get, set and apply cost in caches of different sizes, beside a plain map of the same sizes.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -13,8 +13,9 @@ use crate::apply;
 use crate::cold;
 use crate::memory;
 use crate::node::{self, LibraryNode};
-use crate::report::{median, Limit, Line, Series};
+use crate::report::{median, Line, Series, Target};
 use crate::sample::rate;
+use crate::table::grouped;
 use crate::Arguments;
 
 /// Operations per sample.
@@ -140,7 +141,7 @@ async fn replay(arguments: &Arguments, keys: usize) -> Result<Vec<(f64, f64)>> {
     Ok(samples)
 }
 
-/// Measures the bar in process.
+/// Measures the section in process.
 pub fn lines(arguments: &Arguments) -> (Vec<Line>, Vec<Series>) {
     let sizes: &[usize] = if arguments.quick {
         &[10_000, 100_000, 1_000_000]
@@ -157,32 +158,32 @@ pub fn lines(arguments: &Arguments) -> (Vec<Line>, Vec<Series>) {
     }
     let column = |size: usize, column: usize| samples[size].iter().map(|row| row[column]).collect::<Vec<_>>();
     let (small, large) = (0, sizes.len() - 1);
-    let bar = Limit::AtMost(2.0);
+    let twice = Target::AtMost(2.0);
     let columns = [
-        ("get", bar),
-        ("set", bar),
-        ("apply", bar),
-        ("DashMap<String, String> get", Limit::None),
-        ("DashMap<String, String> insert", Limit::None),
-        ("one dependent read of memory", Limit::None),
+        ("get", twice),
+        ("set", twice),
+        ("apply", twice),
+        ("DashMap<String, String> get", Target::None),
+        ("DashMap<String, String> insert", Target::None),
+        ("one dependent read of memory", Target::None),
     ];
     let mut lines = Vec::new();
     let mut series = Vec::new();
-    for (place, (what, limit)) in columns.into_iter().enumerate() {
-        let what_at = format!("{what} at {} keys", grouped(sizes[large]));
-        let peer = format!("{} keys", grouped(sizes[small]));
+    for (place, (what, target)) in columns.into_iter().enumerate() {
+        let what_at = format!("{what} at {} keys", grouped(sizes[large] as f64));
+        let baseline = format!("{} keys", grouped(sizes[small] as f64));
         let line = Line::against(
             8,
             what_at,
             "ns",
             column(large, place),
-            peer,
+            baseline,
             column(small, place),
-            limit,
+            target,
         );
         lines.push(line);
         series.push(Series {
-            bar: 8,
+            section: 8,
             name: what.into(),
             size: "keys".into(),
             unit: "ns".into(),
@@ -196,7 +197,7 @@ pub fn lines(arguments: &Arguments) -> (Vec<Line>, Vec<Series>) {
     for (place, line) in lines.iter_mut().enumerate().take(2) {
         *line = line.clone().note(format!(
             "Of a large cache it waits for two reads of memory that depend on each other (table and entry), each of \
-             which may first have to look up its page, and nothing else about it grows. The bar leaves {:.0} ns for \
+             which may first have to look up its page, and nothing else about it grows. The target leaves {:.0} ns for \
              them; one takes {dependent:.0} ns (\"one dependent read of memory\"), and no map does without one.",
             nanos(small, place),
         ));
@@ -229,16 +230,16 @@ pub async fn replays(arguments: &Arguments) -> Result<(Vec<Line>, Vec<Series>)> 
         let column = |size: usize| samples[size].iter().map(of).collect::<Vec<_>>();
         lines.push(Line::against(
             8,
-            format!("{what}, at {}", grouped(sizes[last])),
+            format!("{what}, at {}", grouped(sizes[last] as f64)),
             unit,
             column(last),
-            format!("{} keys", grouped(sizes[before])),
+            format!("{} keys", grouped(sizes[before] as f64)),
             column(before),
             // Linear, with what tables waste at one size and not at another.
-            Limit::AtMost(1.25),
+            Target::AtMost(1.25),
         ));
         series.push(Series {
-            bar: 8,
+            section: 8,
             name: what.into(),
             size: "keys".into(),
             unit: unit.into(),
@@ -248,17 +249,4 @@ pub async fn replays(arguments: &Arguments) -> Result<(Vec<Line>, Vec<Series>)> 
         });
     }
     Ok((lines, series))
-}
-
-/// A number with commas.
-fn grouped(number: usize) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }

@@ -1,4 +1,4 @@
-//! Bar 2: how long a write on one node takes to be readable on another, beside a raw NATS message of the same value.
+//! Section 2: how long a write on one node takes to be readable on another, beside a raw NATS message of the same value.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,12 +8,11 @@ use std::time::{Duration, Instant};
 use anyhow::{ensure, Result};
 use bytes::Bytes;
 use futures::StreamExt;
-use kvcache_node::time;
 use testkit::{Lattice, NatsServer};
 
 use crate::node::{self, key, meet, LibraryNode, LIMIT};
 use crate::raw::subscribed;
-use crate::report::{Limit, Line};
+use crate::report::{Line, Target};
 use crate::sample::quantile_us;
 use crate::Arguments;
 
@@ -27,15 +26,15 @@ const SAMPLES: usize = 2_000;
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// A value that carries its number.
-fn value(number: u64) -> Bytes {
+pub fn value(number: u64, bytes: usize) -> Bytes {
     let mut value = format!("{number:016}").into_bytes();
-    value.resize(VALUE_BYTES, b'v');
+    value.resize(bytes, b'v');
     value.into()
 }
 
 /// From just before `send` until `arrived`. Both sides of the comparison look the same way: this task looks again and
 /// again, and lets the others run in between.
-async fn once(send: impl Future<Output = Result<()>>, arrived: impl Fn() -> bool) -> Result<Duration> {
+pub async fn once(send: impl Future<Output = Result<()>>, arrived: impl Fn() -> bool) -> Result<Duration> {
     tokio::time::sleep(PAUSE).await;
     let started = Instant::now();
     send.await?;
@@ -63,9 +62,9 @@ impl Ours {
         let [writer, reader] = &self.0;
         let mut samples = Vec::with_capacity(count);
         for number in first..first + count as u64 {
-            let value = value(number);
-            let there = || matches!(reader.cache.get(&key(0), time::wall()), Ok(Some(found)) if found == value);
-            samples.push(once(writer.set(&key(0), &value[..]), there).await?);
+            let value = value(number, VALUE_BYTES);
+            let there = || reader.holds(&key(0), &value);
+            samples.push(once(writer.set(&key(0), &value), there).await?);
         }
         Ok(samples)
     }
@@ -99,14 +98,14 @@ impl Raw {
     async fn samples(&self, first: u64, count: usize) -> Result<Vec<Duration>> {
         let mut samples = Vec::with_capacity(count);
         for number in first..first + count as u64 {
-            let send = async { Ok(self.sender.publish("raw", value(number)).await?) };
+            let send = async { Ok(self.sender.publish("raw", value(number, VALUE_BYTES)).await?) };
             samples.push(once(send, || self.newest.load(Ordering::Acquire) == number).await?);
         }
         Ok(samples)
     }
 }
 
-/// Measures the bar.
+/// Measures the section.
 pub async fn lines(arguments: &Arguments) -> Result<Vec<Line>> {
     let server = NatsServer::start().await?;
     let (ours, raw) = (Ours::start(&server).await?, Raw::start(&server).await?);
@@ -127,9 +126,9 @@ pub async fn lines(arguments: &Arguments) -> Result<Vec<Line>> {
         node.service.stop().await;
     }
     let column = |rows: &[[f64; 2]], place: usize| rows.iter().map(|row| row[place]).collect::<Vec<_>>();
-    let line = |place: usize, name: &str, bar: f64| {
+    let line = |place: usize, name: &str, most: f64| {
         let what = format!("write on one node to readable on another, 128 B, idle, {name}");
-        let limit = Limit::AtMost(bar);
+        let target = Target::AtMost(most);
         Line::against(
             2,
             what,
@@ -137,7 +136,7 @@ pub async fn lines(arguments: &Arguments) -> Result<Vec<Line>> {
             column(&us, place),
             "raw NATS, one way",
             column(&them, place),
-            limit,
+            target,
         )
     };
     Ok(vec![line(0, "p50", 1.5), line(1, "p99", 2.0)])

@@ -1,4 +1,4 @@
-//! Bar 8: what a lattice of many nodes costs each of them. Bare replicas in virtual time, without NATS.
+//! Section 8: what a lattice of many nodes costs each of them. Bare replicas in virtual time, without NATS.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use kvcache_core::replica::{Ack, AckRequest, Config, Input, Keyring, Now, Output
 use kvcache_node::time;
 
 use crate::node;
-use crate::report::{median, Limit, Line, Series};
+use crate::report::{self, median, Line, Series};
 use crate::table::number;
 use crate::Arguments;
 
@@ -388,7 +388,7 @@ impl Samples {
     }
 }
 
-/// Measures its part of the bar.
+/// Measures its part of the section.
 pub fn lines(arguments: &Arguments) -> Result<(Vec<Line>, Vec<Series>)> {
     let mut lattices = SIZES.map(Lattice::of).into_iter().collect::<Result<Vec<_>>>()?;
     let mut samples: [Samples; 3] = Default::default();
@@ -410,7 +410,7 @@ pub fn lines(arguments: &Arguments) -> Result<(Vec<Line>, Vec<Series>)> {
             many.to_vec(),
             few_nodes,
             few.to_vec(),
-            Limit::AtMost(2.0),
+            report::Target::AtMost(2.0),
         )
     };
     let share = median(&many.beats).unwrap_or(f64::NAN) / interval_ms as f64 / 10.0;
@@ -426,7 +426,7 @@ pub fn lines(arguments: &Arguments) -> Result<(Vec<Line>, Vec<Series>)> {
             format!("beats and membership: processor time of a node in one interval of beats ({interval_ms} ms), with {most} nodes"),
             "us",
             many.beats.clone(),
-            Limit::None,
+            report::Target::None,
         )
         .note(format!(
             "That is {} % of a core. Nearly all of it goes into checking the signatures of {} beats.",
@@ -438,11 +438,11 @@ pub fn lines(arguments: &Arguments) -> Result<(Vec<Line>, Vec<Series>)> {
             format!("beats received by a node per second, with {most} nodes"),
             "B",
             many.beat_bytes.clone(),
-            Limit::None,
+            report::Target::None,
         ),
     ];
     let series = |name: &str, unit: &str, of: &dyn Fn(&Samples) -> Option<f64>| Series {
-        bar: 8,
+        section: 8,
         name: name.into(),
         size: "nodes".into(),
         unit: unit.into(),

@@ -1,4 +1,4 @@
-//! Bar 4: sustained live replication of one writer to two nodes, beside Redis SET with one replica.
+//! Section 4: sustained live replication of one writer to two nodes, beside SET of Redis and Valkey with one replica.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use kvcache_core::cache::Key;
 use kvcache_node::time;
-use testkit::{Lattice, NatsServer, RedisServer};
+use testkit::{Lattice, NatsServer, RedisKind, RedisServer};
 
 use crate::node::{self, equal, key, meet, LibraryNode};
 use crate::redis;
-use crate::report::{Limit, Line};
+use crate::report::{Line, Target};
 use crate::Arguments;
 
 /// Keys that are written, in an order that looks random.
@@ -136,62 +136,99 @@ pub fn resident() -> u64 {
     pages * 4096
 }
 
-/// Measures the bar.
+/// A primary with one replica, and what it was measured to do.
+struct Other {
+    kind: RedisKind,
+    primary: RedisServer,
+    replica: RedisServer,
+    /// Thousand SETs per second of one client, and of many.
+    one: Vec<f64>,
+    many: Vec<f64>,
+}
+
+impl Other {
+    async fn start(kind: RedisKind) -> Result<Self> {
+        let primary = RedisServer::start_kind(kind).await?;
+        let replica = RedisServer::replica_of(&primary).await?;
+        Ok(Other {
+            kind,
+            primary,
+            replica,
+            one: Vec::new(),
+            many: Vec::new(),
+        })
+    }
+
+    async fn measure(&mut self, commands: usize) -> Result<()> {
+        for (clients, samples) in [(1, &mut self.one), (CLIENTS, &mut self.many)] {
+            samples.push(redis::sets_per_second(&self.primary, clients, commands, VALUE_BYTES).await? / 1e3);
+            self.replica.wait_in_sync(&self.primary).await?;
+        }
+        Ok(())
+    }
+
+    fn lines(self, rate: &[f64]) -> [Line; 2] {
+        let name = self.kind.name();
+        // The targets are from when Redis alone was measured.
+        let target = match self.kind {
+            RedisKind::Redis => Target::AtLeast(4.0),
+            RedisKind::Valkey => Target::None,
+        };
+        let line = |clients: &str, samples, target| {
+            let baseline = format!("{name} SET, one replica, {clients}");
+            Line::against(4, WHAT, "thousand/s", rate.to_vec(), baseline, samples, target)
+        };
+        [
+            line("1 client", self.one, target),
+            line(&format!("{CLIENTS} clients"), self.many, Target::None),
+        ]
+    }
+}
+
+const WHAT: &str = "live replication over NATS, one writer to two nodes (16 B + 32 B)";
+
+/// Clients at once, where they are many.
+const CLIENTS: usize = 50;
+
+/// Measures the section.
 pub async fn lines(arguments: &Arguments) -> Result<Vec<Line>> {
     let commands = if arguments.quick { 1_000_000 } else { 3_000_000 };
-    let primary = RedisServer::start().await?;
-    let replica = RedisServer::replica_of(&primary).await?;
-    let (mut runs, mut one, mut many) = (Vec::new(), Vec::new(), Vec::new());
+    let mut others = Vec::new();
+    for kind in RedisKind::ALL {
+        others.push(Other::start(kind).await?);
+    }
+    let mut runs = Vec::new();
     for _ in 0..arguments.runs() {
         runs.push(measure(commands).await?);
-        one.push(redis::sets_per_second(&primary, 1, commands / 2, VALUE_BYTES).await? / 1e3);
-        replica.wait_in_sync(&primary).await?;
-        many.push(redis::sets_per_second(&primary, 50, commands / 2, VALUE_BYTES).await? / 1e3);
-        replica.wait_in_sync(&primary).await?;
+        for other in &mut others {
+            other.measure(commands / 2).await?;
+        }
     }
     let column = |of: fn(&Live) -> f64| runs.iter().map(of).collect::<Vec<_>>();
     let rate = column(|run| run.per_second / 1e3);
-    let what = "live replication over NATS, one writer to two nodes (16 B + 32 B)";
-    let unit = "thousand/s";
-    Ok(vec![
-        Line::against(
-            4,
-            what,
-            unit,
-            rate.clone(),
-            "Redis SET, one replica, 1 client",
-            one,
-            Limit::AtLeast(4.0),
-        ),
-        Line::against(
-            4,
-            what,
-            unit,
-            rate,
-            "Redis SET, one replica, 50 clients",
-            many,
-            Limit::None,
-        ),
+    let mut lines: Vec<Line> = others.into_iter().flat_map(|other| other.lines(&rate)).collect();
+    lines.extend([
         Line::alone(
             4,
             "longest lag during it",
             "ms",
             column(|run| run.lag_ms),
-            Limit::AtMost(1_000.0),
+            Target::AtMost(1_000.0),
         ),
         Line::alone(
             4,
             "memory of queues during it, all nodes",
             "MB",
             column(|run| run.grown_mb),
-            Limit::AtMost(256.0),
+            Target::AtMost(256.0),
         ),
         Line::alone(
             4,
             "frames asked for again during it",
             "frames",
             column(|run| run.asked as f64),
-            Limit::None,
+            Target::None,
         ),
-    ])
+    ]);
+    Ok(lines)
 }

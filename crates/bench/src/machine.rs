@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use serde::{Deserialize, Serialize};
+use testkit::RedisKind;
 
 /// The machine, the versions and the date of a run. What cannot be found out is called `unknown`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -24,6 +25,9 @@ pub struct Machine {
     pub nats_server: String,
     /// Version of the redis-server that is used.
     pub redis_server: String,
+    /// Version of the valkey-server that is used; absent in runs that were stored before it was measured beside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valkey_server: Option<String>,
     /// Commit of the sources, with `+` if they were changed after it.
     pub commit: String,
     /// When the run ended, UTC.
@@ -40,28 +44,41 @@ impl Machine {
             kernel: output_of("uname", &["-sr"]),
             os: field_of("/etc/os-release", "PRETTY_NAME", "=").unwrap_or_else(|| std::env::consts::OS.into()),
             rustc: word_of(&output_of("rustc", &["--version"]), 1),
-            nats_server: version_of(server("nats-server", "NATS_SERVER")),
-            redis_server: version_of(server("redis-server", "REDIS_SERVER")),
+            nats_server: version_of(nats_server()),
+            redis_server: version_of_kind(RedisKind::Redis),
+            valkey_server: Some(version_of_kind(RedisKind::Valkey)),
             commit: commit(),
             date: output_of("date", &["-u", "+%Y-%m-%d %H:%M"]),
         }
     }
 
+    /// All of it, part by part.
+    pub fn rows(&self) -> [(&'static str, String); 5] {
+        [
+            (
+                "machine",
+                format!("{}, {} cores, {:.0} GiB", self.cpu, self.cores, self.memory_gib),
+            ),
+            ("system", format!("{}, {}", self.os, self.kernel)),
+            ("servers", self.servers()),
+            ("compiler", format!("Rust {}", self.rustc)),
+            ("commit", format!("{}, {} UTC", self.commit, self.date)),
+        ]
+    }
+
+    fn servers(&self) -> String {
+        let valkey = self.valkey_server.as_ref();
+        let valkey = valkey.map_or(String::new(), |version| format!(", valkey-server {version}"));
+        format!(
+            "nats-server {}, redis-server {}{valkey}",
+            self.nats_server, self.redis_server
+        )
+    }
+
     /// All of it in one sentence.
     pub fn sentence(&self) -> String {
-        format!(
-            "{}, {} cores, {:.0} GiB; {}, {}; nats-server {}, redis-server {}, Rust {}; commit {}, {} UTC",
-            self.cpu,
-            self.cores,
-            self.memory_gib,
-            self.os,
-            self.kernel,
-            self.nats_server,
-            self.redis_server,
-            self.rustc,
-            self.commit,
-            self.date
-        )
+        let [machine, system, servers, compiler, commit] = self.rows().map(|(_, value)| value);
+        format!("{machine}; {system}; {servers}, {compiler}; commit {commit}")
     }
 }
 
@@ -96,12 +113,18 @@ fn word_of(text: &str, number: usize) -> String {
 
 /// The server that tests and benchmarks use: the one named in the environment, that of `scripts/install-tools.sh`, or
 /// that on PATH.
-fn server(name: &str, variable: &str) -> PathBuf {
-    let named = std::env::var_os(variable).filter(|path| !path.is_empty());
-    let folder = name.trim_end_matches("-server").to_owned();
-    let installed = [name.to_owned(), folder].map(|folder| PathBuf::from(format!(".tools/{folder}/bin/{name}")));
-    let installed = installed.into_iter().find(|path| path.is_file());
-    named.map(PathBuf::from).or(installed).unwrap_or_else(|| name.into())
+fn nats_server() -> PathBuf {
+    let named = std::env::var_os("NATS_SERVER").filter(|path| !path.is_empty());
+    let installed = PathBuf::from(".tools/nats-server/bin/nats-server");
+    let installed = installed.is_file().then_some(installed);
+    named
+        .map(PathBuf::from)
+        .or(installed)
+        .unwrap_or_else(|| "nats-server".into())
+}
+
+fn version_of_kind(kind: RedisKind) -> String {
+    kind.find().map_or(UNKNOWN.into(), version_of)
 }
 
 /// The first thing in `--version` that looks like one.

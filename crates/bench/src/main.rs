@@ -1,17 +1,22 @@
-//! `make bench`: every figure beside a peer that is measured alternately in the same run on the same machine.
+//! `make bench`: every figure beside a baseline that is measured alternately in the same run on the same machine.
 //!
-//! One module per group of bars; each returns [`report::Line`]s.
+//! One module per section, or a few; each returns [`report::Line`]s.
 
 // Benchmarks talk to the outside; the clock rule of clippy.toml is for the provider's core.
 #![allow(clippy::disallowed_methods)]
 
+mod acknowledgement;
 mod apply;
 mod arguments;
+mod authentication;
 mod caller;
 mod chart;
+mod churn;
 mod cold;
 mod cpu;
+mod docs;
 mod growth;
+mod headline;
 mod instructions;
 mod lag;
 mod lattice;
@@ -21,18 +26,19 @@ mod machine;
 mod memory;
 mod node;
 mod raw;
-mod readme;
 mod reads;
 mod redis;
 mod repair;
 mod report;
 mod rpc;
 mod sample;
+mod section;
 mod slow;
 mod start;
 mod table;
 mod value;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -60,56 +66,56 @@ async fn main() -> ExitCode {
 async fn run(arguments: Arguments) -> Result<()> {
     match arguments.job {
         None => measure(&arguments).await,
-        Some(Job::Readme { check }) => readme::update(check),
+        Some(Job::Docs { check }) => docs::update(Path::new("."), check),
+        Some(Job::Churn { keys }) => churn::churn(keys),
         Some(Job::Instructions { bless }) => instructions::compare(bless),
     }
 }
 
-/// Measures the bars that are wanted. A bar that is missed is said so in the table; it is no error.
+/// Measures the sections that are wanted. A target that is missed is said so in the table; it is no error.
 async fn measure(arguments: &Arguments) -> Result<()> {
+    section::check(&arguments.only)?;
     let mut lines: Vec<report::Line> = Vec::new();
     let mut series: Vec<report::Series> = Vec::new();
-    if arguments.begins(1, "RPC") {
-        lines.extend(rpc::lines(arguments).await?);
-    }
-    if arguments.begins(2, "replication lag") {
-        lines.extend(lag::lines(arguments).await?);
-    }
-    if arguments.begins(3, "merging") {
-        lines.extend(apply::lines(arguments)?);
-    }
-    if arguments.begins(4, "live replication") {
-        lines.extend(live::lines(arguments).await?);
-    }
-    if arguments.begins(5, "cold start") {
-        lines.extend(cold::lines(arguments).await?);
-    }
-    if arguments.begins(6, "memory") {
-        lines.extend(memory::lines(arguments).await?);
-    }
-    if arguments.begins(7, "repair") {
-        lines.extend(repair::lines(arguments).await?);
-    }
-    if arguments.begins(8, "growth") {
-        for (of, growth) in [
-            growth::lines(arguments),
-            growth::replays(arguments).await?,
-            lattice::lines(arguments)?,
-        ] {
-            lines.extend(of);
-            series.extend(growth);
-        }
-    }
-    if arguments.begins(9, "reads under a flood") {
-        lines.extend(reads::lines(arguments).await?);
-    }
-    if arguments.begins(10, "start") {
-        lines.extend(start::lines(arguments).await?);
-    }
-    if arguments.begins(11, "slow links") {
-        lines.extend(slow::lines(arguments).await?);
+    for section in section::ALL.iter().filter(|section| arguments.wants(section.number)) {
+        // All of them take minutes.
+        eprintln!("measuring {}: {}", section.number, section.title);
+        let (new_lines, new_series) = measure_section(section.number, arguments).await?;
+        lines.extend(new_lines);
+        series.extend(new_series);
     }
     finish(arguments, lines, series)
+}
+
+async fn measure_section(section: u8, arguments: &Arguments) -> Result<(Vec<report::Line>, Vec<report::Series>)> {
+    let lines = match section {
+        1 => rpc::lines(arguments).await?,
+        2 => lag::lines(arguments).await?,
+        3 => apply::lines(arguments)?,
+        4 => live::lines(arguments).await?,
+        5 => cold::lines(arguments).await?,
+        6 => memory::lines(arguments).await?,
+        7 => return repair::lines(arguments).await,
+        8 => return growth_in_all(arguments).await,
+        9 => reads::lines(arguments).await?,
+        10 => start::lines(arguments).await?,
+        11 => slow::lines(arguments).await?,
+        12 => return churn::lines(arguments).await,
+        13 => authentication::lines(arguments).await?,
+        14 => acknowledgement::lines(arguments).await?,
+        _ => unreachable!("no section {section}"),
+    };
+    Ok((lines, Vec::new()))
+}
+
+/// Of a cache, of what fills and holds it, and of a lattice.
+async fn growth_in_all(arguments: &Arguments) -> Result<(Vec<report::Line>, Vec<report::Series>)> {
+    let (mut lines, mut series) = growth::lines(arguments);
+    for (more_lines, more_series) in [growth::replays(arguments).await?, lattice::lines(arguments)?] {
+        lines.extend(more_lines);
+        series.extend(more_series);
+    }
+    Ok((lines, series))
 }
 
 /// Prints the table, and writes it with its charts.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{ensure, Context, Result};
 use kvcache_core::cache::{Cache, Command, Key, Limits, NodeId};
 use kvcache_core::replica::Status;
-use kvcache_node::service::{Scope, Service};
+use kvcache_node::service::{self, Replication, Scope, Service, SyncState};
 use kvcache_node::time;
 use testkit::{eventually, Lattice};
 
@@ -80,12 +80,29 @@ impl LibraryNode {
         Ok(LibraryNode { cache, service })
     }
 
+    /// Starts a node that replicates in this way.
+    pub async fn start_with(cache: Arc<Cache>, replication: Replication) -> Result<Self> {
+        let service = Service::start(cache.clone(), service::Config::with(Some(replication))).await?;
+        let synced = service.first_sync().await.is_some_and(SyncState::is_whole);
+        ensure!(synced, "a node does not get in sync");
+        Ok(LibraryNode { cache, service })
+    }
+
     /// A write as a caller of the provider makes it: applied here and queued for the peers.
     pub async fn set(&self, key: &Key, value: &[u8]) -> Result<()> {
-        let scope = Scope::shared("bench");
+        self.set_in(&Scope::shared("bench"), key, value).await
+    }
+
+    /// A write that waits for what its scope asks for.
+    pub async fn set_in(&self, scope: &Scope<'_>, key: &Key, value: &[u8]) -> Result<()> {
         // Behind the length of the namespace.
         let name = &key.as_bytes()[1..];
-        Ok(self.service.set(&scope, name, value, 0).await?)
+        Ok(self.service.set(scope, name, value, 0).await?)
+    }
+
+    /// Whether a read finds this value.
+    pub fn holds(&self, key: &Key, value: &[u8]) -> bool {
+        matches!(self.cache.get(key, time::wall()), Ok(Some(found)) if found == value)
     }
 
     /// What replication says.

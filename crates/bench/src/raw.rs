@@ -1,4 +1,4 @@
-//! Raw NATS, the peer of some bars.
+//! Raw NATS, the baseline of some figures.
 
 use anyhow::{Context, Result};
 use async_nats::{Client, Subscriber};

@@ -1,4 +1,4 @@
-//! Bar 9: reads of a node that takes in 500,000 commands of a peer a second.
+//! Section 9: reads of a node that takes in 500,000 commands of a peer a second.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use kvcache_node::time;
 use testkit::{Lattice, NatsServer};
 
 use crate::node::{self, equal, key, meet, LibraryNode};
-use crate::report::{Limit, Line};
+use crate::report::{Line, Target};
 use crate::sample::quantile_us;
 use crate::Arguments;
 
@@ -63,7 +63,7 @@ async fn flood(nodes: &[LibraryNode; 2], keys: &[Key]) -> Result<(f64, f64)> {
     Ok((rate, reader.join().expect("keys that are there")))
 }
 
-/// Measures the bar.
+/// Measures the section.
 pub async fn lines(arguments: &Arguments) -> Result<Vec<Line>> {
     let server = NatsServer::start().await?;
     let lattice = Lattice::new(server.url());
@@ -82,14 +82,14 @@ pub async fn lines(arguments: &Arguments) -> Result<Vec<Line>> {
         node.service.stop().await;
     }
     // What arrives is what was written, in the time until it had all arrived.
-    let asked = Limit::AtLeast(0.95 * FLOOD / 1e3);
+    let asked = Target::AtLeast(0.95 * FLOOD / 1e3);
     Ok(vec![
         Line::alone(
             9,
             "get in process during that flood, p99",
             "us",
             reads,
-            Limit::AtMost(20.0),
+            Target::AtMost(20.0),
         ),
         Line::alone(9, "flood of commands from a peer over NATS", "thousand/s", rates, asked),
     ])

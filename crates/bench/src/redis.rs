@@ -1,4 +1,4 @@
-//! What the bars ask of Redis.
+//! What the sections ask of Redis and Valkey.
 
 use anyhow::{ensure, Context, Result};
 use testkit::{redis_benchmark, RedisServer};
@@ -21,7 +21,7 @@ pub async fn fill(server: &RedisServer, keys: usize, value_bytes: usize, expires
     let held = server.command(&["DBSIZE"]).await?;
     ensure!(
         held.trim() == keys.to_string(),
-        "Redis holds {held} keys instead of {keys}"
+        "it holds {held} keys instead of {keys}"
     );
     Ok(())
 }

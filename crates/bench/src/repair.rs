@@ -1,21 +1,34 @@
-//! Bar 7: what it costs to make two caches equal again of which 100 of 1,000,000 keys differ.
+//! Section 7: what it costs to make two caches equal again of which some keys, or members of one set, differ.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
 use futures::StreamExt;
-use kvcache_core::cache::{Command, NodeId};
+use kvcache_core::cache::{Cache, Command, Key, NodeId};
 use kvcache_core::wire::{Frame, Message, VERSION};
 use kvcache_node::nats::Subjects;
 use kvcache_node::time;
 use testkit::{Lattice, NatsServer, DEFAULT_LINK_NAME};
 
 use crate::node::{self, equal, key, meet, LibraryNode, LIMIT};
-use crate::report::{Limit, Line};
+use crate::report::{median, Line, Series, Target};
+use crate::table::grouped;
 use crate::Arguments;
 
+const SECTION: u8 = 7;
+
 const KEYS: usize = 1_000_000;
-const DIFFERING: usize = 100;
+
+/// How many of them differ.
+const DIFFERING: [usize; 4] = [1, 100, 10_000, KEYS];
+
+/// The difference that has targets.
+const JUDGED: usize = 100;
+
+/// Members of a set of which one differs.
+const MEMBERS: usize = 100_000;
+
 const VALUE_BYTES: usize = 16;
 
 /// Counters are at rest when they have not changed for this long; they are published four times a second.
@@ -26,8 +39,10 @@ struct Repaired {
     noticed: Duration,
     /// From that request until both are equal.
     exchange: Duration,
-    /// What both have sent, less the commands of the keys that differed.
+    /// What both have sent.
     bytes: u64,
+    /// What the commands take of it that were written.
+    commands: u64,
 }
 
 struct Pair {
@@ -37,10 +52,11 @@ struct Pair {
 }
 
 impl Pair {
-    async fn start() -> Result<Self> {
+    /// Two nodes that hold what `cache` holds.
+    async fn start(cache: Arc<Cache>) -> Result<Self> {
         let server = NatsServer::start().await?;
         let lattice = Lattice::new(server.url());
-        let one = LibraryNode::start(node::filled(KEYS, VALUE_BYTES, 0), &lattice).await?;
+        let one = LibraryNode::start(cache, &lattice).await?;
         let nodes = [one, LibraryNode::start(node::empty_cache(), &lattice).await?];
         meet(&nodes).await?;
         equal(&nodes).await?;
@@ -65,8 +81,8 @@ impl Pair {
         known.0
     }
 
-    /// Writes behind the back of replication, half here and half there, and waits until the nodes are equal again.
-    async fn diverge(&self, round: usize) -> Result<Repaired> {
+    /// Writes behind the back of replication, and waits until the nodes are equal again.
+    async fn diverge(&self, write: impl FnOnce([&Cache; 2]) -> Result<Vec<Command>>) -> Result<Repaired> {
         let before = self.bytes().await;
         let connection = self.lattice.connection().await?;
         let to_nodes = Subjects::of(self.lattice.prefix(), DEFAULT_LINK_NAME).node(NodeId(0));
@@ -75,13 +91,8 @@ impl Pair {
         requests.unsubscribe_after(1).await?;
         connection.flush().await?;
         let first_request = tokio::spawn(async move { requests.next().await.map(|_| Instant::now()) });
-        let caches = [&self.nodes[0].cache, &self.nodes[1].cache];
-        let mut commands = Vec::new();
-        for number in 0..DIFFERING {
-            let key = key((number * (KEYS / DIFFERING) + round) % KEYS);
-            let value = format!("{:0VALUE_BYTES$}", round + 1);
-            commands.push(caches[number % 2].set(&key, &*value, 0, time::wall())?);
-        }
+        let caches = [&*self.nodes[0].cache, &*self.nodes[1].cache];
+        let commands = write(caches)?;
         let written = Instant::now();
         while caches[0].root_digest() != caches[1].root_digest() {
             ensure!(written.elapsed() < LIMIT, "the nodes do not become equal");
@@ -94,9 +105,37 @@ impl Pair {
         Ok(Repaired {
             noticed: request.saturating_duration_since(written),
             exchange: reached.saturating_duration_since(request),
-            bytes: (self.bytes().await - before).saturating_sub(encoded(commands)),
+            bytes: self.bytes().await - before,
+            commands: encoded(commands),
         })
     }
+
+    async fn stop(self) {
+        for node in self.nodes {
+            node.service.stop().await;
+        }
+    }
+}
+
+/// Writes some keys once more, half here and half there.
+fn rewrite(caches: [&Cache; 2], differing: usize, round: usize) -> Result<Vec<Command>> {
+    let value = format!("{:0VALUE_BYTES$}", round + 1);
+    let write = |number: usize| {
+        let key = key((number * (KEYS / differing) + round) % KEYS);
+        Ok(caches[number % 2].set(&key, &*value, 0, time::wall())?)
+    };
+    (0..differing).map(write).collect()
+}
+
+fn set_key() -> Key {
+    Key::shared(b"the large set")
+}
+
+/// Adds a member to the set.
+fn add_member(cache: &Cache, number: usize) -> Result<Command> {
+    let member = format!("{number:0VALUE_BYTES$}");
+    let (_, command) = cache.set_add(&set_key(), &*member, time::wall())?;
+    Ok(command)
 }
 
 /// Bytes of commands on the wire, without what is around them.
@@ -113,44 +152,96 @@ fn encoded(commands: Vec<Command>) -> u64 {
     (length(commands) - length(Vec::new())) as u64
 }
 
-/// Measures the bar.
-pub async fn lines(arguments: &Arguments) -> Result<Vec<Line>> {
-    let pair = Pair::start().await?;
+/// Measures the section.
+pub async fn lines(arguments: &Arguments) -> Result<(Vec<Line>, Vec<Series>)> {
+    let mut lines = Vec::new();
+    let (mut bytes, mut times) = (Vec::new(), Vec::new());
+    let pair = Pair::start(node::filled(KEYS, VALUE_BYTES, 0)).await?;
+    for differing in DIFFERING {
+        let mut runs = Vec::new();
+        for round in 0..arguments.runs() {
+            runs.push(pair.diverge(|caches| rewrite(caches, differing, round)).await?);
+        }
+        let what = format!(
+            "{} differing of {} keys",
+            grouped(differing as f64),
+            grouped(KEYS as f64)
+        );
+        lines.extend(lines_of(&what, &runs, differing == JUDGED));
+        let middle = |of: fn(&Repaired) -> f64| median(&runs.iter().map(of).collect::<Vec<_>>());
+        bytes.extend(middle(sent).map(|bytes| (differing as f64, bytes)));
+        times.extend(middle(exchange).map(|time| (differing as f64, time)));
+    }
+    pair.stop().await;
+    lines.extend(of_a_set(arguments).await?);
+    let series = |name: &str, unit: &str, points| Series {
+        section: SECTION,
+        name: name.into(),
+        size: "differing keys".into(),
+        unit: unit.into(),
+        points,
+    };
+    let series = vec![
+        series("sent by both", "B", bytes),
+        series("from the first request to equal", "ms", times),
+    ];
+    Ok((lines, series))
+}
+
+async fn of_a_set(arguments: &Arguments) -> Result<Vec<Line>> {
+    let cache = node::empty_cache();
+    for number in 0..MEMBERS {
+        add_member(&cache, number)?;
+    }
+    let pair = Pair::start(cache).await?;
     let mut runs = Vec::new();
     for round in 0..arguments.runs() {
-        runs.push(pair.diverge(round).await?);
+        let add = |caches: [&Cache; 2]| Ok(vec![add_member(caches[0], MEMBERS + round)?]);
+        runs.push(pair.diverge(add).await?);
     }
-    for node in pair.nodes {
-        node.service.stop().await;
-    }
-    let column = |of: fn(&Repaired) -> f64| runs.iter().map(of).collect::<Vec<_>>();
-    let line = |what: &str, unit: &str, samples, limit| {
-        Line::alone(
-            7,
-            format!("100 differing of 1,000,000 keys: {what}"),
-            unit,
-            samples,
-            limit,
-        )
+    pair.stop().await;
+    let what = format!("1 differing of {} members of a set", grouped(MEMBERS as f64));
+    Ok(lines_of(&what, &runs, false))
+}
+
+fn sent(run: &Repaired) -> f64 {
+    run.bytes as f64
+}
+
+fn exchange(run: &Repaired) -> f64 {
+    run.exchange.as_secs_f64() * 1e3
+}
+
+/// What some runs say of one difference.
+fn lines_of(differing: &str, runs: &[Repaired], judged: bool) -> Vec<Line> {
+    let line = |what: &str, unit: &str, of: fn(&Repaired) -> f64, target: Target| {
+        let target = if judged { target } else { Target::None };
+        let samples = runs.iter().map(of).collect();
+        Line::alone(SECTION, format!("{differing}: {what}"), unit, samples, target)
     };
-    Ok(vec![
-        line(
-            "bytes sent by both, the 100 commands apart",
+    let mut lines = Vec::new();
+    if judged {
+        lines.push(line(
+            &format!("bytes sent by both, the {JUDGED} commands apart"),
             "B",
-            column(|run| run.bytes as f64),
-            Limit::AtMost(16_000.0),
-        ),
+            |run| run.bytes.saturating_sub(run.commands) as f64,
+            Target::AtMost(16_000.0),
+        ));
+    }
+    lines.extend([
+        line("bytes sent by both", "B", sent, Target::None),
         line(
             "exchange, from the first request to equal",
             "ms",
-            column(|run| run.exchange.as_secs_f64() * 1e3),
-            Limit::AtMost(250.0),
+            exchange,
+            Target::AtMost(250.0),
         ),
         line(
             "until beats (one a second) have shown the difference",
             "ms",
-            column(|run| run.noticed.as_secs_f64() * 1e3),
-            Limit::None,
+            |run| run.noticed.as_secs_f64() * 1e3,
+            Target::None,
         ),
-    ])
+    ]);
+    lines
 }

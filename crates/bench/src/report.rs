@@ -6,10 +6,11 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
+use crate::section::Section;
 
-/// Which way a bar points.
+/// Which way a target points.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
-pub enum Limit {
+pub enum Target {
     /// Reported only.
     None,
     /// The judged number has to be at least this.
@@ -18,21 +19,21 @@ pub enum Limit {
     AtMost(f64),
 }
 
-/// One line of the table. What is judged is the ratio ours / peer where there is a peer, else our median.
+/// One line of the table. What is judged is the ratio ours / baseline where there is a baseline, else our median.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Line {
-    /// Number of the bar in the table, 1 to 11.
-    pub bar: u8,
+    /// Number of its section, see [`crate::section::ALL`].
+    pub section: u8,
     /// What was measured, with its parameters.
     pub what: String,
-    /// Unit of `ours` and `peer`.
+    /// Unit of `ours` and `baseline`.
     pub unit: String,
     /// Our samples, in the order in which they were taken.
     pub ours: Vec<f64>,
     /// Who we are compared with.
-    pub peer: Option<Peer>,
-    /// The bar.
-    pub limit: Limit,
+    pub baseline: Option<Baseline>,
+    /// What it has to reach.
+    pub target: Target,
     /// What a reader has to know to judge the figure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
@@ -40,7 +41,7 @@ pub struct Line {
 
 /// The other side of a comparison.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Peer {
+pub struct Baseline {
     /// For example `redis-server 7.0.15, one replica`.
     pub name: String,
     /// Its samples; sample `n` was taken right before or after our sample `n`.
@@ -48,40 +49,40 @@ pub struct Peer {
 }
 
 impl Line {
-    /// A comparison: judged is the median of the ratios ours / peer, pair by pair.
+    /// A comparison: judged is the median of the ratios ours / baseline, pair by pair.
     pub fn against(
-        bar: u8,
+        section: u8,
         what: impl Into<String>,
         unit: &str,
         ours: Vec<f64>,
         name: impl Into<String>,
         samples: Vec<f64>,
-        limit: Limit,
+        target: Target,
     ) -> Line {
         let name = name.into();
-        let peer = Some(Peer { name, samples });
+        let baseline = Some(Baseline { name, samples });
         let (what, unit) = (what.into(), unit.into());
         Line {
-            bar,
+            section,
             what,
             unit,
             ours,
-            peer,
-            limit,
+            baseline,
+            target,
             note: None,
         }
     }
 
     /// A figure of its own: judged is its median.
-    pub fn alone(bar: u8, what: impl Into<String>, unit: &str, ours: Vec<f64>, limit: Limit) -> Line {
+    pub fn alone(section: u8, what: impl Into<String>, unit: &str, ours: Vec<f64>, target: Target) -> Line {
         let (what, unit) = (what.into(), unit.into());
         Line {
-            bar,
+            section,
             what,
             unit,
             ours,
-            peer: None,
-            limit,
+            baseline: None,
+            target,
             note: None,
         }
     }
@@ -92,33 +93,33 @@ impl Line {
         self
     }
 
-    /// What is compared with the bar for each pair of samples: ours / peer, or ours where there is no peer. Pairs that
-    /// say nothing (a peer of 0) are left out.
+    /// What is compared with the target for each pair of samples: ours / baseline, or ours where there is no baseline.
+    /// Pairs that say nothing (a baseline of 0) are left out.
     pub fn judged_samples(&self) -> Vec<f64> {
-        let judged: Vec<f64> = match &self.peer {
-            Some(peer) => self
+        let judged: Vec<f64> = match &self.baseline {
+            Some(baseline) => self
                 .ours
                 .iter()
-                .zip(&peer.samples)
-                .map(|(ours, peer)| ours / peer)
+                .zip(&baseline.samples)
+                .map(|(ours, baseline)| ours / baseline)
                 .collect(),
             None => self.ours.clone(),
         };
         judged.into_iter().filter(|number| number.is_finite()).collect()
     }
 
-    /// The number that is compared with the bar; `None` if nothing was measured.
+    /// The number that is compared with the target; `None` if nothing was measured.
     pub fn judged(&self) -> Option<f64> {
         median(&self.judged_samples())
     }
 
-    /// Whether the bar holds; `None` if there is none. A bar of which nothing was measured does not hold.
-    pub fn holds(&self) -> Option<bool> {
+    /// Whether the target is met; `None` if there is none. A target of which nothing was measured is not met.
+    pub fn met(&self) -> Option<bool> {
         let judged = self.judged();
-        match self.limit {
-            Limit::None => None,
-            Limit::AtLeast(bar) => Some(judged.is_some_and(|number| number >= bar)),
-            Limit::AtMost(bar) => Some(judged.is_some_and(|number| number <= bar)),
+        match self.target {
+            Target::None => None,
+            Target::AtLeast(least) => Some(judged.is_some_and(|number| number >= least)),
+            Target::AtMost(most) => Some(judged.is_some_and(|number| number <= most)),
         }
     }
 }
@@ -126,13 +127,13 @@ impl Line {
 /// How a figure grows with a size: one line of a chart, no part of the judgement.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Series {
-    /// Number of the bar, 1 to 10.
-    pub bar: u8,
+    /// Number of its section.
+    pub section: u8,
     /// What was measured, for example `set`. Short: it stands in a legend.
     pub name: String,
     /// What grows, for example `keys`.
     pub size: String,
-    /// Unit of the figure. Series of one bar, size and unit share a chart.
+    /// Unit of the figure. Series of one section, size and unit share a chart.
     pub unit: String,
     /// Size (above 0) and figure.
     pub points: Vec<(f64, f64)>,
@@ -170,10 +171,20 @@ impl Run {
         std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
     }
 
-    /// The lines that have a bar, and those of them whose bar does not hold.
+    /// The lines of a section.
+    pub fn lines_of<'a>(&'a self, section: &'a Section) -> impl Iterator<Item = &'a Line> {
+        self.lines.iter().filter(|line| line.section == section.number)
+    }
+
+    /// The series of a section.
+    pub fn series_of<'a>(&'a self, section: &'a Section) -> impl Iterator<Item = &'a Series> {
+        self.series.iter().filter(|series| series.section == section.number)
+    }
+
+    /// The lines that have a target, and those of them that do not meet it.
     pub fn judgement(&self) -> (usize, Vec<&Line>) {
-        let judged = self.lines.iter().filter(|line| line.limit != Limit::None).count();
-        let missed = self.lines.iter().filter(|line| line.holds() == Some(false));
+        let judged = self.lines.iter().filter(|line| line.target != Target::None).count();
+        let missed = self.lines.iter().filter(|line| line.met() == Some(false));
         (judged, missed.collect())
     }
 }
@@ -194,8 +205,16 @@ pub fn median(samples: &[f64]) -> Option<f64> {
 mod tests {
     use super::*;
 
-    fn against(ours: &[f64], peer: &[f64], limit: Limit) -> Line {
-        Line::against(1, "gets", "per second", ours.to_vec(), "peer", peer.to_vec(), limit)
+    fn against(ours: &[f64], baseline: &[f64], target: Target) -> Line {
+        Line::against(
+            1,
+            "gets",
+            "per second",
+            ours.to_vec(),
+            "baseline",
+            baseline.to_vec(),
+            target,
+        )
     }
 
     #[test]
@@ -208,33 +227,33 @@ mod tests {
     #[test]
     fn ratios_are_taken_pair_by_pair() {
         // The machine was three times slower during the second pair; the ratio of the medians would be 1.
-        let line = against(&[30.0, 10.0, 20.0], &[15.0, 5.0, 20.0], Limit::AtLeast(2.0));
+        let line = against(&[30.0, 10.0, 20.0], &[15.0, 5.0, 20.0], Target::AtLeast(2.0));
         assert_eq!(line.judged(), Some(2.0));
-        assert_eq!(line.holds(), Some(true));
+        assert_eq!(line.met(), Some(true));
     }
 
     #[test]
-    fn a_bar_includes_its_own_number() {
-        assert_eq!(against(&[2.0], &[1.0], Limit::AtMost(2.0)).holds(), Some(true));
-        assert_eq!(against(&[2.1], &[1.0], Limit::AtMost(2.0)).holds(), Some(false));
-        assert_eq!(against(&[1.9], &[1.0], Limit::AtLeast(2.0)).holds(), Some(false));
+    fn a_target_includes_its_own_number() {
+        assert_eq!(against(&[2.0], &[1.0], Target::AtMost(2.0)).met(), Some(true));
+        assert_eq!(against(&[2.1], &[1.0], Target::AtMost(2.0)).met(), Some(false));
+        assert_eq!(against(&[1.9], &[1.0], Target::AtLeast(2.0)).met(), Some(false));
     }
 
     #[test]
-    fn without_a_peer_our_median_is_judged() {
-        let line = Line::alone(8, "growth", "times", vec![1.0, 1.4, 1.2], Limit::AtMost(1.25));
-        assert_eq!((line.judged(), line.holds()), (Some(1.2), Some(true)));
+    fn without_a_baseline_our_median_is_judged() {
+        let line = Line::alone(8, "growth", "times", vec![1.0, 1.4, 1.2], Target::AtMost(1.25));
+        assert_eq!((line.judged(), line.met()), (Some(1.2), Some(true)));
     }
 
     #[test]
-    fn a_figure_without_a_bar_is_not_judged() {
-        let line = Line::alone(8, "size", "MB", vec![1.0], Limit::None);
-        assert_eq!(line.holds(), None);
+    fn a_figure_without_a_target_is_not_judged() {
+        let line = Line::alone(8, "size", "MB", vec![1.0], Target::None);
+        assert_eq!(line.met(), None);
     }
 
     #[test]
-    fn a_bar_of_which_nothing_was_measured_does_not_hold() {
-        assert_eq!(against(&[], &[], Limit::AtLeast(1.0)).holds(), Some(false));
-        assert_eq!(against(&[1.0], &[0.0], Limit::AtLeast(1.0)).holds(), Some(false));
+    fn a_target_of_which_nothing_was_measured_is_not_met() {
+        assert_eq!(against(&[], &[], Target::AtLeast(1.0)).met(), Some(false));
+        assert_eq!(against(&[1.0], &[0.0], Target::AtLeast(1.0)).met(), Some(false));
     }
 }

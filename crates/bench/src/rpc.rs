@@ -1,4 +1,4 @@
-//! Bar 1: get and set through the whole wasmbus path, beside a provider that answers with constants and one that keeps
+//! Section 1: get and set through the whole wasmbus path, beside a provider that answers with constants and one that keeps
 //! its values in Redis.
 //!
 //! The three providers run all the time, each in a lattice of its own on one nats-server, and are called in turns, in
@@ -17,10 +17,10 @@ use testkit::{eventually, Actor, Lattice, NatsServer, ProviderOptions, ProviderP
 
 use crate::caller::Caller;
 use crate::load::{self, Operation, Slice};
-use crate::report::{Limit, Line};
+use crate::report::{Line, Target};
 use crate::{cpu, Arguments};
 
-const BAR: u8 = 1;
+const SECTION: u8 = 1;
 const START_LIMIT: Duration = Duration::from_secs(30);
 const CONCURRENCY: [u64; 3] = [1, 16, 64];
 /// How often each is measured after a start.
@@ -128,16 +128,16 @@ impl Cell {
                 "throughput",
                 "calls/s",
                 throughput,
-                Limit::AtLeast(0.97),
+                Target::AtLeast(0.97),
             ),
-            self.against(NOOP, noop_name, "p99", "µs", p99, Limit::AtMost(1.1)),
+            self.against(NOOP, noop_name, "p99", "µs", p99, Target::AtMost(1.1)),
             self.against(
                 REDIS,
                 redis_name,
                 "throughput",
                 "calls/s",
                 throughput,
-                Limit::AtLeast(1.0),
+                Target::AtLeast(1.0),
             ),
             self.against(
                 NOOP,
@@ -145,24 +145,24 @@ impl Cell {
                 "processor time of the provider",
                 "µs/call",
                 cpu_us,
-                Limit::None,
+                Target::None,
             ),
         ]
     }
 
     fn against(
         &self,
-        peer: usize,
+        baseline: usize,
         name: &str,
         what: &str,
         unit: &str,
         number: impl Fn(&Sample) -> f64,
-        limit: Limit,
+        target: Target,
     ) -> Line {
         let of = |place: usize| self.samples[place].iter().map(&number).collect();
         let operation = self.operation.name();
         let what = format!("RPC {operation}, 128 B, {} at once: {what}", self.concurrency);
-        Line::against(BAR, what, unit, of(OURS), name, of(peer), limit)
+        Line::against(SECTION, what, unit, of(OURS), name, of(baseline), target)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Bar 11: an empty node is filled over a slow link, beside what the link takes for the bytes alone.
+//! Section 11: an empty node is filled over a slow link, beside what the link takes for the bytes alone.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use testkit::{promptly, Direction, FaultyProxy, Lattice, NatsServer, ProviderOptions};
 
 use crate::node::{self, field, LibraryNode, LIMIT};
-use crate::report::{Limit, Line};
+use crate::report::{Line, Target};
 use crate::Arguments;
 
 /// Keys of 16 bytes with values of as many as this.
@@ -53,7 +53,7 @@ async fn cold_start(arguments: &Arguments, lattice: &Lattice, proxy: &FaultyProx
     })
 }
 
-/// Measures the bar.
+/// Measures the section.
 pub async fn lines(arguments: &Arguments) -> Result<Vec<Line>> {
     let server = NatsServer::start().await?;
     let mut lines = Vec::new();
@@ -83,7 +83,7 @@ pub async fn lines(arguments: &Arguments) -> Result<Vec<Line>> {
             vec![cold.seconds],
             "the bytes alone",
             vec![least],
-            Limit::AtMost(1.2),
+            Target::AtMost(1.2),
         ));
         lines.push(Line::against(
             11,
@@ -92,7 +92,7 @@ pub async fn lines(arguments: &Arguments) -> Result<Vec<Line>> {
             vec![cold.carried as f64 / 1e6],
             "without the limit",
             vec![bytes / 1e6],
-            Limit::AtMost(1.1),
+            Target::AtMost(1.1),
         ));
     }
     Ok(lines)

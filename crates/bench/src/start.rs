@@ -1,5 +1,6 @@
-//! Bar 10: from the start of the process to its first answer, and the size of the binary.
+//! Section 10: from the start of the process to its first answer, and the sizes of the binary and of the archive.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
@@ -8,10 +9,10 @@ use testkit::{Actor, Lattice, NatsServer, ProviderOptions, DEFAULT_LINK_NAME};
 use wasmbus_rpc::wascap::prelude::KeyPair;
 
 use crate::caller::Caller;
-use crate::report::{Limit, Line};
+use crate::report::{Line, Target};
 use crate::Arguments;
 
-const BAR: u8 = 10;
+const SECTION: u8 = 10;
 const LIMIT: Duration = Duration::from_secs(10);
 /// Between two requests: the first answer is seen at most this much late, and the process keeps the processor to itself.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -24,18 +25,28 @@ pub async fn lines(arguments: &Arguments) -> Result<Vec<Line>> {
     for _ in 0..if arguments.quick { 5 } else { 15 } {
         milliseconds.push(first_answer(arguments, &server, &connection).await?.as_secs_f64() * 1e3);
     }
-    let bytes = std::fs::metadata(&arguments.bin).context("--bin")?.len();
     let what = "process start to first answered RPC get, standalone, link in the host data";
     Ok(vec![
-        Line::alone(BAR, what, "ms", milliseconds, Limit::AtMost(50.0)),
+        Line::alone(SECTION, what, "ms", milliseconds, Target::AtMost(50.0)),
         Line::alone(
-            BAR,
+            SECTION,
             "size of the release binary",
             "MB",
-            vec![bytes as f64 / 1e6],
-            Limit::AtMost(15.0),
+            vec![megabytes(&arguments.bin).context("--bin")?],
+            Target::AtMost(15.0),
+        ),
+        Line::alone(
+            SECTION,
+            "size of the provider archive",
+            "MB",
+            vec![megabytes(&arguments.par).context("--par; `make par` makes it")?],
+            Target::None,
         ),
     ])
+}
+
+fn megabytes(file: &Path) -> Result<f64> {
+    Ok(std::fs::metadata(file)?.len() as f64 / 1e6)
 }
 
 /// Asks from before the process is there; until it has subscribed the server says at once that nobody listens.

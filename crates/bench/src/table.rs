@@ -1,8 +1,8 @@
-//! The table of a run, for a terminal and for the README.
+//! The table of a run, for a terminal and for the documents.
 
-use crate::report::{median, Limit, Line, Run};
+use crate::report::{median, Line, Run, Target};
 
-const HEAD: [&str; 6] = ["what", "ours", "peer", "ratio", "bar", "holds"];
+const HEAD: [&str; 6] = ["what", "ours", "baseline", "ratio", "target", "met"];
 
 /// The table in aligned columns, and what is to be said about it.
 pub fn for_terminal(run: &Run) -> String {
@@ -21,14 +21,24 @@ pub fn for_terminal(run: &Run) -> String {
     format!("{text}\n{}\n\n{}\n", run.machine.sentence(), conclusion(run))
 }
 
-/// The table in Markdown, and what is to be said about it.
-pub fn for_markdown(run: &Run) -> String {
+/// Some lines as a table in Markdown, and what is to be said about them. They stand below the heading of their section.
+pub fn for_markdown(lines: &[&Line]) -> String {
     let mut text = format!("| {} |\n|{}\n", HEAD.join(" | "), " --- |".repeat(HEAD.len()));
-    for line in &run.lines {
-        text += &format!("| {} |\n", cells(line).map(|cell| cell.replace('|', "\\|")).join(" | "));
+    for line in lines {
+        let mut cells = cells(line);
+        cells[0].clone_from(&line.what);
+        text += &format!("| {} |\n", cells.map(|cell| cell.replace('|', "\\|")).join(" | "));
     }
-    format!("{text}{}\n{}\n", notes(run), conclusion(run))
+    let noted = lines.iter().filter_map(|line| Some((line, line.note.as_ref()?)));
+    let notes: String = noted.map(|(line, note)| format!("- {}: {note}\n", line.what)).collect();
+    match notes.is_empty() {
+        true => text,
+        false => format!("{text}\n{notes}"),
+    }
 }
+
+/// In the place of a figure that a stored run lacks.
+pub const NOT_MEASURED: &str = "not measured in the stored run";
 
 /// A number with three digits that count, and its thousands apart.
 pub fn number(value: f64) -> String {
@@ -44,16 +54,17 @@ pub fn number(value: f64) -> String {
     grouped((value / step).round() * step)
 }
 
-/// The bar with its direction.
-pub fn bar(limit: Limit) -> String {
-    match limit {
-        Limit::None => "-".into(),
-        Limit::AtLeast(bar) => format!("at least {bar}"),
-        Limit::AtMost(bar) => format!("at most {bar}"),
+/// The target with its direction.
+pub fn target(target: Target) -> String {
+    match target {
+        Target::None => "-".into(),
+        Target::AtLeast(least) => format!("at least {least}"),
+        Target::AtMost(most) => format!("at most {most}"),
     }
 }
 
-fn grouped(value: f64) -> String {
+/// A whole number with commas between thousands.
+pub fn grouped(value: f64) -> String {
     let digits = format!("{:.0}", value.abs());
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -69,24 +80,38 @@ fn grouped(value: f64) -> String {
 }
 
 fn cells(line: &Line) -> [String; 6] {
-    let with_unit = |samples: &[f64]| match median(samples) {
-        Some(median) => format!("{} {}", number(median), line.unit),
-        None => "not measured".into(),
-    };
-    let (peer, ratio) = match &line.peer {
-        Some(peer) => (
-            format!("{} ({})", with_unit(&peer.samples), peer.name),
-            line.judged().map_or("-".into(), number),
-        ),
-        None => ("-".into(), "-".into()),
-    };
-    let holds = match line.holds() {
+    let ratio = line.baseline.as_ref().and_then(|_| line.judged());
+    let met = match line.met() {
         None => "-",
         Some(true) => "yes",
         Some(false) => "NO",
     };
-    let what = format!("{}. {}", line.bar, line.what);
-    [what, with_unit(&line.ours), peer, ratio, bar(line.limit), holds.into()]
+    let what = format!("{}. {}", line.section, line.what);
+    [
+        what,
+        ours(line),
+        baseline(line),
+        ratio.map_or("-".into(), number),
+        target(line.target),
+        met.into(),
+    ]
+}
+
+/// Our figure with its unit.
+pub fn ours(line: &Line) -> String {
+    with_unit(&line.ours, &line.unit)
+}
+
+/// The figure of the baseline with its unit, and whose it is.
+pub fn baseline(line: &Line) -> String {
+    match &line.baseline {
+        Some(baseline) => format!("{} ({})", with_unit(&baseline.samples, &line.unit), baseline.name),
+        None => "-".into(),
+    }
+}
+
+fn with_unit(samples: &[f64], unit: &str) -> String {
+    median(samples).map_or("not measured".into(), |median| format!("{} {unit}", number(median)))
 }
 
 fn aligned(cells: &[String; 6], widths: &[usize; 6]) -> String {
@@ -98,7 +123,7 @@ fn aligned(cells: &[String; 6], widths: &[usize; 6]) -> String {
 fn notes(run: &Run) -> String {
     let noted = run.lines.iter().filter_map(|line| Some((line, line.note.as_ref()?)));
     let notes: String = noted
-        .map(|(line, note)| format!("- {}. {}: {note}\n", line.bar, line.what))
+        .map(|(line, note)| format!("- {}. {}: {note}\n", line.section, line.what))
         .collect();
     if notes.is_empty() {
         notes
@@ -107,18 +132,29 @@ fn notes(run: &Run) -> String {
     }
 }
 
-/// How many bars hold, and which do not.
-fn conclusion(run: &Run) -> String {
-    let (bars, missed) = run.judgement();
-    let mut text = format!("{} of {bars} bars hold.", bars - missed.len());
+/// How many targets are met, and which are not.
+pub fn conclusion(run: &Run) -> String {
+    let (_, missed) = run.judgement();
+    let mut text = targets(run);
     if !missed.is_empty() {
         text += " Missed:\n";
     }
     for line in missed {
         let judged = line.judged().map_or("not measured".into(), number);
-        text += &format!("\n- {}. {}: {judged}, bar {}", line.bar, line.what, bar(line.limit));
+        text += &format!(
+            "\n- {}. {}: {judged}, target {}",
+            line.section,
+            line.what,
+            target(line.target)
+        );
     }
     text
+}
+
+/// How many targets are met.
+pub fn targets(run: &Run) -> String {
+    let (targets, missed) = run.judgement();
+    format!("{} of {targets} targets are met.", targets - missed.len())
 }
 
 #[cfg(test)]
@@ -137,15 +173,24 @@ pub mod tests {
             rustc: "1.95.0".into(),
             nats_server: "2.15.1".into(),
             redis_server: "7.0.15".into(),
+            valkey_server: None,
             commit: "0123456789".into(),
             date: "2026-01-02 03:04".into(),
         };
         let gets = vec![3_456_789.0, 3_000_000.0, 3_600_000.0];
-        let peer = vec![1_000_000.0, 1_000_000.0, 1_000_000.0];
+        let baseline = vec![1_000_000.0, 1_000_000.0, 1_000_000.0];
         let lines = vec![
-            Line::against(1, "get, 64 callers", "/s", gets, "Redis", peer, Limit::AtLeast(1.5)),
-            Line::alone(8, "growth", "times", vec![1.3], Limit::AtMost(1.25)).note("a|b"),
-            Line::alone(9, "size", "MB", vec![0.0123], Limit::None),
+            Line::against(
+                1,
+                "get, 64 callers",
+                "/s",
+                gets,
+                "Redis",
+                baseline,
+                Target::AtLeast(1.5),
+            ),
+            Line::alone(8, "growth", "times", vec![1.3], Target::AtMost(1.25)).note("a|b"),
+            Line::alone(9, "size", "MB", vec![0.0123], Target::None),
         ];
         Run {
             command: "make bench-quick".into(),
@@ -166,28 +211,32 @@ pub mod tests {
     fn the_terminal_shows_aligned_columns_and_what_was_missed() {
         let text = for_terminal(&run());
         let lines: Vec<&str> = text.lines().collect();
-        assert!(lines[0].starts_with("what                ours          peer"), "{text}");
+        assert!(
+            lines[0].starts_with("what                ours          baseline"),
+            "{text}"
+        );
         assert_eq!(
             lines[2],
             "1. get, 64 callers  3,460,000 /s  1,000,000 /s (Redis)  3.46   at least 1.5  yes"
         );
         assert!(
-            text.contains("1 of 2 bars hold. Missed:\n\n- 8. growth: 1.30, bar at most 1.25\n"),
+            text.contains("1 of 2 targets are met. Missed:\n\n- 8. growth: 1.30, target at most 1.25\n"),
             "{text}"
         );
     }
 
     #[test]
     fn markdown_has_a_row_per_line() {
-        let text = for_markdown(&run());
+        let run = run();
+        let text = for_markdown(&run.lines.iter().collect::<Vec<_>>());
         assert!(
-            text.starts_with("| what | ours | peer | ratio | bar | holds |\n| --- |"),
+            text.starts_with("| what | ours | baseline | ratio | target | met |\n| --- |"),
             "{text}"
         );
         assert!(
-            text.contains("\n| 8. growth | 1.30 times | - | - | at most 1.25 | NO |\n"),
+            text.contains("\n| growth | 1.30 times | - | - | at most 1.25 | NO |\n"),
             "{text}"
         );
-        assert!(text.contains("\n- 8. growth: a|b\n"), "{text}");
+        assert!(text.contains("\n- growth: a|b\n"), "{text}");
     }
 }

@@ -5,10 +5,8 @@
 
 mod dev_lattice;
 mod dev_state;
-mod figures;
 mod kv;
 mod par;
-mod repair_figures;
 
 use std::process::ExitCode;
 
@@ -28,13 +26,6 @@ enum Command {
     Par(par::ParCommand),
     /// Start a nats-server and three providers, show replication, end with a summary
     DevLattice(dev_lattice::DevLatticeArguments),
-    /// Measure the figures of the README
-    Figures(figures::FiguresArguments),
-    /// Measure repair, churn, authentication and acknowledged writes
-    FiguresRepair(repair_figures::RepairFiguresArguments),
-    /// Creates and deletes keys; the part of figures-repair that needs a process of its own
-    #[command(hide = true)]
-    Churn(repair_figures::ChurnArguments),
     /// Call one operation of a dev lattice that was started with --keep
     Kv(kv::KvArguments),
 }
@@ -43,9 +34,6 @@ enum Command {
 async fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Par(command) => par::run(command).await,
-        Command::Figures(arguments) => figures::run(arguments).await,
-        Command::FiguresRepair(arguments) => repair_figures::run(arguments).await,
-        Command::Churn(arguments) => repair_figures::churn(&arguments),
         Command::DevLattice(arguments) => dev_lattice::run(arguments).await,
         Command::Kv(arguments) => kv::run(arguments).await,
     };

@@ -1,11 +1,11 @@
-//! Ours beside the peer's, for the lines of one bar.
+//! Ours beside the baseline's, for the lines of one section.
 
 use std::path::Path;
 
 use anyhow::Result;
 
-use super::{block, extent, label, line, picture, shortened, text, title, Area, Side, GRID, INK, OURS, PEER, TEXT};
-use crate::report::{median, Limit, Line};
+use super::{block, extent, label, line, picture, shortened, text, title, Area, Side, BASELINE, GRID, INK, OURS, TEXT};
+use crate::report::{median, Line, Target};
 use crate::table;
 
 const WIDTH: i32 = 1080;
@@ -19,11 +19,11 @@ const LEFT: i32 = 396;
 const RIGHT: i32 = 700;
 const NUMBERS: i32 = 714;
 
-/// Draws the lines of a bar. Their units differ, so each has a scale of its own, and its numbers beside it.
-pub fn draw(bar: u8, lines: &[&Line], path: &Path) -> Result<()> {
+/// Draws some lines. Their units differ, so each has a scale of its own, and its numbers beside it.
+pub fn draw(words: &str, lines: &[&Line], path: &Path) -> Result<()> {
     let bottom = TOP + ROW * lines.len() as i32;
     picture(path, (WIDTH, bottom + 12), |area| {
-        title(area, &format!("Bar {bar}: medians, with smallest and largest sample"))?;
+        title(area, words)?;
         legend(area)?;
         for (number, line) in lines.iter().enumerate() {
             row(area, line, TOP + ROW * number as i32 + ROW / 2)?;
@@ -35,7 +35,7 @@ pub fn draw(bar: u8, lines: &[&Line], path: &Path) -> Result<()> {
 fn legend(area: &Area) -> Result<()> {
     let words = "each row has a scale of its own";
     text(area, words, (16, 50), Side::Right, TEXT, INK)?;
-    for (x, color, words) in [(LEFT, OURS, "this cache"), (LEFT + 130, PEER, "the other")] {
+    for (x, color, words) in [(LEFT, OURS, "this cache"), (LEFT + 130, BASELINE, "the baseline")] {
         block(area, (x, 44), (x + 12, 56), color)?;
         text(area, words, (x + 20, 50), Side::Right, TEXT, INK)?;
     }
@@ -45,8 +45,8 @@ fn legend(area: &Area) -> Result<()> {
 fn row(area: &Area, figure: &Line, y: i32) -> Result<()> {
     line(area, (16, y + ROW / 2), (WIDTH - 16, y + ROW / 2), GRID, 1)?;
     label(area, &figure.what, (LABELS, y), 52)?;
-    let peer = figure.peer.iter().flat_map(|peer| &peer.samples);
-    let all = figure.ours.iter().chain(peer).copied().chain(own_bar(figure));
+    let baseline = figure.baseline.iter().flat_map(|baseline| &baseline.samples);
+    let all = figure.ours.iter().chain(baseline).copied().chain(own_target(figure));
     let most = extent(all).map_or(0.0, |(_, most)| most);
     let scale = |value: f64| {
         LEFT + if most > 0.0 {
@@ -56,27 +56,27 @@ fn row(area: &Area, figure: &Line, y: i32) -> Result<()> {
         }
     };
     let unit = &figure.unit;
-    match &figure.peer {
-        Some(peer) => {
+    match &figure.baseline {
+        Some(baseline) => {
             let above = y - HEIGHT / 2 - 2;
             samples(area, &figure.ours, unit, above, OURS, scale)?;
-            let words = format!("{unit}  {}", peer.name);
-            samples(area, &peer.samples, &words, above + HEIGHT + 4, PEER, scale)
+            let words = format!("{unit}  {}", baseline.name);
+            samples(area, &baseline.samples, &words, above + HEIGHT + 4, BASELINE, scale)
         }
         None => {
             samples(area, &figure.ours, unit, y, OURS, scale)?;
-            own_bar(figure).map_or(Ok(()), |bar| {
-                let x = scale(bar);
+            own_target(figure).map_or(Ok(()), |target| {
+                let x = scale(target);
                 line(area, (x, y - HEIGHT), (x, y + HEIGHT), INK, 2)
             })
         }
     }
 }
 
-/// The bar, where it is in the unit of the figure.
-fn own_bar(figure: &Line) -> Option<f64> {
-    match figure.limit {
-        Limit::AtLeast(bar) | Limit::AtMost(bar) if figure.peer.is_none() => Some(bar),
+/// The target, where it is in the unit of the figure.
+fn own_target(figure: &Line) -> Option<f64> {
+    match figure.target {
+        Target::AtLeast(number) | Target::AtMost(number) if figure.baseline.is_none() => Some(number),
         _ => None,
     }
 }

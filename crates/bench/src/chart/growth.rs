@@ -6,7 +6,7 @@ use anyhow::Result;
 use plotters::coord::ranged1d::{AsRangedCoord, Ranged, ValueFormatter};
 use plotters::prelude::*;
 
-use super::{extent, picture, plain, Area, GRID, INK, MISSED, OURS, PEER, TEXT, TITLE};
+use super::{extent, picture, plain, Area, BASELINE, GRID, INK, MISSED, OURS, TEXT, TITLE};
 use crate::report::Series;
 use crate::table;
 
@@ -22,16 +22,16 @@ const COLORS: [RGBColor; 6] = [
     RGBColor(60, 140, 70),
     RGBColor(150, 90, 170),
     RGBColor(190, 130, 20),
-    PEER,
+    BASELINE,
 ];
 
-/// Draws a panel for all series that share bar, size and unit.
-pub fn draw(series: &[Series], path: &Path) -> Result<()> {
+/// Draws a panel for all series of a section that share size and unit.
+pub fn draw(series: &[&Series], path: &Path) -> Result<()> {
     let mut panels: Vec<Vec<&Series>> = Vec::new();
-    for one in series.iter().filter(|series| !series.points.is_empty()) {
+    for one in series.iter().copied().filter(|series| !series.points.is_empty()) {
         let fits = |panel: &&mut Vec<&Series>| {
             let other = panel[0];
-            (other.bar, &other.size, &other.unit) == (one.bar, &one.size, &one.unit)
+            (&other.size, &other.unit) == (&one.size, &one.unit)
         };
         match panels.iter_mut().find(fits) {
             Some(panel) => panel.push(one),
@@ -64,7 +64,7 @@ where
 {
     let sizes = panel.iter().flat_map(|series| &series.points).map(|point| point.0);
     let (least, most) = extent(sizes).unwrap_or((1.0, 1.0));
-    let words = format!("Bar {}: {} by {}", panel[0].bar, panel[0].unit, panel[0].size);
+    let words = format!("{} by {}", panel[0].unit, panel[0].size);
     let mut chart = ChartBuilder::on(area)
         .caption(words, ("sans-serif", TITLE, &INK))
         .margin(16)

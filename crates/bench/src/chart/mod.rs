@@ -1,4 +1,4 @@
-//! The charts of a run: SVG files that need no fonts of this machine. Here is what all of them are drawn with.
+//! The charts of a run: SVG files that need no fonts of this machine.
 
 mod comparison;
 mod growth;
@@ -12,17 +12,17 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-pub use write::write;
+pub use write::{growth_of, of_section, write, HEADLINE, OVERVIEW};
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// Colour of this cache.
 const OURS: RGBColor = RGBColor(31, 101, 173);
 /// Colour of whom we are compared with.
-const PEER: RGBColor = RGBColor(150, 150, 150);
-/// Colour of a bar that does not hold.
+const BASELINE: RGBColor = RGBColor(150, 150, 150);
+/// Colour of a target that is not met.
 const MISSED: RGBColor = RGBColor(200, 60, 40);
-/// Colour of axes and marks of bars.
+/// Colour of axes and marks of targets.
 const INK: RGBColor = RGBColor(60, 60, 60);
 const GRID: RGBColor = RGBColor(225, 225, 225);
 

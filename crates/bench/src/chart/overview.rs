@@ -1,11 +1,11 @@
-//! How far every figure is from its bar, on one page.
+//! How far every figure is from its target, on one page.
 
 use std::path::Path;
 
 use anyhow::Result;
 
 use super::{extent, label, line, picture, text, title, Area, Side, GRID, INK, MISSED, OURS, TEXT};
-use crate::report::{Limit, Line, Run};
+use crate::report::{Line, Run, Target};
 use crate::table;
 
 const WIDTH: i32 = 1080;
@@ -17,20 +17,17 @@ const LEFT: i32 = 430;
 const RIGHT: i32 = 830;
 const NUMBERS: i32 = 850;
 
-/// Figures further from their bar than so many times stand at the edge.
+/// Figures further from their target than so many times stand at the edge.
 const FURTHEST: f64 = 100.0;
 
-/// Draws every line that has a bar.
+/// Draws every line that has a target.
 pub fn draw(run: &Run, path: &Path) -> Result<()> {
-    let lines: Vec<&Line> = run.lines.iter().filter(|line| line.limit != Limit::None).collect();
+    let lines: Vec<&Line> = run.lines.iter().filter(|line| line.target != Target::None).collect();
     let scale = Scale::of(lines.iter().flat_map(|line| margins(line)));
     let bottom = TOP + ROW * lines.len() as i32;
     picture(path, (WIDTH, bottom + 44), |area| {
-        title(
-            area,
-            "Times better than the bar asks for (right of the line: the bar holds)",
-        )?;
-        text(area, "measured (bar)", (NUMBERS, TOP - 20), Side::Right, TEXT, INK)?;
+        title(area, "Times better than the target asks for (right of the line: met)")?;
+        text(area, "measured (target)", (NUMBERS, TOP - 20), Side::Right, TEXT, INK)?;
         axis(area, &scale, bottom)?;
         for (number, line) in lines.iter().enumerate() {
             row(area, &scale, line, TOP + ROW * number as i32 + ROW / 2)?;
@@ -40,18 +37,18 @@ pub fn draw(run: &Run, path: &Path) -> Result<()> {
 }
 
 fn row(area: &Area, scale: &Scale, figure: &Line, y: i32) -> Result<()> {
-    let color = if figure.holds() == Some(true) { OURS } else { MISSED };
-    label(area, &format!("{}. {}", figure.bar, figure.what), (LABELS, y), 56)?;
+    let color = if figure.met() == Some(true) { OURS } else { MISSED };
+    label(area, &format!("{}. {}", figure.section, figure.what), (LABELS, y), 56)?;
     if let Some((least, most)) = extent(margins(figure)) {
         line(area, (scale.x(least), y), (scale.x(most), y), color, 2)?;
     }
     let numbers = match figure.judged() {
         Some(judged) => {
-            let x = scale.x(margin(figure.limit, judged));
+            let x = scale.x(margin(figure.target, judged));
             super::block(area, (x - 5, y - 5), (x + 5, y + 5), color)?;
-            format!("{} ({})", table::number(judged), table::bar(figure.limit))
+            format!("{} ({})", table::number(judged), table::target(figure.target))
         }
-        None => format!("not measured ({})", table::bar(figure.limit)),
+        None => format!("not measured ({})", table::target(figure.target)),
     };
     text(area, &numbers, (NUMBERS, y), Side::Right, TEXT, color)
 }
@@ -65,14 +62,14 @@ fn axis(area: &Area, scale: &Scale, bottom: i32) -> Result<()> {
     line(area, (scale.x(1.0), TOP), (scale.x(1.0), bottom), INK, 2)
 }
 
-/// How many times better than its bar a number is; below 1 the bar does not hold.
-fn margin(limit: Limit, judged: f64) -> f64 {
-    let times = match limit {
-        Limit::None => 1.0,
-        Limit::AtLeast(bar) => judged / bar,
-        Limit::AtMost(bar) => bar / judged,
+/// How many times better than its target a number is; below 1 the target is missed.
+fn margin(target: Target, judged: f64) -> f64 {
+    let times = match target {
+        Target::None => 1.0,
+        Target::AtLeast(least) => judged / least,
+        Target::AtMost(most) => most / judged,
     };
-    // 0 of at most 0 is no number, and holds.
+    // 0 of at most 0 is no number, and meets it.
     if times.is_nan() {
         1.0
     } else {
@@ -82,7 +79,7 @@ fn margin(limit: Limit, judged: f64) -> f64 {
 
 fn margins(line: &Line) -> Vec<f64> {
     let judged = line.judged_samples().into_iter();
-    judged.map(|sample| margin(line.limit, sample)).collect()
+    judged.map(|sample| margin(line.target, sample)).collect()
 }
 
 /// A logarithmic axis around 1.
