@@ -27,8 +27,8 @@ XTASK  := cargo run --locked --quiet -p xtask --
 # Only the wash of this generation (0.2x) makes archives for a contract; later ones have other flags or no `par` at all.
 HAS_WASH := wash par create --help 2>/dev/null | grep -e --capid >/dev/null
 
-.PHONY: help build test sim mutations faults run par inspect push start figures figures-repair clean lint fmt doc \
-  bench bench-quick bench-store bench-instructions bench-micro
+.PHONY: help build test sim mutations faults run par inspect push start clean lint fmt doc \
+  bench bench-quick bench-store bench-instructions bench-micro sanitize
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-18s  %s\n", $$1, $$2 }'
@@ -49,7 +49,7 @@ DEMO := target/demo
 run: ## Show a dev lattice of three nodes replicating (KEEP=1 leaves it running)
 	@echo '1. The nats-server: one of at least 2.10 on PATH, or a pinned one that is put into .tools/'
 	@scripts/install-tools.sh nats-server
-	@echo '2. Building the provider and the demonstration, together: a minute or two the first time, later seconds'
+	@echo '2. Building the provider and the demonstration, together: some two minutes the first time, later seconds'
 	cargo build --locked --profile demo -p nats-kvcache -p xtask
 	@echo '3. The demonstration: three providers on a server of their own, for some ten seconds'
 	@$(DEMO)/xtask dev-lattice --binary $(DEMO)/nats-kvcache $(if $(KEEP),--keep)
@@ -61,31 +61,26 @@ sim: ## Simulate N clusters on a hostile network (N=20000), or replay one of the
 mutations: ## Break the code in known ways and see that the checks notice (ONLY="names" for some of them)
 	@scripts/mutations.sh $(ONLY)
 
-figures: par ## Measure a lattice as its user sees it, and the archive (builds first, then about a minute)
-	cargo run --locked --release -p xtask -- figures
+sanitize: ## Run the tests of the code with `unsafe` under AddressSanitizer, about a minute after a build of another
+	@scripts/sanitize.sh
 
-figures-repair: ## Measure repair, churn, authentication and acknowledged writes (about six minutes after the build)
-	@scripts/install-tools.sh nats-server
-	cargo run --locked --release -p xtask -- figures-repair
-
-ONLY_BARS := $(if $(ONLY),--only $(ONLY))
+ONLY_SECTIONS := $(if $(ONLY),--only $(ONLY))
 BENCH := cargo run --locked --release --quiet -p bench --
-bench: build ## Measure everything beside its peers: table, JSON and charts in target/bench (ONLY=1,2 for some bars)
-	@scripts/install-tools.sh nats-server redis
+bench: par ## Measure everything beside baselines: table, JSON and charts in target/bench (ONLY=1,2 for some sections)
+	@scripts/install-tools.sh nats-server redis valkey
 	cargo build --release --locked -p bench
-	$(BENCH) $(ONLY_BARS)
+	$(BENCH) $(ONLY_SECTIONS)
 
-bench-quick: build ## The same with fewer and shorter runs, about four minutes after the build
-	@scripts/install-tools.sh nats-server redis
+bench-quick: par ## The same with fewer and shorter runs
+	@scripts/install-tools.sh nats-server redis valkey
 	cargo build --release --locked -p bench
-	$(BENCH) --quick $(ONLY_BARS)
+	$(BENCH) --quick $(ONLY_SECTIONS)
 
-bench-store: ## Store the last run in docs/bench and write README's performance section from it
+bench-store: ## Store the last run in docs/bench, and write docs/PERFORMANCE.md and README's figures from it
 	@test -e target/bench/run.json || { echo 'no run in target/bench; make bench makes one' >&2; exit 1; }
 	@mkdir -p docs/bench
-	rm -f docs/bench/*.svg
-	cp target/bench/run.json target/bench/*.svg docs/bench/
-	cargo run --locked --release --quiet -p bench -- readme
+	cp target/bench/run.json docs/bench/
+	cargo run --locked --release --quiet -p bench -- docs
 
 # JSON goes through a file: in a pipe, a benchmark that fails would be reported as one that is missing.
 bench-instructions: ## Count the instructions of the hot paths and compare with those stored (BLESS=1 stores them)

@@ -27,24 +27,7 @@ mkdir -p "$WORK"
 exec 9>"$WORK/lock"
 flock -n 9 || die "another run is under way in $WORK"
 trap 'rm -rf "$TREE"' EXIT
-rm -rf "$TREE"
-mkdir "$TREE"
-# Times of now, not of the files: what an earlier run has built of mutated files would be newer and count as fresh.
-git ls-files -z | xargs -0 tar -cf - | tar -xmf - -C "$TREE"
-# The checks need the core, its tests and the simulator. What the rest of the workspace is built of, and the other tests,
-# would take four fifths of the time before the first mutation.
-awk '
-  /^\[/ { section = $0 }
-  /^members = / { $0 = "members = [\"crates/core\", \"crates/sim\"]" }
-  section ~ /^\[(workspace|profile)/ { print }
-' Cargo.toml >"$TREE/Cargo.toml"
-awk '
-  /^\[/ { section = $0 }
-  section == "[dev-dependencies]" && /^[a-z]/ && !/^proptest / { next }
-  { print }
-' crates/core/Cargo.toml >"$TREE/crates/core/Cargo.toml"
-# The versions stay; what is not needed leaves the lock.
-(cd "$TREE" && cargo metadata --quiet --format-version 1 >/dev/null)
+scripts/core-alone.sh "$TREE"
 # The index of a repository of its own is what a mutation is taken back to.
 git -C "$TREE" init --quiet
 git -C "$TREE" add --all

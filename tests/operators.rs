@@ -140,9 +140,7 @@ async fn a_secret_in_a_wrong_place_is_never_printed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn names_with_line_breaks_make_no_lines_of_their_own() {
-    let Some(server) = testkit::nats_server_or_skip("names_with_line_breaks_make_no_lines_of_their_own").await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let lattice = Lattice::new(server.url());
     let forging = "host\n2026-11-26T00:00:00Z ERROR forged line\r\u{1b}[2Kforged\u{2028}forged";
     let [one, mut other] = [
@@ -219,10 +217,7 @@ async fn unfit_server(after: After) -> (String, Arc<AtomicUsize>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_drops_connections_is_tried_less_and_less_often() {
-    let name = "a_server_that_drops_connections_is_tried_less_and_less_often";
-    let Some(server) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let (url, connections) = unfit_server(After::Drop).await;
     let mut provider = replicating_on(&server, json!({ "NATS_URL": url })).await;
     eventually(LIMIT, || async {
@@ -247,10 +242,7 @@ async fn a_server_that_drops_connections_is_tried_less_and_less_often() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_complains_all_the_time_does_not_fill_the_log() {
-    let name = "a_server_that_complains_all_the_time_does_not_fill_the_log";
-    let Some(server) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let (url, _) = unfit_server(After::Complain).await;
     let provider = replicating_on(&server, json!({ "NATS_URL": url })).await;
     provider.wait_for_log("complaint 4", LIMIT).await.unwrap();
@@ -262,9 +254,7 @@ async fn a_server_that_complains_all_the_time_does_not_fill_the_log() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_cannot_be_made_says_why() {
-    let Some(server) = testkit::nats_server_or_skip("a_connection_that_cannot_be_made_says_why").await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let access = NatsServer::builder()
         .config("authorization { user: kv, password: right }")
         .start()
@@ -313,10 +303,7 @@ async fn replicating_with(lattice: &Lattice, settings: Value) -> ProviderProcess
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lattice_that_is_away_at_the_start_is_waited_for() {
-    let name = "a_lattice_that_is_away_at_the_start_is_waited_for";
-    let Some(mut server) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let mut server = testkit::server_or_skip!();
     server.kill().unwrap();
     let lattice = Lattice::new(server.url());
     let actor = Actor::new();
@@ -339,13 +326,7 @@ async fn a_lattice_that_is_away_at_the_start_is_waited_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_that_expire_while_a_lattice_is_waited_for_are_swept() {
-    let name = "keys_that_expire_while_a_lattice_is_waited_for_are_swept";
-    let (Some(mut away), Some(server)) = (
-        testkit::nats_server_or_skip(name).await,
-        testkit::nats_server_or_skip(name).await,
-    ) else {
-        return;
-    };
+    let (mut away, server) = (testkit::server_or_skip!(), testkit::server_or_skip!());
     away.kill().unwrap();
     let lattice = Lattice::new(away.url());
     let cache = Arc::new(Cache::new(time::fresh_node_id(), Limits::default()));
@@ -467,9 +448,7 @@ impl Authority {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_with_an_own_authority_and_certificates_of_clients() {
-    let Some(rpc) = testkit::nats_server_or_skip("tls_with_an_own_authority_and_certificates_of_clients").await else {
-        return;
-    };
+    let rpc = testkit::server_or_skip!();
     let (authority, stranger) = (Authority::new("ours"), Authority::new("another"));
     let [plain, strict, misnamed] = [
         authority.server("127.0.0.1", false).await,
@@ -525,10 +504,7 @@ async fn tls_with_an_own_authority_and_certificates_of_clients() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_credentials_file_and_a_token_are_used_and_not_shown() {
-    let name = "a_credentials_file_and_a_token_are_used_and_not_shown";
-    let Some(rpc) = testkit::nats_server_or_skip(name).await else {
-        return;
-    };
+    let rpc = testkit::server_or_skip!();
     let operator = NatsOperator::new();
     let by_user = NatsServer::builder()
         .config(operator.server_config().unwrap())
@@ -637,6 +613,15 @@ async fn settings_of_the_connection_that_cannot_work_are_refused_by_name() {
             &["NATS_TOKEN", "CLIENT_JWT"],
         ),
         (
+            json!({ "NATS_TOKEN": "t", "NATS_CREDS": "c", "NATS_URL": "ws://h", "STATE_REPL_SUBJECT": "a b", "ACK": -1 }),
+            &[
+                "setting NATS_URL in",
+                "NATS_CREDS, NATS_TOKEN",
+                "setting STATE_REPL_SUBJECT in",
+                "setting ACK in",
+            ],
+        ),
+        (
             json!({ "STATE_REPL_SUBJECT": "a b" }),
             &["STATE_REPL_SUBJECT", "white space"],
         ),
@@ -682,9 +667,7 @@ async fn settings_of_the_connection_that_cannot_work_are_refused_by_name() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_nobody_reads_does_not_stop_the_process() {
-    let Some(server) = testkit::nats_server_or_skip("a_log_that_nobody_reads_does_not_stop_the_process").await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let actor = Actor::new();
     let options = ProviderOptions::new(BINARY).link(&actor).unread();
     let mut provider = Lattice::new(server.url()).start_ready(options, LIMIT).await.unwrap();
@@ -718,9 +701,7 @@ async fn a_log_that_nobody_reads_does_not_stop_the_process() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_does_not_wait_for_a_log_that_nobody_reads() {
-    let Some(server) = testkit::nats_server_or_skip("the_end_does_not_wait_for_a_log_that_nobody_reads").await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let mut provider = Lattice::new(server.url())
         .start_ready(ProviderOptions::new(BINARY).unread(), LIMIT)
         .await
@@ -743,9 +724,7 @@ async fn the_end_does_not_wait_for_a_log_that_nobody_reads() {
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn the_process_leaves_no_core_dump() {
-    let Some(server) = testkit::nats_server_or_skip("the_process_leaves_no_core_dump").await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let options = ProviderOptions::new(BINARY);
     let provider = Lattice::new(server.url()).start_ready(options, LIMIT).await.unwrap();
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", provider.pid())).unwrap();

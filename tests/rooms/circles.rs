@@ -8,12 +8,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Folders in which circles are left, for now.
-const EXCEPT: [&str; 1] = [
-    // Parts of one state machine that all work on all of its fields.
-    "crates/core/src/replica",
-];
-
 #[test]
 fn no_files_use_each_other_in_a_circle() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -22,29 +16,12 @@ fn no_files_use_each_other_in_a_circle() {
     folders.push(root.to_owned());
     folders.sort();
     let mut found = Vec::new();
-    let mut needed = BTreeSet::new();
     for start in folders.iter().flat_map(|folder| starts(&folder.join("src"))) {
         let read = |path: &Path| fs::read_to_string(root.join(path)).ok();
         let program = Program::read(start.strip_prefix(root).expect("below the root"), &read);
-        let mut uses = program.uses();
-        for folder in EXCEPT {
-            let inside = |file: &str| file.starts_with(folder) && file[folder.len()..].starts_with('/');
-            let circles = circles(&uses);
-            if circles.iter().any(|circle| circle.iter().all(|file| inside(file))) {
-                needed.insert(folder);
-            }
-            for (file, used) in &mut uses {
-                used.retain(|used| !(inside(file) && inside(used)));
-            }
-        }
+        let uses = program.uses();
         found.extend(circles(&uses).iter().map(|circle| shown(circle)));
     }
-    found.extend(
-        EXCEPT
-            .iter()
-            .filter(|folder| !needed.contains(*folder))
-            .map(|folder| format!("{folder} need not be excepted any more")),
-    );
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
@@ -205,7 +182,7 @@ impl Program {
                 let names = self.modules[all].names();
                 names
                     .filter(|name| named(name))
-                    .filter_map(move |name| self.within(all, &[name.clone()], 0))
+                    .filter_map(move |name| self.within(all, std::slice::from_ref(name), 0))
             });
             for place in places.chain(in_code).chain(taken) {
                 // An import of a module is one of what is named of it.

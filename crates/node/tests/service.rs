@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kvcache_node::service::{self, Error, Limits, Replication, Scope, Service};
 use kvcache_node::settings::Subjects;
-use testkit::{eventually, Lattice, NatsServer};
+use testkit::{eventually, Lattice};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -36,10 +36,7 @@ async fn arrives(service: &Service, key: &str, expected: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_start_leaves_replication_as_it_was() {
-    let name = "what_cannot_start_leaves_replication_as_it_was";
-    let Some(server) = NatsServer::builder().start_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let lattice = Lattice::new(server.url());
     let one = node(&lattice).await;
     let replication = replication(&lattice, &one);
@@ -59,10 +56,7 @@ async fn what_cannot_start_leaves_replication_as_it_was() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn writes_go_on_while_replication_is_reconfigured() {
-    let name = "writes_go_on_while_replication_is_reconfigured";
-    let Some(server) = NatsServer::builder().start_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let lattice = Lattice::new(server.url());
     let one = node(&lattice).await;
     let replication = replication(&lattice, &one);
@@ -102,10 +96,7 @@ async fn writes_go_on_while_replication_is_reconfigured() {
 /// Peers take messages with numbers that were used before for recordings.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_did_not_replicate_for_a_while_goes_on_after_the_numbers_it_has_used() {
-    let name = "a_node_that_did_not_replicate_for_a_while_goes_on_after_the_numbers_it_has_used";
-    let Some(server) = NatsServer::builder().start_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let lattice = Lattice::new(server.url());
     let one = node(&lattice).await;
     let replication = replication(&lattice, &one);
@@ -124,10 +115,7 @@ async fn a_node_that_did_not_replicate_for_a_while_goes_on_after_the_numbers_it_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_has_stopped_says_so() {
-    let name = "a_service_that_has_stopped_says_so";
-    let Some(server) = NatsServer::builder().start_or_skip(name).await else {
-        return;
-    };
+    let server = testkit::server_or_skip!();
     let lattice = Lattice::new(server.url());
     let one = node(&lattice).await;
     one.stop().await;

@@ -206,7 +206,7 @@ impl World {
         node.asked.push(request);
         let waiting = Waiting {
             wanted,
-            value: i64::from(value),
+            value,
             at: self.now,
         };
         node.waiting.insert(request.id, waiting);

@@ -20,7 +20,7 @@ use super::list::List;
 use super::reset::Reset;
 use super::scalar::{Moment, Scalar, View};
 use super::set::{Membership, Set};
-use super::stamp::{Millis, NodeId, Stamp, Time};
+use super::stamp::{NodeId, Stamp, Time};
 
 /// The state of a key where it lies in memory, to look at.
 #[derive(Clone, Copy, Debug)]

@@ -14,7 +14,7 @@ use crate::cache::{Command, Millis, NodeId};
 /// What a replica has to know from the start.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Name of the host, for peers to show.
+    /// Name of the host, for peers to show: its first 256 bytes.
     pub host: String,
     /// Release of this software, for peers to show.
     pub release: String,

@@ -25,7 +25,7 @@ use super::parts::status::{Counters, Status, SyncState};
 use super::parts::strangers::Strangers;
 use super::parts::task::Purpose;
 use crate::cache::{Cache, Millis};
-use crate::wire::BeatState;
+use crate::wire::{BeatState, MAX_TEXT_BYTES};
 
 /// Replication of one node.
 ///
@@ -67,7 +67,12 @@ pub struct Replica {
 
 impl Replica {
     /// A replica of `cache` that has not been connected yet.
-    pub fn new(cache: Arc<Cache>, config: Config, start: Start) -> Self {
+    pub fn new(cache: Arc<Cache>, mut config: Config, start: Start) -> Self {
+        // Peers refuse a longer one, and with it the message that makes this node their peer.
+        for name in [&mut config.host, &mut config.release] {
+            let end = (0..=MAX_TEXT_BYTES).rev().find(|end| name.is_char_boundary(*end));
+            name.truncate(end.unwrap_or(0));
+        }
         let (seq, id, lineage) = match start {
             Start::Empty => (0, 0, Lineage::default()),
             Start::Handover(Handover { seq, id, lineage }) => (seq, id, lineage),

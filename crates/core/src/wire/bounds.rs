@@ -11,7 +11,7 @@ pub(crate) const MAX_BUDGET: usize = 1 << 20;
 pub(crate) const MAX_FOREIGN_IN_BEAT: usize = 4;
 
 /// Longest host name, release text or issuer that is kept.
-pub(super) const MAX_TEXT_BYTES: usize = 256;
+pub(crate) const MAX_TEXT_BYTES: usize = 256;
 
 /// Largest number of a frame that is believed: nobody gets that far, and there is room to count on from it.
 pub(super) const MAX_SEQ: u64 = u64::MAX >> 1;

@@ -35,7 +35,7 @@ mod sketch;
 
 pub use ack::Ack;
 pub use bounds::MAX_SYMBOLS;
-pub(crate) use bounds::{MAX_BUDGET, MAX_FOREIGN_IN_BEAT};
+pub(crate) use bounds::{MAX_BUDGET, MAX_FOREIGN_IN_BEAT, MAX_TEXT_BYTES};
 pub(crate) use chunk::{Chunk, Chunker};
 #[cfg(test)]
 pub(crate) use compare::next_position;

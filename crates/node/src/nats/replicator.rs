@@ -11,8 +11,9 @@ use tokio::sync::{oneshot, watch, Mutex};
 use tokio::task::JoinHandle;
 
 use super::address::ServerAddress;
-use super::connection::{Connection, ConnectionEvent, NatsError};
+use super::connection::{Connection, ConnectionEvent};
 use super::credentials::{Credentials, Tls};
+use super::error::NatsError;
 use super::inbox::{Drain, Inbox};
 use super::queue::{Queue, Taken, Waiting};
 use super::subjects::{replay_group, Subjects};

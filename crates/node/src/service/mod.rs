@@ -24,9 +24,10 @@ pub use kvcache_core::replica::{Ack, SyncState, Unconfirmed};
 pub use operations::Answer;
 pub use reads::{ReadError, Turn};
 
-/// Partitions swept per step, and the time between steps: all 1,024 in about 13 s.
-const SWEEP_PARTITIONS: usize = 8;
-const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
+/// Partitions swept per step: all 1,024 in about 13 s.
+pub const SWEEP_PARTITIONS: usize = 8;
+/// The time between two steps of the sweep.
+pub const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How to serve.
 pub struct Config {

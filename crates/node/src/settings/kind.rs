@@ -80,7 +80,7 @@ impl<T: Copy + PartialOrd + FromStr + fmt::Display + Sync> Kind for Number<T> {
 
     fn parse(&self, text: &str) -> Result<T, String> {
         let Number { min, max, .. } = self;
-        match text.parse() {
+        match text.parse::<T>() {
             Ok(number) if number >= *min && number <= *max => Ok(number),
             _ => Err(format!("a whole number from {min} to {max}")),
         }
@@ -153,7 +153,7 @@ impl Kind for Span {
 
 /// Who has to confirm a write.
 pub(super) struct AckLevel {
-    pub max_peers: usize,
+    pub max_peers: u32,
 }
 
 impl Kind for AckLevel {
@@ -164,12 +164,11 @@ impl Kind for AckLevel {
     }
 
     fn parse(&self, text: &str) -> Result<Ack, String> {
-        let expected = || format!("0, a number of peers up to {}, or all", self.max_peers);
-        match text.parse() {
+        match text.parse::<u32>() {
             _ if text.eq_ignore_ascii_case("all") => Ok(Ack::All),
             Ok(0) => Ok(Ack::Local),
             Ok(peers) if peers <= self.max_peers => Ok(Ack::Peers(peers)),
-            _ => Err(expected()),
+            _ => Err(format!("0, a number of peers up to {}, or all", self.max_peers)),
         }
     }
 
@@ -249,9 +248,9 @@ pub(super) const fn addresses(unset: &'static str) -> Text<Vec<ServerAddress>> {
         values: "addresses, separated by commas",
         is_secret: true,
         parse: |text| {
-            let addresses = text.split(',').map(|address| address.trim().parse());
-            let addresses: Result<_, _> = addresses.collect();
-            addresses.map_err(|reason: crate::nats::AddressError| format!("{EXPECTED}; {reason}"))
+            let addresses = text.split(',').map(|address| address.trim().parse::<ServerAddress>());
+            let addresses: Result<Vec<_>, _> = addresses.collect();
+            addresses.map_err(|reason| format!("{EXPECTED}; {reason}"))
         },
     }
 }
@@ -285,7 +284,7 @@ pub(super) const fn subject(unset: &'static str, values: &'static str) -> Text<S
         unset,
         values,
         is_secret: false,
-        parse: |text| text.parse().map_err(|error| no_subject(&error)),
+        parse: |text| text.parse::<Subject>().map_err(|error| no_subject(&error)),
     }
 }
 

@@ -1,16 +1,16 @@
 //! Settings: one validated type, from a JSON object of settings and from the values of links.
 //!
-//! [`table`] has all of them, each with its kind. [`kind`] reads texts, [`raw`] holds what was given and says whose word
-//! counts, and this file makes a configuration of it. A new setting is a row of the table and a field here.
+//! `table` has all of them, each with its kind. `kind` reads texts, `raw` holds what was given, `precedence`
+//! says whose word counts, and this file makes a configuration of it. A new setting is a row of the table and a field here.
 
 mod error;
 mod kind;
 mod lattice;
 mod markdown;
+mod precedence;
 mod raw;
 mod table;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use kvcache_core::cache::Limits;
@@ -322,7 +322,7 @@ mod tests {
         let error = error.unwrap_err();
         let text = error.to_string();
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!((lines.len(), error.each().count()), (10, 10), "{text}");
+        assert_eq!((lines.len(), error.each().count()), (11, 11), "{text}");
         for names in [
             &["REPLICATION"][..],
             &["SYNC_TIMEOUT_SECS", "an array"],
@@ -334,6 +334,7 @@ mod tests {
             &["QUEUE_BYTES", "65536 to"],
             &["NATS_TLS_CERT: expected with"],
             &["CLIENT_SEED: expected with"],
+            &["NATS_TOKEN", "one of them"],
         ] {
             let names_all = |line: &&&str| names.iter().all(|name| line.contains(name));
             assert!(lines.iter().any(|line| names_all(&line)), "{names:?}: {text}");

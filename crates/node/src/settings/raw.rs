@@ -7,12 +7,8 @@ use serde_json::Value;
 
 use super::error::{ConfigError, Origin, SettingError};
 use super::kind::Kind;
-use super::table::{self, Scope, Setting, CLIENT_JWT, CLIENT_SEED, NATS_CREDS, NATS_TOKEN, NATS_URL, SETTINGS};
-use super::Config;
+use super::table::{self, Setting, SETTINGS};
 use crate::secret::cleaned;
-
-/// Settings that prove to a server who this is.
-const CREDENTIALS: [&str; 4] = [CLIENT_JWT.name, CLIENT_SEED.name, NATS_CREDS.name, NATS_TOKEN.name];
 
 /// What was given for a setting.
 #[derive(Clone, PartialEq, Eq)]
@@ -89,53 +85,21 @@ impl RawSettings {
         merged
     }
 
-    /// These settings and those of the process that a link of the host data has, as in the classic provider.
-    ///
-    /// Such a link may set what `config_json` leaves open, not contradict it. It cannot switch off authentication, and
-    /// no server it names is told the credentials of `config_json`: links of the host data were messages once, which
-    /// nobody signs.
-    pub fn completed_by(&self, link: &RawSettings) -> Result<Self, ConfigError> {
-        let wanted = link.of_process();
-        let contradicts =
-            |name: &str| Config::new(&self.overlaid_with(&wanted.only(name))).ok() != Config::new(self).ok();
-        let is_of_host = |name| table::find(name).is_some_and(|setting| setting.scope() == Scope::Host);
-        let may_not = |name: &&String| (self.0.contains_key(*name) || is_of_host(name)) && contradicts(name);
-        if let Some(names) = listed(wanted.0.keys().filter(may_not)) {
-            return Err(SettingError::OfProcess(names).into());
-        }
-        let has_credentials = CREDENTIALS.iter().any(|name| self.0.contains_key(*name));
-        if wanted.is_set(&NATS_URL) && has_credentials && !self.is_set(&NATS_URL) {
-            let error = SettingError::Together(
-                "setting NATS_URL in the link values: the credentials of config_json go to no server that a link names; set \
-                 both in config_json",
-            );
-            return Err(error.into());
-        }
-        let completed = self.overlaid_with(&wanted);
-        Config::new(&completed).map(|_| completed)
-    }
-
-    /// Whether a link says nothing about the process but what is in force.
-    pub fn agree_with(&self, in_force: &RawSettings) -> Result<(), ConfigError> {
-        let wanted = self.of_process();
-        let config = Config::new(in_force)?;
-        if wanted.is_empty() || Config::new(&in_force.overlaid_with(&wanted))? == config {
-            return Ok(());
-        }
-        let differs = |name: &&String| {
-            let with = Config::new(&in_force.overlaid_with(&wanted.only(name)));
-            with.ok().as_ref() != Some(&config)
-        };
-        let names = listed(wanted.0.keys().filter(differs)).or_else(|| listed(wanted.0.keys()));
-        Err(SettingError::OfProcess(names.unwrap_or_default()).into())
-    }
-
     /// Only the settings of the process, without those of a single link.
     pub fn of_process(&self) -> Self {
         self.those(|name| table::find(name).is_some_and(|setting| setting.is_of_process()))
     }
 
-    fn only(&self, name: &str) -> Self {
+    /// Whether a value was given for this name, be it one that cannot be used.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = &String> {
+        self.0.keys()
+    }
+
+    pub(super) fn only(&self, name: &str) -> Self {
         self.those(|other| other == name)
     }
 
@@ -247,11 +211,6 @@ pub fn did_you_mean(name: &str) -> Option<&'static str> {
         .map(|known| (strsim::osa_distance(&name, known), known))
         .min_by_key(|(distance, _)| *distance)?;
     (distance <= (nearest.len() / 4).max(1)).then_some(nearest)
-}
-
-fn listed<'a>(names: impl Iterator<Item = &'a String>) -> Option<String> {
-    let names: Vec<&str> = names.map(String::as_str).collect();
-    (!names.is_empty()).then(|| names.join(", "))
 }
 
 /// As it may be shown: a seed in the wrong place is not cut in two, but left out.

@@ -36,7 +36,6 @@ pub(super) trait AnySetting: Sync {
     fn values(&self) -> String;
     fn default(&self) -> String;
     fn meaning(&self) -> &'static str;
-    fn is_secret(&self) -> bool;
 }
 
 impl<K: Kind> AnySetting for Setting<K> {
@@ -58,10 +57,6 @@ impl<K: Kind> AnySetting for Setting<K> {
 
     fn meaning(&self) -> &'static str {
         self.meaning
-    }
-
-    fn is_secret(&self) -> bool {
-        self.kind.is_secret()
     }
 }
 

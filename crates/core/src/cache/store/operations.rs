@@ -7,8 +7,9 @@ use bytes::Bytes;
 
 use super::Cache;
 use crate::cache::blob::Blob;
-use crate::cache::command::{Base, Change, Command, Value};
+use crate::cache::command::{Change, Command, Value};
 use crate::cache::error::CacheError;
+use crate::cache::horizon::Base;
 use crate::cache::key::Key;
 use crate::cache::scalar::{self, Moment, View};
 use crate::cache::set::Set;

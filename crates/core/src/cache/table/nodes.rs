@@ -16,7 +16,7 @@ const PROBES: usize = 8;
 /// A hash table of process ids with open addressing, in which a process keeps its place for good; the place is its
 /// name. It never grows and nothing is ever taken out: a lattice restarted thousands of times, or a peer that invents
 /// process ids, fills it up and then costs memory per key as though it were not there.
-pub(super) struct Nodes(Box<[AtomicU64]>);
+pub(in crate::cache) struct Nodes(Box<[AtomicU64]>);
 
 impl Nodes {
     pub fn new() -> Self {

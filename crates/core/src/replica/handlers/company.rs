@@ -168,7 +168,7 @@ impl Replica {
 
     /// Tries again what the server refuses. It answers only if it still does.
     fn try_again(&mut self, now: Now) {
-        let due = self.search.to_try_again(self.bootstrap.is_synced(), now.mono);
+        let due = self.search.due_attempts(self.bootstrap.is_synced(), now.mono);
         for what in due {
             match what {
                 Refused::Publish(channel) => self.publish_again(now, channel),

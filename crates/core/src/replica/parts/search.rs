@@ -333,7 +333,7 @@ impl Search {
 
     /// What is to be tried again now. What the server refuses no longer is forgotten, and publishing bootstrap requests
     /// too if the node is `synced`: only the first bootstrap needs it.
-    pub fn to_try_again(&mut self, synced: bool, now: Millis) -> Vec<Refused> {
+    pub fn due_attempts(&mut self, synced: bool, now: Millis) -> Vec<Refused> {
         self.denied.retain(|what, denied| {
             let moot = *what == Refused::Publish(Channel::Replay) && synced;
             let granted = moot || denied.tried.is_some_and(|at| now >= at + GRANTED_MS);
