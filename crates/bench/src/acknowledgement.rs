@@ -7,7 +7,7 @@ use anyhow::Result;
 use kvcache_node::service::{Ack, Acks, Scope};
 use testkit::{Lattice, NatsServer};
 
-use crate::node::{self, equal, key, meet, LibraryNode};
+use crate::node::{self, equal, key, LibraryNode};
 use crate::report::{Line, Target};
 use crate::sample::quantile_us;
 use crate::Arguments;
@@ -55,11 +55,7 @@ async fn write(node: &LibraryNode, number: usize, wanted: Ack) -> Result<()> {
 async fn measure(wanted: Ack, single: usize) -> Result<Acknowledged> {
     let server = NatsServer::start().await?;
     let lattice = Lattice::new(server.url());
-    let mut nodes = Vec::new();
-    for _ in 0..3 {
-        nodes.push(LibraryNode::start(node::empty_cache(), &lattice).await?);
-    }
-    meet(&nodes).await?;
+    let nodes = node::that_meet(3, &lattice).await?;
     let mut latencies = Vec::with_capacity(single);
     for number in 0..single {
         let started = Instant::now();

@@ -10,7 +10,7 @@ use kvcache_core::cache::Key;
 use kvcache_node::time;
 use testkit::{Lattice, NatsServer, RedisKind, RedisServer};
 
-use crate::node::{self, equal, key, meet, LibraryNode};
+use crate::node::{self, equal, key, LibraryNode};
 use crate::redis;
 use crate::report::{Line, Target};
 use crate::Arguments;
@@ -37,11 +37,7 @@ pub struct Live {
 pub async fn measure(commands: usize) -> Result<Live> {
     let server = NatsServer::start().await?;
     let lattice = Lattice::new(server.url());
-    let mut nodes = Vec::new();
-    for _ in 0..3 {
-        nodes.push(LibraryNode::start(node::empty_cache(), &lattice).await?);
-    }
-    meet(&nodes).await?;
+    let nodes = node::that_meet(3, &lattice).await?;
     let order = node::shuffled(KEYS);
     let keys: Vec<Key> = order.into_iter().map(key).collect();
     // Every key is there, so that memory that grows is memory that waits.

@@ -111,6 +111,16 @@ impl LibraryNode {
     }
 }
 
+/// So many empty nodes that count each other as synced peers.
+pub async fn that_meet(count: usize, lattice: &Lattice) -> Result<Vec<LibraryNode>> {
+    let mut nodes = Vec::new();
+    for _ in 0..count {
+        nodes.push(LibraryNode::start(empty_cache(), lattice).await?);
+    }
+    meet(&nodes).await?;
+    Ok(nodes)
+}
+
 /// Waits until each of the nodes counts all others as synced peers.
 pub async fn meet(nodes: &[LibraryNode]) -> Result<()> {
     eventually(LIMIT, || async {

@@ -39,9 +39,10 @@ impl Config {
 }
 
 /// What a replica begins with.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Start {
     /// A cache that holds nothing of others: it is empty, or was only written here.
+    #[default]
     Empty,
     /// It takes over from another replica of the same process and cache.
     Handover(Handover),

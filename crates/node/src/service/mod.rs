@@ -127,21 +127,12 @@ pub struct Service {
     inner: Arc<Inner>,
 }
 
-/// What a replicator has left for the next one: its numbers are not used again, and what peers delete while there is none
-/// is not brought back.
-struct Left(Start);
-
-impl Default for Left {
-    fn default() -> Self {
-        Left(Start::Empty)
-    }
-}
-
 struct Inner {
     cache: Arc<Cache>,
     replicator: RwLock<Option<Arc<Replicator>>>,
-    /// One reconfiguration at a time. While there is no replicator, what the last one has left.
-    reconfiguring: tokio::sync::Mutex<Left>,
+    /// One reconfiguration at a time. What the next replicator begins with while there is none: the numbers of the last
+    /// one are not used again, and what peers delete meanwhile is not brought back.
+    reconfiguring: tokio::sync::Mutex<Start>,
     large_reads: LargeReads,
 }
 
@@ -166,13 +157,13 @@ impl Service {
 
     /// Replicates otherwise from now on, or no more. If that cannot start, all goes on as it was. Writes wait meanwhile.
     pub async fn reconfigure(&self, replication: Option<Replication>) -> Result<(), NatsError> {
-        let mut left = self.inner.reconfiguring.lock().await;
+        let mut from = self.inner.reconfiguring.lock().await;
         let before = self.replicator();
         let stop = async {
             if let Some(before) = &before {
-                left.0 = Start::Handover(before.stop().await);
+                *from = Start::Handover(before.stop().await);
             }
-            left.0
+            *from
         };
         let next = match replication {
             // The connection is there before the earlier one ends.

@@ -51,11 +51,6 @@ impl Replica {
         self.search.heard(node, interval, now.mono);
     }
 
-    /// It has proven to be alive, or is gone.
-    pub(crate) fn no_stranger(&mut self, node: NodeId) {
-        self.search.no_stranger(node);
-    }
-
     /// Whether a message with this clock may have been sent lately.
     fn is_recent(&self, now: Now, clock: Time) -> bool {
         let skew = self.cache.limits().max_clock_skew_ms;

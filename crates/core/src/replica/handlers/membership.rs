@@ -159,7 +159,7 @@ impl Replica {
         if news {
             tracing::info!(peer = %node, host = %welcome.host, release = %welcome.release, "peer joins");
         }
-        self.no_stranger(node);
+        self.search.no_stranger(node);
         self.told_by_peer(now, node, welcome.beat, true);
         self.take_parked(now, node);
     }

@@ -110,7 +110,7 @@ impl Search {
 
     // --- who is heard
 
-    /// Whether the time since nobody was heard begins.
+    /// Somebody was heard, or may be there: the time in which nobody is heard begins anew.
     pub fn silence(&mut self, now: Millis) {
         self.since = now;
         (self.unheard, self.unheard_at) = (0, None);
@@ -127,7 +127,7 @@ impl Search {
         self.heard.insert(node, Heard { first, until });
     }
 
-    /// It has proven to be alive, or is gone.
+    /// A node has proven to be alive.
     pub fn no_stranger(&mut self, node: NodeId) {
         self.heard.remove(&node);
     }
