@@ -1,5 +1,5 @@
-//! Which room may use which (docs/ARCHITECTURE.md, "Rooms and layers"). What is found is told as the edge that is one too
-//! many.
+//! Which room may use which (docs/ARCHITECTURE.md, "Rooms and layers"). What is found is told as the edge that is one
+//! too many.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -105,10 +105,30 @@ fn no_module_names_one_above_it() {
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
+/// The core tells causes. Which setting has to do with one, only the node knows.
+#[test]
+fn the_core_names_no_setting() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let table = fs::read_to_string(root.join("crates/node/src/settings/table.rs")).expect("the table of settings");
+    let is_name = |name: &&str| name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+    let rows = table.lines().filter_map(|line| line.trim_start().split_once(": "));
+    let settings: Vec<&str> = rows.map(|(name, _)| name).filter(is_name).collect();
+    assert!(
+        settings.contains(&"FRAME_AUTH") && settings.contains(&"ACK"),
+        "{settings:?}"
+    );
+    for path in sources(&root.join("crates/core/src")) {
+        let text = fs::read_to_string(&path).expect("sources are text");
+        let words = text.split(|part: char| !part.is_ascii_alphanumeric() && part != '_');
+        let named: Vec<&str> = words.filter(|word| settings.contains(word)).collect();
+        assert!(named.is_empty(), "{} names {named:?}", path.display());
+    }
+}
+
 // --- crates
 
-/// All that a package is built of, tests and build scripts apart: depth, name and version per line, each package below the
-/// first one that uses it.
+/// All that a package is built of, tests and build scripts apart: depth, name and version per line, each package below
+/// the first one that uses it.
 fn tree_of(package: &str) -> String {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let arguments = [
@@ -280,7 +300,7 @@ fn a_module_above_is_found_however_it_is_named() {
         (cache, "use crate::wires::Wire;", None),
         (cache, "use crate::codec::Encoder;", Some("crate::codec")),
         (codec, "use crate::wire::Frame;", Some("crate::wire")),
-        (codec, "use crate::cache::Command;", None),
+        (codec, "use crate::cache::Delta;", None),
         (wire, "use crate::replica::Now;", Some("crate::replica")),
         (wire, "use crate::wire::Frame;", None),
         (

@@ -1,4 +1,4 @@
-//! Any commands that are accepted, each twice: nothing panics, and the digest kept in O(1) stays that of the state.
+//! Any deltas that are accepted, each twice: nothing panics, and the digest kept in O(1) stays that of the state.
 #![no_main]
 
 use bytes::Bytes;
@@ -14,9 +14,9 @@ fuzz_target!(|data: &[u8]| {
         return;
     };
     let forward = Cache::new(NodeId(1), Limits::default());
-    for command in &frame.commands {
-        let _ = forward.apply(command, NOW);
-        let _ = forward.apply(command, NOW);
+    for delta in &frame.deltas {
+        let _ = forward.apply(delta, NOW);
+        let _ = forward.apply(delta, NOW);
         assert_eq!(forward.root_digest(), forward.recomputed_digest());
     }
 });

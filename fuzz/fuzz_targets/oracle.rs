@@ -2,7 +2,7 @@
 //! show what the model of the merge rules shows.
 #![no_main]
 
-use kvcache_core::cache::{Cache, Command, Limits, Millis, NodeId, Time};
+use kvcache_core::cache::{Cache, Delta, Limits, Millis, NodeId, Time};
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 
@@ -11,7 +11,7 @@ use libfuzzer_sys::fuzz_target;
 mod model;
 mod support;
 
-use support::{checked_digest, commands, keys, perform, seen, write, START};
+use support::{checked_digest, deltas, keys, perform, seen, write, START};
 
 const CACHES: usize = 3;
 const MOST_STEPS: usize = 100;
@@ -20,7 +20,7 @@ const MOST_STEPS: usize = 100;
 struct History {
     caches: Vec<Cache>,
     /// All that was written, in the order in which it was.
-    commands: Vec<Command>,
+    deltas: Vec<Delta>,
     now: Millis,
 }
 
@@ -29,7 +29,7 @@ impl History {
         let cache = |number| Cache::new(NodeId(number as u64 + 1), Limits::default());
         Self {
             caches: (0..CACHES).map(cache).collect(),
-            commands: Vec::new(),
+            deltas: Vec::new(),
             now: START,
         }
     }
@@ -41,12 +41,12 @@ impl History {
                 self.now += input.int_in_range(0..=50)?;
                 let (key, write) = (input.choose_index(2)?, write(input, false)?);
                 // A write that is refused, for the type of the key, is none.
-                let command = perform(cache, &keys()[key], &write, self.now).ok().flatten();
-                self.commands.extend(command);
+                let delta = perform(cache, &keys()[key], &write, self.now).ok().flatten();
+                self.deltas.extend(delta);
             }
-            3..=4 if !self.commands.is_empty() => {
-                let command = input.choose(&self.commands)?;
-                cache.apply(command, self.now).expect("an honest command");
+            3..=4 if !self.deltas.is_empty() => {
+                let delta = input.choose(&self.deltas)?;
+                cache.apply(delta, self.now).expect("an honest delta");
             }
             // It forgets deletions, of which there are none that old.
             _ => cache.raise_floor(Time::from_millis(START - 1)),
@@ -54,9 +54,9 @@ impl History {
         Ok(())
     }
 
-    /// All commands in any order.
-    fn shuffled(&self, input: &mut Unstructured<'_>) -> Vec<&Command> {
-        let mut left: Vec<&Command> = self.commands.iter().collect();
+    /// All deltas in any order.
+    fn shuffled(&self, input: &mut Unstructured<'_>) -> Vec<&Delta> {
+        let mut left: Vec<&Delta> = self.deltas.iter().collect();
         let mut shuffled = Vec::with_capacity(left.len());
         while !left.is_empty() {
             // When the input ends, the rest is in order.
@@ -76,8 +76,8 @@ fuzz_target!(|data: &[u8]| {
         }
     }
     for cache in &history.caches {
-        for command in history.shuffled(&mut input) {
-            cache.apply(command, history.now).expect("an honest command");
+        for delta in history.shuffled(&mut input) {
+            cache.apply(delta, history.now).expect("an honest delta");
         }
     }
     let [first, others @ ..] = &history.caches[..] else {
@@ -85,13 +85,13 @@ fuzz_target!(|data: &[u8]| {
     };
     for other in others {
         assert_eq!(checked_digest(other), checked_digest(first));
-        assert_eq!(commands(other), commands(first));
+        assert_eq!(deltas(other), deltas(first));
     }
     for key in keys() {
         let of_key = history
-            .commands
+            .deltas
             .iter()
-            .filter(|command| *command.key == *key.as_bytes());
+            .filter(|delta| *delta.key == *key.as_bytes());
         let state = model::join_all(of_key);
         assert_eq!(seen(first, &key, history.now), model::seen(&state), "{key:?}");
     }

@@ -1,4 +1,5 @@
-//! Arguments and answers that are moved through a JetStream object store, as the host SDK does with those above 900 KiB.
+//! Arguments and answers that are moved through a JetStream object store, as the host SDK does with those above 900
+//! KiB.
 
 use async_nats::jetstream::object_store::{Config, ObjectStore};
 use async_nats::jetstream::{self, Context};

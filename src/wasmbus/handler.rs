@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use kvcache_node::secret::cleaned;
-use kvcache_node::service::{self, Service, Status, SyncState};
-use kvcache_node::settings::{did_you_mean, Config, ConfigError, Lattice, LinkConfig, RawSettings};
+use kvcache_node::service::{self, words, Service, Status, SyncState};
+use kvcache_node::settings::{did_you_mean, Lattice, LinkSettings, RawSettings, Settings, SettingsError};
 use wasmbus_rpc::core::{HealthCheckResponse, HostData, LinkDefinition};
 
 use super::links::{LinkError, Links};
@@ -25,7 +25,7 @@ struct Inner {
     base: RawSettings,
     /// What decides about the process: `config_json`, completed by a link of the host data. It does not change.
     in_force: RawSettings,
-    config: Config,
+    config: Settings,
     links: Links,
 }
 
@@ -35,15 +35,15 @@ impl KvCacheProvider {
     pub async fn start(host_data: &HostData, lattice: &Lattice) -> anyhow::Result<Self> {
         let base = RawSettings::from_json(host_data.config_json.as_deref())?;
         warn_unknown("config_json", &base);
-        Config::new(&base)?;
+        Settings::new(&base)?;
         let in_force = settings_of_process(host_data, &base);
-        let config = Config::new(&in_force)?;
+        let config = Settings::new(&in_force)?;
         config.check_files(&in_force)?;
         let cache = service::empty_cache(config.limits);
         let replication = lattice.replication(cache.node(), &config, &in_force)?;
         let patience_ms = host_data.default_rpc_timeout_ms.filter(|patience| *patience > 0);
         let mut growth = kvcache_allocator::Growth::default();
-        let how = service::Config {
+        let how = service::ServiceConfig {
             replication,
             patience_ms: patience_ms.unwrap_or(HOST_PATIENCE_MS),
             each_sweep: Box::new(move |keys| {
@@ -73,13 +73,13 @@ impl KvCacheProvider {
         Ok(provider)
     }
 
-    fn scope_of_host_data(&self, link: &LinkDefinition) -> Result<LinkConfig, ConfigError> {
+    fn scope_of_host_data(&self, link: &LinkDefinition) -> Result<LinkSettings, SettingsError> {
         let values = RawSettings::from_link(&link.values);
-        let scope = Config::link(&self.inner.base.overlaid_with(&values));
+        let scope = Settings::link(&self.inner.base.overlaid_with(&values));
         let agreed = values.agree_with(&self.inner.in_force);
         // Says more, where it would have been refused alone.
         let agreed = agreed.map_err(|error| self.inner.base.completed_by(&values).err().unwrap_or(error));
-        ConfigError::both(scope, agreed).map(|(scope, ())| scope)
+        SettingsError::both(scope, agreed).map(|(scope, ())| scope)
     }
 
     /// Puts a link that came as a message. Nobody signs these, so it can name the scope of its own actor and nothing
@@ -87,8 +87,8 @@ impl KvCacheProvider {
     pub(super) fn put_link(&self, link: &LinkDefinition) -> Result<(), LinkError> {
         let values = RawSettings::from_link(&link.values);
         warn_unknown("the link values", &values);
-        let scope = Config::put_link(&self.inner.base, &values);
-        let (scope, ()) = ConfigError::both(scope, values.agree_with(&self.inner.in_force))?;
+        let scope = Settings::put_link(&self.inner.base, &values);
+        let (scope, ()) = SettingsError::both(scope, values.agree_with(&self.inner.in_force))?;
         match self.inner.links.of(&link.actor_id) {
             Some(known) if *known == scope => Ok(()),
             Some(_) => Err(LinkError::Linked),
@@ -102,11 +102,11 @@ impl KvCacheProvider {
     }
 
     /// The scope of an actor, if it is linked.
-    pub(super) fn link(&self, actor: &str) -> Option<Arc<LinkConfig>> {
+    pub(super) fn link(&self, actor: &str) -> Option<Arc<LinkSettings>> {
         self.inner.links.of(actor)
     }
 
-    pub(super) fn config(&self) -> &Config {
+    pub(super) fn config(&self) -> &Settings {
         &self.inner.config
     }
 
@@ -114,10 +114,10 @@ impl KvCacheProvider {
         &self.inner.service
     }
 
-    /// Waits until the first replay is done or its limit has passed, so that an actor does not find an empty cache.
+    /// Waits until the bootstrap is done or its limit has passed, so that an actor does not find an empty cache.
     pub(super) async fn wait_for_first_sync(&self) {
         if self.service().first_sync().await == Some(SyncState::Unsynced) {
-            tracing::warn!("no replay within SYNC_TIMEOUT_SECS: serving what this host has; the replay goes on");
+            tracing::warn!("no bootstrap within SYNC_TIMEOUT_SECS: serving what this host has; the bootstrap goes on");
         }
     }
 
@@ -153,7 +153,7 @@ impl KvCacheProvider {
                 bad = true;
             }
             if let Some(reason) = status.reason {
-                message += &format!(" reason={}", quoted(&reason));
+                message += &format!(" reason={}", quoted(&words::reason(&reason)));
             }
             bad |= status.sync.is_bad();
         }
@@ -191,8 +191,8 @@ fn warn_unknown(place: &str, settings: &RawSettings) {
     }
 }
 
-/// What decides about the process: `config_json`, completed by the first link of the host data that says something about
-/// the process and may. A link that may not is refused when it is put.
+/// What decides about the process: `config_json`, completed by the first link of the host data that says something
+/// about the process and may. A link that may not is refused when it is put.
 fn settings_of_process(host_data: &HostData, base: &RawSettings) -> RawSettings {
     let completed = |link: &LinkDefinition| {
         let values = RawSettings::from_link(&link.values).of_process();

@@ -1,7 +1,7 @@
 //! Host data: one base64 JSON line on stdin, read and checked.
 //!
-//! The host SDK would do this as well, but prints the decoded text, seeds included, when it is no valid JSON, panics on a
-//! malformed seed, and does not take one valid key in 65,536.
+//! The host SDK would do this as well, but prints the decoded text, seeds included, when it is no valid JSON, panics on
+//! a malformed seed, and does not take one valid key in 65,536.
 
 use std::io::BufRead;
 

@@ -1,9 +1,10 @@
 //! Invocations: who signed one, for whom, and that it counts once.
 //!
 //! The checks are those of the host SDK (`wasmbus-rpc`), in another order: what costs least comes first, and the
-//! arguments, which may have to be fetched, come last. Two things are added. An invocation that was taken once is refused
-//! for as long as it is remembered: it carries no expiry, so a recording of it would stay good for ever. And its claims
-//! are read with nkeys 0.4, not 0.3, which panics at odd signatures and does not take one valid key in 65,536.
+//! arguments, which may have to be fetched, come last. Two things are added. An invocation that was taken once is
+//! refused for as long as it is remembered: it carries no expiry, so a recording of it would stay good for ever. And
+//! its claims are read with nkeys 0.4, not 0.3, which panics at odd signatures and does not take one valid key in
+//! 65,536.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

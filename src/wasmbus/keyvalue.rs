@@ -4,8 +4,8 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kvcache_node::service::{Ack, Answer, CacheError, Error, Scope, Unconfirmed};
-use kvcache_node::settings::LinkConfig;
+use kvcache_node::service::{AckLevel, Answer, CacheError, Error, Scope, Unconfirmed};
+use kvcache_node::settings::LinkSettings;
 use serde::{Deserialize, Serialize};
 use wasmbus_rpc::common::{deserialize, serialize};
 use wasmbus_rpc::error::{RpcError, RpcResult};
@@ -14,9 +14,9 @@ use wasmcloud_interface_keyvalue::GetResponse;
 use super::chunks::{NO_STORE, THRESHOLD};
 use super::handler::KvCacheProvider;
 
-/// Arguments as the contract encodes them: a map with these names, or an array in this order. Unknown fields of a map are
-/// ignored. The contract's own types take an empty text for a field that is missing or misspelt, and would write the
-/// key "".
+/// Arguments as the contract encodes them: a map with these names, or an array in this order. Unknown fields of a map
+/// are ignored. The contract's own types take an empty text for a field that is missing or misspelt, and would write
+/// the key "".
 mod request {
     use serde::Deserialize;
 
@@ -65,7 +65,7 @@ const NUMBERS: RangeInclusive<i64> = i32::MIN as i64..=i32::MAX as i64;
 /// Who calls.
 pub(super) struct Caller {
     pub actor: String,
-    pub link: Arc<LinkConfig>,
+    pub link: Arc<LinkSettings>,
     /// Whether there seems to be a way for answers beyond [`THRESHOLD`].
     pub gets_large_answers: bool,
 }
@@ -103,8 +103,12 @@ fn decode<'a, T: Deserialize<'a>>(what: &str, argument: &'a [u8]) -> RpcResult<T
 fn worded(error: Error) -> RpcError {
     match error {
         Error::Namespace(error) => RpcError::InvalidParameter(error.to_string()),
-        Error::Refused(error @ (CacheError::NoKeys | CacheError::TooLarge { .. })) => {
-            RpcError::InvalidParameter(error.to_string())
+        Error::Refused(error @ CacheError::NoKeys) => RpcError::InvalidParameter(error.to_string()),
+        Error::Refused(error @ CacheError::TooLarge { .. }) => {
+            RpcError::InvalidParameter(format!("{error} (setting MAX_VALUE_BYTES)"))
+        }
+        Error::Refused(error @ CacheError::AnswerTooLarge { .. }) => {
+            RpcError::Other(format!("{error} (setting MAX_ANSWER_BYTES)"))
         }
         Error::Refused(CacheError::OutOfRange { value, amount }) => RpcError::Other(format!(
             "increment of {value} by {amount} would leave the range of i32 ({} to {}); nothing changed",
@@ -115,9 +119,9 @@ fn worded(error: Error) -> RpcError {
             "this host is out of contact with the lattice ({state}) and may have missed writes that all others have confirmed; \
              ACK=all does not allow to answer from what it has; nothing was changed"
         )),
-        Error::CannotBeConfirmed { state, reason } => RpcError::Other(format!(
-            "no other host can confirm a write of this one ({state}: {reason}), and ACK asks for that; nothing was changed"
-        )),
+        error @ Error::CannotBeConfirmed { .. } => {
+            RpcError::Other(format!("{error}, and ACK asks for that; nothing was changed"))
+        }
         Error::Unconfirmed {
             wanted,
             timeout_ms,
@@ -131,11 +135,11 @@ fn worded(error: Error) -> RpcError {
 }
 
 /// Says what was done and what was not.
-fn not_confirmed(ack: Ack, timeout_ms: u64, unconfirmed: &Unconfirmed) -> String {
+fn not_confirmed(ack: AckLevel, timeout_ms: u64, unconfirmed: &Unconfirmed) -> String {
     let wanted = match ack {
-        Ack::Local => "none".into(),
-        Ack::Peers(number) => number.to_string(),
-        Ack::All => "all".into(),
+        AckLevel::Local => "none".into(),
+        AckLevel::Peers(number) => number.to_string(),
+        AckLevel::All => "all".into(),
     };
     let missing = if unconfirmed.disconnected {
         "NATS is away".into()
@@ -223,7 +227,8 @@ impl KvCacheProvider {
             }
             "ListRange" => {
                 let request: request::ListRange = decode("ListRangeRequest", argument)?;
-                let (list, range) = (request.list_name.as_bytes(), (request.start, request.stop));
+                let list = request.list_name.as_bytes();
+                let range = (request.start.into(), request.stop.into());
                 self.read(caller, service.list_range(scope, list, range, listed).await)
             }
             "Set" => {

@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use hashbrown::HashMap;
 use wasmbus_rpc::core::LinkDefinition;
 
-use kvcache_node::settings::{ConfigError, LinkConfig};
+use kvcache_node::settings::{LinkSettings, SettingsError};
 
 /// So many links at a time; more are only those of the host data.
 const MAX_LINKS: usize = 1 << 16;
@@ -21,7 +21,7 @@ pub(super) enum LinkError {
     #[error("actor_id: expected the public key of an actor, found {0} bytes")]
     Actor(usize),
     #[error(transparent)]
-    Settings(#[from] ConfigError),
+    Settings(#[from] SettingsError),
     #[error("the actor is linked with other values; delete the link first")]
     Linked,
     #[error("{MAX_LINKS} links are there, which is as many as are taken; delete some")]
@@ -30,22 +30,22 @@ pub(super) enum LinkError {
 
 /// The links that are put. Read on every call, changed hardly ever.
 #[derive(Default)]
-pub(super) struct Links(RwLock<HashMap<Arc<str>, Arc<LinkConfig>>>);
+pub(super) struct Links(RwLock<HashMap<Arc<str>, Arc<LinkSettings>>>);
 
 impl Links {
     /// The scope of an actor, if it is linked.
-    pub fn of(&self, actor: &str) -> Option<Arc<LinkConfig>> {
+    pub fn of(&self, actor: &str) -> Option<Arc<LinkSettings>> {
         let links = self.0.read().unwrap_or_else(PoisonError::into_inner);
         links.get(actor).cloned()
     }
 
     /// Puts a link of the host data.
-    pub fn put_trusted(&self, link: &LinkDefinition, settings: LinkConfig) {
+    pub fn put_trusted(&self, link: &LinkDefinition, settings: LinkSettings) {
         self.insert(&link.actor_id, settings);
     }
 
     /// Puts a link of a message. One that is there has to be deleted first.
-    pub fn put(&self, link: &LinkDefinition, settings: LinkConfig) -> Result<(), LinkError> {
+    pub fn put(&self, link: &LinkDefinition, settings: LinkSettings) -> Result<(), LinkError> {
         let length = link.actor_id.len();
         if length == 0 || length > MAX_ACTOR_BYTES {
             return Err(LinkError::Actor(length));
@@ -57,7 +57,7 @@ impl Links {
         Ok(())
     }
 
-    fn insert(&self, actor: &str, settings: LinkConfig) {
+    fn insert(&self, actor: &str, settings: LinkSettings) {
         let mut links = self.0.write().unwrap_or_else(PoisonError::into_inner);
         links.insert(actor.into(), Arc::new(settings));
     }
@@ -82,19 +82,19 @@ mod tests {
     #[test]
     fn links_are_bounded_in_number_and_in_the_size_of_their_actors() {
         let links = Links::default();
-        assert_eq!(links.put(&link(""), LinkConfig::default()), Err(LinkError::Actor(0)));
+        assert_eq!(links.put(&link(""), LinkSettings::default()), Err(LinkError::Actor(0)));
         let long = "M".repeat(MAX_ACTOR_BYTES + 1);
-        assert!(links.put(&link(&long), LinkConfig::default()).is_err());
+        assert!(links.put(&link(&long), LinkSettings::default()).is_err());
         for number in 0..MAX_LINKS {
-            links.put(&link(&number.to_string()), LinkConfig::default()).unwrap();
+            links.put(&link(&number.to_string()), LinkSettings::default()).unwrap();
         }
         assert_eq!(
-            links.put(&link("one more"), LinkConfig::default()),
+            links.put(&link("one more"), LinkSettings::default()),
             Err(LinkError::Full)
         );
         assert!(links.delete("7"));
         assert!(!links.delete("7"));
-        assert_eq!(links.put(&link("one more"), LinkConfig::default()), Ok(()));
+        assert_eq!(links.put(&link("one more"), LinkSettings::default()), Ok(()));
         assert!(links.of("one more").is_some() && links.of("7").is_none());
     }
 }

@@ -1,9 +1,9 @@
 //! What a host sends to a provider over its lattice: calls, links, health requests, shutdown.
 //!
 //! Subjects, encodings, the queue group and the way of large arguments and answers are those of the host SDK
-//! (`wasmbus-rpc` 0.15); hosts and callers see no difference. The SDK's own loop (`provider_run`) takes a copy of the host
-//! data for each call, fetches large arguments before it knows who sent them, keeps all values of all links, has no
-//! bound on the calls under way, drops answers that are too large, and hides the id of a call from the provider.
+//! (`wasmbus-rpc` 0.15); hosts and callers see no difference. The SDK's own loop (`provider_run`) takes a copy of the
+//! host data for each call, fetches large arguments before it knows who sent them, keeps all values of all links, has
+//! no bound on the calls under way, drops answers that are too large, and hides the id of a call from the provider.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -91,7 +91,7 @@ impl Rpc {
         })
     }
 
-    /// Answers until the host says shutdown. Calls are taken once the first replay is done, so that other providers of the
+    /// Answers until the host says shutdown. Calls are taken once the bootstrap is done, so that other providers of the
     /// queue group answer until then.
     pub async fn serve(self: Arc<Self>) -> anyhow::Result<()> {
         let mut puts = bounded(self.subscribe("linkdefs.put").await?);
@@ -112,7 +112,7 @@ impl Rpc {
                 message = deletions.recv() => self.delete_link(&message.ok_or_else(closed)?),
                 message = health.next() => {
                     let answer = self.provider.health();
-                    // Who reads that the first replay is done may call at once.
+                    // Who reads that the bootstrap is done may call at once.
                     if calls.is_none() && (&mut first_sync).now_or_never().is_some() {
                         calls = Some(self.subscribe_calls().await?);
                     }
@@ -331,8 +331,8 @@ impl Rpc {
     }
 }
 
-/// Messages about links, as long as they are small and not too many wait. Their subscription is drained at once, so that
-/// none waits there, where only their number has a bound.
+/// Messages about links, as long as they are small and not too many wait. Their subscription is drained at once, so
+/// that none waits there, where only their number has a bound.
 fn bounded(mut subscription: Subscriber) -> mpsc::Receiver<Message> {
     let (sender, messages) = mpsc::channel(MAX_LINKS_WAITING);
     tokio::spawn(async move {

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use kvcache_node::settings::{ConfigError, Lattice};
+use kvcache_node::settings::{Lattice, SettingsError};
 use tokio::signal::unix::{signal, SignalKind};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -23,7 +23,7 @@ pub fn run() -> ExitCode {
     let ended = keep_memory_private().and_then(|()| run_provider());
     match &ended {
         Ok(()) => {}
-        Err(error) => match error.downcast_ref::<ConfigError>() {
+        Err(error) => match error.downcast_ref::<SettingsError>() {
             Some(refused) => refused
                 .each()
                 .for_each(|error| log::line(&format!("nats-kvcache: {error}"))),

@@ -250,7 +250,7 @@ async fn what_a_clock_far_ahead_has_written_is_taken_when_its_time_has_come() {
     let result = async {
         let mut expected = write_some(&lab, &[0, 1, 2], "before", 1_000).await?;
         lab.set_clock(2, 25)?;
-        // The host sees it soon, and tells so when some beats of the others have shown it as well.
+        // The host sees it soon, and tells so when some heartbeats of the others have shown it as well.
         eventually(LIMIT, || async {
             let pairs = lab.status(2).await?.pairs;
             ensure!(pairs.contains_key("clock"), "{pairs:?}");
@@ -341,7 +341,7 @@ async fn a_host_whose_clock_was_a_day_ahead_writes_on_at_once_and_is_named() {
         let lives = lab.all_lives();
         let mut others = lives.iter().filter(|life| life.slot != 2);
         ensure!(
-            others.all(|life| life.log.matching("refused a command").iter().any(named)),
+            others.all(|life| life.log.matching("refused a delta").iter().any(named)),
             "the host is not named"
         );
         Ok(())

@@ -1,7 +1,7 @@
 //! Real faults: provider processes and nats-servers that are killed and frozen, connections that are cut, dropped,
-//! delayed, slowed down and stalled, servers that drop slow consumers or refuse to publish and subscribe, and clocks that
-//! jump. Afterwards all nodes must hold the same, and nothing
-//! that a surviving process has acknowledged may be missing.
+//! delayed, slowed down and stalled, servers that drop slow consumers or refuse to publish and subscribe, and clocks
+//! that jump. Afterwards all nodes must hold the same, and nothing that a surviving process has acknowledged may be
+//! missing.
 //!
 //! Calls and health travel over a nats-server of their own that nobody disturbs, so every process can always be asked.
 //! Replication goes through a proxy for each provider and server.

@@ -1,5 +1,5 @@
-//! What a client of the NATS account, without any seed, can send to the subjects of a provider (`wasmbus.rpc.>`): links,
-//! which nobody signs, calls that it has recorded, and calls that claim to be large.
+//! What a client of the NATS account, without any seed, can send to the subjects of a provider (`wasmbus.rpc.>`):
+//! links, which nobody signs, calls that it has recorded, and calls that claim to be large.
 
 use std::time::{Duration, Instant};
 

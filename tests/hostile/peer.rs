@@ -6,7 +6,7 @@ use kvcache_core::wire::{Fragment, Message};
 use kvcache_node::time;
 use serde_json::json;
 
-use crate::stranger::{beat, sealed, Lab};
+use crate::stranger::{authenticated, heartbeat, Lab};
 use crate::ALONE;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -26,7 +26,7 @@ async fn pieces_of_messages_that_never_end_keep_nothing_but_themselves() {
             bytes: vec![7; 200].into(),
         });
         lab.stranger
-            .publish(node.clone(), sealed(&keyring, 1_234, &piece).into())
+            .publish(node.clone(), authenticated(&keyring, 1_234, &piece).into())
             .await
             .unwrap();
         lab.stranger
@@ -60,9 +60,9 @@ async fn thousands_of_invented_ids_do_not_end_replication() {
     let mut lab = Lab::start(&server, json!({ "ACK": "all", "ACK_TIMEOUT_MS": 10_000 }), 2).await;
     let keyring = lab.keyring();
     // With the right time, so that nothing tells them from hosts that join.
-    let invented = |n: u64| sealed(&keyring, 9_000_000 + n, &beat(9_000_000 + n, 1, time::wall()));
-    let beats = (0..6_000).map(|n| (lab.subjects.beat(), invented(n))).collect();
-    let flood = lab.flood(beats, 3_000);
+    let invented = |n: u64| authenticated(&keyring, 9_000_000 + n, &heartbeat(9_000_000 + n, 1, time::wall()));
+    let heartbeats = (0..6_000).map(|n| (lab.subjects.beat(), invented(n))).collect();
+    let flood = lab.flood(heartbeats, 3_000);
     let took = lab.confirmed(Duration::from_secs(4)).await;
     println!("{name}: a confirmed write and a read took {took:?}");
     assert!(took < Duration::from_secs(1), "{took:?}");

@@ -1,7 +1,7 @@
 //! A stranger on the NATS account, without the seed: recordings, forged notices, floods.
 //!
-//! What is called a recording here is made with the seed of the test where waiting for thousands of real nodes would take
-//! too long: it is what such nodes would have sent.
+//! What is called a recording here is made with the seed of the test where waiting for thousands of real nodes would
+//! take too long: it is what such nodes would have sent.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +10,8 @@ use futures::StreamExt;
 use kvcache_core::cache::{Cache, Digest, Key, Limits, NodeId, Partition, Time};
 use kvcache_core::replica::Keyring;
 use kvcache_core::wire::{
-    kind_of, Beat, BeatState, FramesRequest, Kind, Message, ReplayRequest, SketchRequest, Want, MAX_SYMBOLS, VERSION,
+    kind_of, BootstrapRequest, FramesRequest, Heartbeat, HeartbeatState, Kind, Message, SketchRequest, Want,
+    MAX_SYMBOLS, VERSION,
 };
 use kvcache_node::service::Service;
 use kvcache_node::settings::Subjects;
@@ -153,9 +154,9 @@ impl Drop for Flood {
     }
 }
 
-/// A beat as a node would have sent it at `wall`.
-pub fn beat(node: u64, number: u64, wall: u64) -> Message {
-    Message::Beat(Beat {
+/// A heartbeat as a node would have sent it at `wall`.
+pub fn heartbeat(node: u64, number: u64, wall: u64) -> Message {
+    Message::Heartbeat(Heartbeat {
         number,
         seq: 0,
         digest: Digest::default(),
@@ -166,16 +167,18 @@ pub fn beat(node: u64, number: u64, wall: u64) -> Message {
         since: Time::default(),
         joined: Time::default(),
         listening: Time::default(),
-        state: BeatState::Synced,
+        state: HeartbeatState::Synced,
         interval_ms: 1_000 + node % 2,
-        wants_beats: false,
+        wants_heartbeats: false,
         versions: (VERSION, VERSION),
         foreign: Vec::new(),
     })
 }
 
-pub fn sealed(keyring: &Keyring, node: u64, message: &Message) -> Vec<u8> {
-    keyring.seal(message.encode(VERSION, NodeId(node)), true).to_vec()
+pub fn authenticated(keyring: &Keyring, node: u64, message: &Message) -> Vec<u8> {
+    keyring
+        .authenticate(message.encode(VERSION, NodeId(node)), true)
+        .to_vec()
 }
 
 fn confirmed_by_all() -> Value {
@@ -189,7 +192,13 @@ async fn recordings_of_nodes_that_are_gone_hold_up_nobody() {
     let server = testkit::server_or_skip!();
     let mut lab = Lab::start(&server, confirmed_by_all(), 2).await;
     let (keyring, hour) = (lab.keyring(), 3_600_000);
-    let recorded = |n: u64| sealed(&keyring, 1_000_000 + n, &beat(1_000_000 + n, 7, time::wall() - hour));
+    let recorded = |n: u64| {
+        authenticated(
+            &keyring,
+            1_000_000 + n,
+            &heartbeat(1_000_000 + n, 7, time::wall() - hour),
+        )
+    };
     let recordings = (0..4_200).map(|n| (lab.subjects.beat(), recorded(n))).collect();
     let flood = lab.flood(recordings, 4_000);
     let took = lab.confirmed(Duration::from_secs(6)).await;
@@ -227,7 +236,7 @@ async fn recorded_challenges_hold_up_no_reads() {
         if kind_of(&message.payload) == Some(Kind::Hello) {
             recorded.push((message.subject.to_string(), message.payload.to_vec()));
         }
-        if kind_of(&message.payload) == Some(Kind::Beat) && recorded.len() >= 2 {
+        if kind_of(&message.payload) == Some(Kind::Heartbeat) && recorded.len() >= 2 {
             break;
         }
     }
@@ -256,8 +265,11 @@ async fn signatures_of_a_stranger_cost_next_to_nothing() {
     for n in 0..1_000u64 {
         let seed = nkeys::KeyPair::new_cluster().seed().unwrap();
         let stranger = Keyring::new(&seed, &[], lab.subjects.commands()).unwrap();
-        messages.push((lab.subjects.beat(), sealed(&stranger, n + 1, &beat(n, n, time::wall()))));
-        let mut forged = sealed(&own, peer.0, &beat(n, u64::MAX - n, time::wall()));
+        messages.push((
+            lab.subjects.beat(),
+            authenticated(&stranger, n + 1, &heartbeat(n, n, time::wall())),
+        ));
+        let mut forged = authenticated(&own, peer.0, &heartbeat(n, u64::MAX - n, time::wall()));
         forged[20] ^= 1;
         messages.push((lab.subjects.beat(), forged));
     }
@@ -306,12 +318,12 @@ async fn recorded_requests_are_answered_once_and_hold_up_nobody() {
     let node = |id| lab.subjects.node(id);
     let (first, second) = (lab.id(0).await, lab.id(1).await);
     while let Ok(Some(message)) = tokio::time::timeout(Duration::from_millis(500), tap.next()).await {
-        if kind_of(&message.payload) == Some(Kind::ReplayRequest) {
+        if kind_of(&message.payload) == Some(Kind::BootstrapRequest) {
             for id in [first, second] {
                 recorded.push((node(id), message.payload.to_vec()));
             }
         }
-        if kind_of(&message.payload) == Some(Kind::Beat) && recorded.len() >= 8 {
+        if kind_of(&message.payload) == Some(Kind::Heartbeat) && recorded.len() >= 8 {
             break;
         }
     }
@@ -333,17 +345,17 @@ async fn recorded_requests_are_answered_once_and_hold_up_nobody() {
                 first: 0,
                 count: MAX_SYMBOLS,
             }),
-            Message::ReplayRequest(ReplayRequest {
+            Message::BootstrapRequest(BootstrapRequest {
                 request: n,
                 from: Partition(0),
                 digests: vec![Digest::default(); 1_024],
-                want: Want::Commands,
+                want: Want::Deltas,
                 budget: 1 << 20,
                 rest: None,
             }),
         ];
         for request in requests {
-            recorded.push((node(first), sealed(&keyring, 77 + n % 5, &request)));
+            recorded.push((node(first), authenticated(&keyring, 77 + n % 5, &request)));
         }
     }
     let mut tap = lab.stranger.subscribe(root).await.unwrap();
@@ -361,13 +373,13 @@ async fn recorded_requests_are_answered_once_and_hold_up_nobody() {
     while let Ok(Some(message)) = tokio::time::timeout(Duration::from_millis(300), tap.next()).await {
         let is_answer = matches!(
             kind_of(&message.payload),
-            Some(Kind::ReplayCommands | Kind::ReplayEnd | Kind::Splits | Kind::Sketch)
+            Some(Kind::BootstrapDeltas | Kind::AnswerEnd | Kind::RangeSplits | Kind::Sketch)
         );
         if is_answer {
             answers += 1;
             bytes += message.payload.len();
         }
-        if kind_of(&message.payload) == Some(Kind::Beat) && answers > 10_000 {
+        if kind_of(&message.payload) == Some(Kind::Heartbeat) && answers > 10_000 {
             break;
         }
     }
@@ -406,9 +418,9 @@ async fn a_confirmation_of_a_stream_is_no_message() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn strangers_among_those_who_answer_replays_delay_a_join_little() {
+async fn strangers_among_those_who_answer_bootstraps_delay_a_join_little() {
     let _alone = ALONE.lock().await;
-    let name = "strangers_among_those_who_answer_replays_delay_a_join_little";
+    let name = "strangers_among_those_who_answer_bootstraps_delay_a_join_little";
     let server = testkit::server_or_skip!();
     let mut lab = Lab::start(&server, json!({}), 1).await;
     for n in 0..20 {

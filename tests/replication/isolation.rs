@@ -36,7 +36,7 @@ async fn lattices_and_link_names_never_mix() {
         }
     }
     for (number, cluster) in clusters.iter_mut().enumerate() {
-        // Beats and writes of this place have arrived; those of the others went over the same server before.
+        // Heartbeats and writes of this place have arrived; those of the others went over the same server before.
         cluster.wait_peers().await;
         let status = cluster.converge().await;
         assert_eq!(status.keys, 3 + number as u64, "place {:?}", places[number]);
@@ -58,10 +58,10 @@ async fn lattices_and_link_names_never_mix() {
 async fn subjects_of_ones_own_make_a_group_of_its_own() {
     let server = testkit::server_or_skip!(NatsServer::builder().monitoring());
     let unique = Lattice::new(server.url()).prefix().to_owned();
-    let (commands, replay) = (format!("{unique}.changes"), format!("{unique}.replays"));
+    let (deltas, bootstrap) = (format!("{unique}.changes"), format!("{unique}.bootstraps"));
     let mut usual = Cluster::new(&server);
     usual.join(2).await;
-    let settings = json!({ "STATE_REPL_SUBJECT": commands, "REPLAY_REQ_SUBJECT": replay });
+    let settings = json!({ "STATE_REPL_SUBJECT": deltas, "REPLAY_REQ_SUBJECT": bootstrap });
     let mut own = Cluster {
         lattice: usual.lattice.clone(),
         ..Cluster::new(&server).with_settings(settings)
@@ -81,7 +81,7 @@ async fn subjects_of_ones_own_make_a_group_of_its_own() {
         cluster.expect_text("key", Some(value)).await;
     }
     let subjects = server.subscriptions().await.unwrap();
-    for subject in [commands, replay] {
+    for subject in [deltas, bootstrap] {
         assert!(subjects.contains(&subject), "{subject} is not among {subjects:?}");
     }
 }

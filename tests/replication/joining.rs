@@ -1,4 +1,4 @@
-//! Nodes that come later, and what happens around their replay.
+//! Nodes that come later, and what happens around their bootstrap.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
@@ -45,7 +45,7 @@ async fn five_nodes_that_start_at_the_same_moment_agree() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_responder_killed_in_the_middle_of_a_replay_is_replaced() {
+async fn a_responder_killed_in_the_middle_of_a_bootstrap_is_replaced() {
     let server = testkit::server_or_skip!();
     const KEYS: usize = 8_000;
     let mut cluster = Cluster::start(&server, 2).await;
@@ -54,10 +54,10 @@ async fn a_responder_killed_in_the_middle_of_a_replay_is_replaced() {
     for attempt in 0.. {
         assert!(
             attempt < 10,
-            "no joiner was caught in the middle of its replay; the test needs more keys"
+            "no joiner was caught in the middle of its bootstrap; the test needs more keys"
         );
         let mut joiner = start_without_waiting(&cluster).await;
-        if !pause_in_replay(&mut joiner, KEYS).await {
+        if !pause_in_bootstrap(&mut joiner, KEYS).await {
             continue;
         }
         let mut responder = cluster.nodes.remove(0);
@@ -74,7 +74,7 @@ async fn a_responder_killed_in_the_middle_of_a_replay_is_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lattice_whose_only_responder_dies_in_a_replay_still_serves() {
+async fn a_lattice_whose_only_responder_dies_in_a_bootstrap_still_serves() {
     let server = testkit::server_or_skip!();
     const KEYS: usize = 6_000;
     let mut cluster = Cluster::start(&server, 1).await;
@@ -82,10 +82,10 @@ async fn a_lattice_whose_only_responder_dies_in_a_replay_still_serves() {
     for attempt in 0.. {
         assert!(
             attempt < 10,
-            "no joiner was caught in the middle of its replay; the test needs more keys"
+            "no joiner was caught in the middle of its bootstrap; the test needs more keys"
         );
         let mut joiner = start_without_waiting(&cluster).await;
-        if !pause_in_replay(&mut joiner, KEYS).await {
+        if !pause_in_bootstrap(&mut joiner, KEYS).await {
             continue;
         }
         let mut responder = cluster.nodes.remove(0);
@@ -107,7 +107,7 @@ async fn a_lattice_whose_only_responder_dies_in_a_replay_still_serves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn writes_during_a_replay_are_not_lost() {
+async fn writes_during_a_bootstrap_are_not_lost() {
     let server = testkit::server_or_skip!();
     const KEYS: usize = 6_000;
     let mut cluster = Cluster::start(&server, 2).await;
@@ -142,7 +142,7 @@ async fn writes_during_a_replay_are_not_lost() {
         .await;
 }
 
-/// Writes new keys, and deletes and overwrites those that are being replayed.
+/// Writes new keys, and deletes and overwrites those that are being bootstrapped.
 async fn write_until(kv: Kv, writer: usize, joined: &AtomicBool, total: &AtomicI32) -> Result<()> {
     let mut number = 0;
     while !joined.load(Ordering::SeqCst) || number < 20 {
@@ -159,7 +159,7 @@ async fn write_until(kv: Kv, writer: usize, joined: &AtomicBool, total: &AtomicI
     Ok(())
 }
 
-/// A node without links answers health requests while it is being replayed.
+/// A node without links answers health requests while it is being bootstrapped.
 async fn start_without_waiting(cluster: &Cluster) -> Node {
     let provider = cluster.lattice.start(cluster.options()).await.unwrap();
     let kv = provider.keyvalue(&cluster.actor).await.unwrap();
@@ -167,12 +167,12 @@ async fn start_without_waiting(cluster: &Cluster) -> Node {
 }
 
 /// Stops `joiner` when it has some of the keys but not all; false if it was faster than that.
-async fn pause_in_replay(joiner: &mut Node, keys: usize) -> bool {
+async fn pause_in_bootstrap(joiner: &mut Node, keys: usize) -> bool {
     let caught = eventually(LIMIT, || async {
         let status = joiner.provider.status().await?;
         ensure!(
             status.keys > 0 || status.sync == SyncState::Synced,
-            "nothing replayed yet"
+            "nothing bootstrapped yet"
         );
         Ok(status)
     })

@@ -39,7 +39,7 @@ fn behind(cluster: &Cluster, proxy: &FaultyProxy) -> ProviderOptions {
     cluster.options().config(settings).link(&cluster.actor)
 }
 
-/// A cluster of two nodes with so many keys of a kilobyte, and the bytes that a replay of them takes.
+/// A cluster of two nodes with so many keys of a kilobyte, and the bytes that a bootstrap of them takes.
 async fn filled(server: &NatsServer, keys: usize) -> (Cluster, u64) {
     let mut cluster = Cluster::start(server, 1).await;
     write(cluster.kv(0), 0, keys).await;
@@ -217,8 +217,8 @@ async fn writes_are_confirmed_by_a_node_that_is_being_filled_over_a_slow_link() 
     expect_no_silence(&cluster);
 }
 
-/// Half of a burst waits in front of the link when the connection is lost, and what waits is lost with it. The other half
-/// comes meanwhile.
+/// Half of a burst waits in front of the link when the connection is lost, and what waits is lost with it. The other
+/// half comes meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_burst_has_lost_with_its_connection_is_fetched_at_the_pace_of_the_link() {
     let server = testkit::server_or_skip!();

@@ -88,8 +88,8 @@ async fn without_authentication_clusters_mix_and_say_so() {
     node.provider.wait_for_log("FRAME_AUTH=off", LIMIT).await.unwrap();
 }
 
-/// Everything that goes over the replication subjects is recorded by a client without a seed and sent again: to the same
-/// nodes, and to nodes that were started later.
+/// Everything that goes over the replication subjects is recorded by a client without a seed and sent again: to the
+/// same nodes, and to nodes that were started later.
 #[tokio::test(flavor = "multi_thread")]
 async fn recordings_and_forgeries_of_a_client_without_the_seed_change_nothing() {
     let server = testkit::server_or_skip!();

@@ -1,7 +1,7 @@
 //! The allocator of the process, and memory that is not needed any more.
 //!
-//! A room of its own: it knows neither cache nor nodes, and programs that are compared with the provider use it as well.
-//! How long memory has lain unused is its own matter, so it reads a clock of its own.
+//! A room of its own: it knows neither cache nor nodes, and programs that are compared with the provider use it as
+//! well. How long memory has lain unused is its own matter, so it reads a clock of its own.
 #![warn(missing_docs)]
 #![allow(clippy::disallowed_methods)]
 
@@ -47,8 +47,8 @@ pub struct Allocator;
 /// what each call needs has to be mapped anew.
 const PURGE_DELAY_MS: c_long = 1_000;
 
-/// How long while the cache grows fast: later, the buffers of a replay would be used again for pages of keys, and with
-/// them stay for ever.
+/// How long while the cache grows fast: later, the buffers of a bootstrap would be used again for pages of keys, and
+/// with them stay for ever.
 const PURGE_DELAY_GROWING_MS: c_long = 50;
 
 /// The cache grows fast with so many keys more per second.
@@ -179,9 +179,9 @@ thread_local! {
     };
 }
 
-/// Gives back what this thread has freed. The allocator does so by itself only while it is used, and a little at a time:
-/// after a replay or a burst of writes, when a process falls idle, their buffers would stay for ever. For a thread of
-/// the runtime that has nothing to do.
+/// Gives back what this thread has freed. The allocator does so by itself only while it is used, and a little at a
+/// time: after a bootstrap or a burst of writes, when a process falls idle, their buffers would stay for ever. For a
+/// thread of the runtime that has nothing to do.
 pub fn give_back() {
     let now = mono();
     PARKS.set(PARKS.get() + 1);
@@ -326,7 +326,7 @@ mod tests {
             growth.look_at(keys, now);
             delay()
         };
-        assert_eq!(look(0, 10), PURGE_DELAY_GROWING_MS, "a replay may be about to come");
+        assert_eq!(look(0, 10), PURGE_DELAY_GROWING_MS, "a bootstrap may be about to come");
         assert_eq!(look(10, 2_010), PURGE_DELAY_MS);
         assert_eq!(look(4_000, 2_110), PURGE_DELAY_MS, "40,000 keys a second");
         assert_eq!(look(14_000, 2_210), PURGE_DELAY_GROWING_MS, "100,000 keys a second");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use kvcache_node::service::{Ack, Acks, Scope};
+use kvcache_node::service::{AckLevel, AckPolicy, Scope};
 use testkit::{Lattice, NatsServer};
 
 use crate::node::{self, equal, key, LibraryNode};
@@ -26,10 +26,10 @@ const VALUE: [u8; 16] = [b'v'; 16];
 
 const TIMEOUT_MS: u64 = 5_000;
 
-const MODES: [(&str, Ack); 3] = [
-    ("ACK=0", Ack::Local),
-    ("ACK=1", Ack::Peers(1)),
-    ("ACK=all (two others)", Ack::All),
+const MODES: [(&str, AckLevel); 3] = [
+    ("ACK=0", AckLevel::Local),
+    ("ACK=1", AckLevel::Peers(1)),
+    ("ACK=all (two others)", AckLevel::All),
 ];
 
 /// What one run measures.
@@ -40,8 +40,8 @@ struct Acknowledged {
     p99_us: f64,
 }
 
-async fn write(node: &LibraryNode, number: usize, wanted: Ack) -> Result<()> {
-    let acks = Acks {
+async fn write(node: &LibraryNode, number: usize, wanted: AckLevel) -> Result<()> {
+    let acks = AckPolicy {
         wanted,
         timeout_ms: TIMEOUT_MS,
     };
@@ -52,7 +52,7 @@ async fn write(node: &LibraryNode, number: usize, wanted: Ack) -> Result<()> {
     node.set_in(&scope, &key(number), &VALUE).await
 }
 
-async fn measure(wanted: Ack, single: usize) -> Result<Acknowledged> {
+async fn measure(wanted: AckLevel, single: usize) -> Result<Acknowledged> {
     let server = NatsServer::start().await?;
     let lattice = Lattice::new(server.url());
     let nodes = node::that_meet(3, &lattice).await?;

@@ -1,8 +1,8 @@
-//! Section 3: merging commands of a peer, in process, on one thread.
+//! Section 3: merging deltas of a peer, in process, on one thread.
 
 use anyhow::Result;
 use dashmap::DashMap;
-use kvcache_core::cache::{Cache, Change, Command, Limits, NodeId, Value};
+use kvcache_core::cache::{Cache, Delta, Limits, NodeId, StateDelta, Value};
 use kvcache_node::time;
 
 use crate::node;
@@ -14,30 +14,30 @@ use crate::Arguments;
 const KEYS: usize = 1_000_000;
 const VALUE_BYTES: usize = 16;
 
-/// Commands that one frame holds, about.
+/// Deltas that one frame holds, about.
 pub const FRAME: usize = 1_024;
 
-/// Merges all commands into a cache, a frame at a time. Each of them has to be news: what is known already costs less.
-pub fn merge(cache: &Cache, commands: &[Command]) {
+/// Merges all deltas into a cache, a frame at a time. Each of them has to be news: what is known already costs less.
+pub fn merge(cache: &Cache, deltas: &[Delta]) {
     let now = time::wall();
-    for frame in commands.chunks(FRAME) {
+    for frame in deltas.chunks(FRAME) {
         cache.apply_all(frame, now, |merged| {
-            assert!(merged.expect("an honest command"), "a command that changes nothing");
+            assert!(merged.expect("an honest delta"), "a delta that changes nothing");
         });
     }
 }
 
-/// Keys and values of commands as a plain map holds them.
-pub fn pairs(commands: &[Command]) -> Vec<(String, String)> {
+/// Keys and values of deltas as a plain map holds them.
+pub fn pairs(deltas: &[Delta]) -> Vec<(String, String)> {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("the benchmark writes text");
-    let pair = |command: &Command| match &command.change {
-        Change::Put {
+    let pair = |delta: &Delta| match &delta.change {
+        StateDelta::Put {
             value: Value::Held(value),
             ..
-        } => (text(&command.key), text(value)),
+        } => (text(&delta.key), text(value)),
         other => unreachable!("the benchmark only puts, not {other:?}"),
     };
-    commands.iter().map(pair).collect()
+    deltas.iter().map(pair).collect()
 }
 
 /// Inserts all pairs into a plain map.
@@ -49,13 +49,13 @@ pub fn insert(map: &DashMap<String, String>, pairs: &[(String, String)]) {
 
 /// Measures the section.
 pub fn lines(arguments: &Arguments) -> Result<Vec<Line>> {
-    let commands = node::commands(KEYS, VALUE_BYTES);
-    let pairs = pairs(&commands);
+    let deltas = node::deltas(KEYS, VALUE_BYTES);
+    let pairs = pairs(&deltas);
     let (ours, baseline) = in_turns(
         arguments.runs(),
         || {
             let cache = Cache::new(NodeId(1), Limits::default());
-            rate(KEYS, || merge(&cache, &commands)) / 1e6
+            rate(KEYS, || merge(&cache, &deltas)) / 1e6
         },
         || {
             let map = DashMap::new();
@@ -63,7 +63,7 @@ pub fn lines(arguments: &Arguments) -> Result<Vec<Line>> {
         },
     );
     let what = "apply 1,000,000 remote puts (16 B + 16 B) to an empty cache, one thread";
-    let unit = "million commands/s";
+    let unit = "million deltas/s";
     Ok(vec![
         Line::alone(3, what, unit, ours.clone(), Target::AtLeast(2.0)),
         Line::against(

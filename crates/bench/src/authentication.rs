@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use kvcache_core::replica::Keyring;
-use kvcache_node::service::Replication;
+use kvcache_node::service::ReplicatorConfig;
 use testkit::{sdk_readable, Lattice, NatsServer};
 use wasmbus_rpc::wascap::prelude::KeyPair;
 
@@ -47,9 +47,15 @@ impl Mode {
     }
 
     /// The keyring of the writer, or of a reader, for the subjects of `replication`.
-    fn keyring(self, replication: &Replication, writer: &KeyPair, readers: &KeyPair, writes: bool) -> Result<Keyring> {
+    fn keyring(
+        self,
+        replication: &ReplicatorConfig,
+        writer: &KeyPair,
+        readers: &KeyPair,
+        writes: bool,
+    ) -> Result<Keyring> {
         let (own, others) = match (self, writes) {
-            (Mode::Off, _) => return Ok(Keyring::open()),
+            (Mode::Off, _) => return Ok(Keyring::disabled()),
             (Mode::OneSeed, _) => (writer, vec![]),
             (Mode::TwoIssuers, true) => (writer, vec![readers.public_key()]),
             (Mode::TwoIssuers, false) => (readers, vec![writer.public_key()]),

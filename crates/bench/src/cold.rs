@@ -23,7 +23,7 @@ use crate::Arguments;
 const KEYS: usize = 1_000_000;
 const VALUE_BYTES: usize = 16;
 
-/// Bytes of a raw message, as the answers of a replay have them.
+/// Bytes of a raw message, as the answers of a bootstrap have them.
 const RAW_BYTES: usize = 256 << 10;
 
 /// A provider process that was empty and has been filled by the lattice.
@@ -31,7 +31,7 @@ pub struct Filled {
     pub provider: ProviderProcess,
     /// From its start.
     pub seconds: f64,
-    /// Bytes of its replay.
+    /// Bytes of its bootstrap.
     pub bytes: usize,
 }
 
@@ -147,7 +147,7 @@ pub async fn lines(arguments: &Arguments) -> Result<Vec<Line>> {
             drop(RedisServer::replica_of(primary).await?);
             seconds.push(started.elapsed().as_secs_f64());
         }
-        // Reads take processor time from the replay, so they are measured in replays of their own.
+        // Reads take processor time from the bootstrap, so they are measured in bootstraps of their own.
         let reader = Reader::start(source.cache.clone());
         tokio::time::sleep(Duration::from_millis(500)).await;
         idle.push(reader.stop());
@@ -178,10 +178,10 @@ pub async fn lines(arguments: &Arguments) -> Result<Vec<Line>> {
             sent,
             Target::AtMost(4.0),
         ),
-        Line::alone(5, "bytes of that replay", "MB", bytes, Target::None),
+        Line::alone(5, "bytes of that bootstrap", "MB", bytes, Target::None),
         Line::against(
             5,
-            "get on the responder while it serves a replay, p99",
+            "get on the responder while it serves a bootstrap, p99",
             "us",
             serving,
             "idle",

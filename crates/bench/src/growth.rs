@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use dashmap::DashMap;
-use kvcache_core::cache::{Cache, Command, Key, Limits, NodeId};
+use kvcache_core::cache::{Cache, Delta, Key, Limits, NodeId};
 use kvcache_node::time;
 use testkit::{Lattice, NatsServer};
 
@@ -72,8 +72,8 @@ impl Size {
             }
         });
         // Made only now: older than what has just been set, they would change nothing.
-        let commands = self.commands(&keys);
-        let applied = nanos(&mut || apply::merge(&self.cache, &commands));
+        let deltas = self.deltas(&keys);
+        let applied = nanos(&mut || apply::merge(&self.cache, &deltas));
         let map_get = nanos(&mut || {
             for key in &texts {
                 black_box(self.map.get(key).map(|value| value.clone()));
@@ -88,7 +88,7 @@ impl Size {
     }
 
     /// Another process writes these keys once more, newer than what is there.
-    fn commands(&self, keys: &[Key]) -> Vec<Command> {
+    fn deltas(&self, keys: &[Key]) -> Vec<Delta> {
         let author = Cache::new(NodeId(78), Limits::default());
         author.clock().observe(self.cache.clock().latest());
         let value = &[b'x'; VALUE_BYTES][..];
@@ -125,7 +125,7 @@ const LINE_BYTES: usize = 64;
 struct Cacheline([usize; LINE_BYTES / 8]);
 
 /// Seconds to fill an empty process, and its resident bytes then, per million keys.
-async fn replay(arguments: &Arguments, keys: usize) -> Result<Vec<(f64, f64)>> {
+async fn bootstrap(arguments: &Arguments, keys: usize) -> Result<Vec<(f64, f64)>> {
     let server = NatsServer::start().await?;
     let lattice = Lattice::new(server.url());
     let source = LibraryNode::start(node::filled(keys, VALUE_BYTES, 0), &lattice).await?;
@@ -205,8 +205,8 @@ pub fn lines(arguments: &Arguments) -> (Vec<Line>, Vec<Series>) {
     (lines, series)
 }
 
-/// Measures how replay and memory grow.
-pub async fn replays(arguments: &Arguments) -> Result<(Vec<Line>, Vec<Series>)> {
+/// Measures how bootstrap and memory grow.
+pub async fn bootstraps(arguments: &Arguments) -> Result<(Vec<Line>, Vec<Series>)> {
     let sizes: &[usize] = if arguments.quick {
         &[100_000, 1_000_000]
     } else {
@@ -214,14 +214,16 @@ pub async fn replays(arguments: &Arguments) -> Result<(Vec<Line>, Vec<Series>)> 
     };
     let mut samples = Vec::new();
     for keys in sizes {
-        samples.push(replay(arguments, *keys).await?);
+        samples.push(bootstrap(arguments, *keys).await?);
     }
     let (last, before) = (sizes.len() - 1, sizes.len() - 2);
     let mut lines = Vec::new();
     let mut series = Vec::new();
     type Of = fn(&(f64, f64)) -> f64;
     let columns: [(&str, &str, Of); 2] = [
-        ("replay into an empty process, per million keys", "s", |sample| sample.0),
+        ("bootstrap into an empty process, per million keys", "s", |sample| {
+            sample.0
+        }),
         ("resident memory of the process, per million keys", "MB", |sample| {
             sample.1
         }),

@@ -48,7 +48,7 @@ const HEADLINES: [Headline; 6] = [
     Headline {
         name: "100 of 1,000,000 keys differ: bytes to repair them",
         section: 7,
-        what: "100 differing of 1,000,000 keys: bytes sent by both, the 100 commands apart",
+        what: "100 differing of 1,000,000 keys: bytes sent by both, the 100 deltas apart",
         beside: None,
     },
 ];
@@ -73,7 +73,7 @@ impl Headline {
         let ratio = line
             .baseline
             .as_ref()
-            .and_then(|_| line.judged())
+            .and_then(|_| line.result())
             .map_or("-".into(), number);
         format!("| {} | {ours} | {baseline} | {ratio} |\n", self.name)
     }

@@ -1,4 +1,5 @@
-//! Section 2: how long a write on one node takes to be readable on another, beside a raw NATS message of the same value.
+//! Section 2: how long a write on one node takes to be readable on another, beside a raw NATS message of the same
+//! value.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};

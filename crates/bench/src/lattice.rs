@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::{ensure, Result};
 use bytes::Bytes;
 use kvcache_core::cache::{Cache, Limits, Millis, NodeId, Partition, PARTITIONS};
-use kvcache_core::replica::{Ack, AckRequest, Config, Input, Keyring, Now, Output, Replica, Start, SyncState, Target};
+use kvcache_core::replica::{
+    AckLevel, AckRequest, Input, Keyring, Now, Output, Replica, ReplicaConfig, Start, SyncState, Target,
+};
 use kvcache_node::time;
 
 use crate::node;
@@ -49,20 +51,20 @@ struct Node {
 
 impl Node {
     fn new(place: usize, nodes: usize, keyring: &Arc<Keyring>) -> Self {
-        // Those that know few peers beat as if they knew all.
+        // Those that know few peers heartbeat as if they knew all.
         let slowdown = match place < MEASURED {
             true => 1,
             false => 1 + (nodes - 1) / PEERS_PER_SLOWDOWN,
         };
-        let config = Config {
+        let config = ReplicaConfig {
             host: format!("host{place}"),
             release: "bench".into(),
-            beat_interval_ms: BEAT_MS * slowdown as Millis,
+            heartbeat_interval_ms: BEAT_MS * slowdown as Millis,
             sync_limit_ms: 30_000,
             min_peers: 0,
             keyring: keyring.clone(),
             ring_bytes: 64 << 10,
-            versions: Config::VERSIONS,
+            versions: ReplicaConfig::VERSIONS,
         };
         let id = NodeId((place as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let cache = Arc::new(Cache::new(id, Limits::default()));
@@ -104,7 +106,7 @@ impl Node {
         let key = node::key(number % KEYS);
         let set = self.cache.set(&key, "value of 16 byte", 0, now.wall);
         Input::Local {
-            commands: vec![set.expect("within all limits")],
+            deltas: vec![set.expect("within all limits")],
             acks,
         }
     }
@@ -146,9 +148,9 @@ impl Lattice {
     fn receivers(&self, from: usize, to: Target) -> Vec<usize> {
         let reach = |other: &usize| *other != from && (from < MEASURED || *other < MEASURED);
         match to {
-            Target::Commands | Target::Beat => (0..self.nodes.len()).filter(reach).collect(),
+            Target::Deltas | Target::Heartbeat => (0..self.nodes.len()).filter(reach).collect(),
             Target::Node(id) => self.places.get(&id).copied().filter(reach).into_iter().collect(),
-            Target::Replay { .. } => Vec::new(),
+            Target::Bootstrap { .. } => Vec::new(),
         }
     }
 
@@ -168,7 +170,7 @@ impl Lattice {
             let Output::Publish { to, payload } = output else {
                 continue;
             };
-            if let Target::Replay { request } = to {
+            if let Target::Bootstrap { request } = to {
                 // All begin with nothing, so all are in sync.
                 flying.push_back((from, Input::NoResponders { request }));
             }
@@ -211,13 +213,13 @@ impl Lattice {
         })
     }
 
-    /// The interval in which all nodes beat once.
+    /// The interval in which all nodes heartbeat once.
     fn interval_ms(&self) -> Millis {
         BEAT_MS * (1 + (self.nodes.len() - 1) / PEERS_PER_SLOWDOWN) as Millis
     }
 
-    /// Lets all nodes beat for two intervals. Returns microseconds of a node in one, and bytes it received in it.
-    fn beats(&mut self) -> Result<(f64, f64)> {
+    /// Lets all nodes heartbeat for two intervals. Returns microseconds of a node in one, and bytes it received in it.
+    fn heartbeats(&mut self) -> Result<(f64, f64)> {
         let (mut spent, mut bytes) = (Duration::ZERO, 0);
         let end = self.now + 2 * self.interval_ms();
         while self.now < end {
@@ -247,13 +249,13 @@ impl Lattice {
                     }
                 }
             }
-            ensure!(outputs.is_empty(), "nodes that are equal answer a beat");
+            ensure!(outputs.is_empty(), "nodes that are equal answer a heartbeat");
         }
         let intervals = (2 * MEASURED) as f64;
         Ok((spent.as_secs_f64() * 1e6 / intervals, bytes as f64 / intervals))
     }
 
-    /// Microseconds per frame of one command: at a receiver, and at its author.
+    /// Microseconds per frame of one delta: at a receiver, and at its author.
     fn frames(&mut self) -> (f64, f64) {
         let start = self.clock();
         let mut outputs = Vec::new();
@@ -311,8 +313,8 @@ impl Lattice {
         let (first, others) = self.nodes.split_at_mut(1);
         for node in others {
             for partition in (0..PARTITIONS as u16).map(Partition) {
-                first[0].cache.commands(partition, |command| {
-                    node.cache.apply(&command, wall).expect("an honest command");
+                first[0].cache.deltas(partition, |delta| {
+                    node.cache.apply(&delta, wall).expect("an honest delta");
                 });
             }
         }
@@ -325,7 +327,7 @@ impl Lattice {
         for id in 0..CONFIRMED as u64 {
             let acks = vec![AckRequest {
                 id,
-                wanted: Ack::All,
+                wanted: AckLevel::All,
                 deadline: now.mono + 60_000,
             }];
             let write = self.nodes[0].write(now, id as usize, acks);
@@ -363,11 +365,11 @@ fn payloads(outputs: &mut Vec<Output>) -> Vec<Bytes> {
 /// Samples of one size.
 #[derive(Default)]
 struct Samples {
-    /// Microseconds of a node per interval of beats.
-    beats: Vec<f64>,
-    /// Bytes of beats that a node receives per second.
-    beat_bytes: Vec<f64>,
-    /// Microseconds per frame of one command, at a receiver.
+    /// Microseconds of a node per interval of heartbeats.
+    heartbeats: Vec<f64>,
+    /// Bytes of heartbeats that a node receives per second.
+    heartbeat_bytes: Vec<f64>,
+    /// Microseconds per frame of one delta, at a receiver.
     received: Vec<f64>,
     /// The same at its author.
     sent: Vec<f64>,
@@ -381,9 +383,9 @@ impl Samples {
         self.received.push(received);
         self.sent.push(sent);
         self.confirmed.push(lattice.confirmations()?);
-        let (spent, bytes) = lattice.beats()?;
-        self.beats.push(spent);
-        self.beat_bytes.push(bytes * 1e3 / lattice.interval_ms() as f64);
+        let (spent, bytes) = lattice.heartbeats()?;
+        self.heartbeats.push(spent);
+        self.heartbeat_bytes.push(bytes * 1e3 / lattice.interval_ms() as f64);
         Ok(())
     }
 }
@@ -413,31 +415,31 @@ pub fn lines(arguments: &Arguments) -> Result<(Vec<Line>, Vec<Series>)> {
             report::Target::AtMost(2.0),
         )
     };
-    let share = median(&many.beats).unwrap_or(f64::NAN) / interval_ms as f64 / 10.0;
+    let share = median(&many.heartbeats).unwrap_or(f64::NAN) / interval_ms as f64 / 10.0;
     let lines = vec![
-        compared("a frame of one command, per receiver", &many.received, &few.received).note(format!(
+        compared("a frame of one delta, per receiver", &many.received, &few.received).note(format!(
             "Bare replicas without NATS, in virtual time and one process. Measured are {MEASURED} nodes that are peers of all \
              others."
         )),
-        compared("a frame of one command, at its author", &many.sent, &few.sent),
+        compared("a frame of one delta, at its author", &many.sent, &few.sent),
         compared("a confirmation, at the author of the write", &many.confirmed, &few.confirmed),
         Line::alone(
             8,
-            format!("beats and membership: processor time of a node in one interval of beats ({interval_ms} ms), with {most} nodes"),
+            format!("heartbeats and membership: processor time of a node in one interval of heartbeats ({interval_ms} ms), with {most} nodes"),
             "us",
-            many.beats.clone(),
+            many.heartbeats.clone(),
             report::Target::None,
         )
         .note(format!(
-            "That is {} % of a core. Nearly all of it goes into checking the signatures of {} beats.",
+            "That is {} % of a core. Nearly all of it goes into checking the signatures of {} heartbeats.",
             number(share),
             most - 1
         )),
         Line::alone(
             8,
-            format!("beats received by a node per second, with {most} nodes"),
+            format!("heartbeats received by a node per second, with {most} nodes"),
             "B",
-            many.beat_bytes.clone(),
+            many.heartbeat_bytes.clone(),
             report::Target::None,
         ),
     ];
@@ -454,15 +456,15 @@ pub fn lines(arguments: &Arguments) -> Result<(Vec<Line>, Vec<Series>)> {
     };
     let per_second = |samples: &Samples, size: usize| {
         let interval_s = (1 + (size - 1) / PEERS_PER_SLOWDOWN) as f64;
-        median(&samples.beats).map(|spent| spent / interval_s)
+        median(&samples.heartbeats).map(|spent| spent / interval_s)
     };
-    let beats = Series {
+    let heartbeats = Series {
         points: SIZES
             .into_iter()
             .zip(&samples)
             .filter_map(|(size, samples)| Some((size as f64, per_second(samples, size)?)))
             .collect(),
-        ..series("beats and membership", "us per second", &|_| None)
+        ..series("heartbeats and membership", "us per second", &|_| None)
     };
     Ok((
         lines,
@@ -472,8 +474,10 @@ pub fn lines(arguments: &Arguments) -> Result<(Vec<Line>, Vec<Series>)> {
             series("confirmation, at the author", "us", &|samples| {
                 median(&samples.confirmed)
             }),
-            beats,
-            series("beats received", "B per second", &|samples| median(&samples.beat_bytes)),
+            heartbeats,
+            series("heartbeats received", "B per second", &|samples| {
+                median(&samples.heartbeat_bytes)
+            }),
         ],
     ))
 }

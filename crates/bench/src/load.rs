@@ -13,7 +13,7 @@ use crate::value::VALUE;
 pub const KEYS: u64 = 10_000;
 /// Longest latency that is told apart, in nanoseconds.
 const LONGEST_NS: u64 = 60_000_000_000;
-/// Calls before the measured part of a slice: the provider last ran some slices ago, and the one before has commands left
+/// Calls before the measured part of a slice: the provider last ran some slices ago, and the one before has deltas left
 /// that it sends only now, as it gathers them for 50 ms.
 pub const WARM_UP: Duration = Duration::from_millis(60);
 

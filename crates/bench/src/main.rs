@@ -111,7 +111,7 @@ async fn measure_section(section: u8, arguments: &Arguments) -> Result<(Vec<repo
 /// Of a cache, of what fills and holds it, and of a lattice.
 async fn growth_in_all(arguments: &Arguments) -> Result<(Vec<report::Line>, Vec<report::Series>)> {
     let (mut lines, mut series) = growth::lines(arguments);
-    for (more_lines, more_series) in [growth::replays(arguments).await?, lattice::lines(arguments)?] {
+    for (more_lines, more_series) in [growth::bootstraps(arguments).await?, lattice::lines(arguments)?] {
         lines.extend(more_lines);
         series.extend(more_series);
     }

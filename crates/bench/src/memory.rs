@@ -1,4 +1,4 @@
-//! Section 6: resident memory of a whole process per key, filled by a replay, beside a replica of Redis
+//! Section 6: resident memory of a whole process per key, filled by a bootstrap, beside a replica of Redis
 //! or Valkey filled by a full sync.
 
 use std::time::Duration;

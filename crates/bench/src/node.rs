@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
-use kvcache_core::cache::{Cache, Command, Key, Limits, NodeId};
+use kvcache_core::cache::{Cache, Delta, Key, Limits, NodeId};
 use kvcache_core::replica::Status;
-use kvcache_node::service::{self, Replication, Scope, Service, SyncState};
+use kvcache_node::service::{self, ReplicatorConfig, Scope, Service, SyncState};
 use kvcache_node::time;
 use testkit::{eventually, Lattice};
 
@@ -56,8 +56,8 @@ pub fn filled(keys: usize, value_bytes: usize, expires: u32) -> Arc<Cache> {
     cache
 }
 
-/// The commands of another process that writes `keys` keys, in an order that looks random.
-pub fn commands(keys: usize, value_bytes: usize) -> Vec<Command> {
+/// The deltas of another process that writes `keys` keys, in an order that looks random.
+pub fn deltas(keys: usize, value_bytes: usize) -> Vec<Delta> {
     let author = Cache::new(NodeId(77), Limits::default());
     let value = vec![b'v'; value_bytes];
     let now = time::wall();
@@ -81,8 +81,8 @@ impl LibraryNode {
     }
 
     /// Starts a node that replicates in this way.
-    pub async fn start_with(cache: Arc<Cache>, replication: Replication) -> Result<Self> {
-        let service = Service::start(cache.clone(), service::Config::with(Some(replication))).await?;
+    pub async fn start_with(cache: Arc<Cache>, replication: ReplicatorConfig) -> Result<Self> {
+        let service = Service::start(cache.clone(), service::ServiceConfig::with(Some(replication))).await?;
         let synced = service.first_sync().await.is_some_and(SyncState::is_whole);
         ensure!(synced, "a node does not get in sync");
         Ok(LibraryNode { cache, service })

@@ -1,4 +1,4 @@
-//! Section 9: reads of a node that takes in 500,000 commands of a peer a second.
+//! Section 9: reads of a node that takes in 500,000 deltas of a peer a second.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::Arguments;
 const KEYS: usize = 1_000_000;
 const VALUE_BYTES: usize = 32;
 
-/// Commands per second.
+/// Deltas per second.
 const FLOOD: f64 = 500_000.0;
 
 /// How long one run lasts.
@@ -27,7 +27,7 @@ const RUN: Duration = Duration::from_secs(3);
 const BURST: usize = 32;
 const PAUSE: Duration = Duration::from_micros(500);
 
-/// Commands per second that arrived, and p99 of reads in microseconds.
+/// Deltas per second that arrived, and p99 of reads in microseconds.
 async fn flood(nodes: &[LibraryNode; 2], keys: &[Key]) -> Result<(f64, f64)> {
     let done = Arc::new(AtomicBool::new(false));
     let (over, cache, read) = (done.clone(), nodes[1].cache.clone(), keys[..100_000].to_vec());
@@ -91,6 +91,6 @@ pub async fn lines(arguments: &Arguments) -> Result<Vec<Line>> {
             reads,
             Target::AtMost(20.0),
         ),
-        Line::alone(9, "flood of commands from a peer over NATS", "thousand/s", rates, asked),
+        Line::alone(9, "flood of deltas from a peer over NATS", "thousand/s", rates, asked),
     ])
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
 use futures::StreamExt;
-use kvcache_core::cache::{Cache, Command, Key, NodeId};
+use kvcache_core::cache::{Cache, Delta, Key, NodeId};
 use kvcache_core::wire::{Frame, Message, VERSION};
 use kvcache_node::nats::Subjects;
 use kvcache_node::time;
@@ -24,7 +24,7 @@ const KEYS: usize = 1_000_000;
 const DIFFERING: [usize; 4] = [1, 100, 10_000, KEYS];
 
 /// The difference that has targets.
-const JUDGED: usize = 100;
+const TARGETED: usize = 100;
 
 /// Members of a set of which one differs.
 const MEMBERS: usize = 100_000;
@@ -35,14 +35,14 @@ const VALUE_BYTES: usize = 16;
 const REST: Duration = Duration::from_millis(750);
 
 struct Repaired {
-    /// From the difference to the first request of the comparison: beats have to show it.
+    /// From the difference to the first request of the comparison: heartbeats have to show it.
     noticed: Duration,
     /// From that request until both are equal.
-    exchange: Duration,
+    reconcile: Duration,
     /// What both have sent.
     bytes: u64,
-    /// What the commands take of it that were written.
-    commands: u64,
+    /// What the deltas take of it that were written.
+    deltas: u64,
 }
 
 struct Pair {
@@ -82,7 +82,7 @@ impl Pair {
     }
 
     /// Writes behind the back of replication, and waits until the nodes are equal again.
-    async fn diverge(&self, write: impl FnOnce([&Cache; 2]) -> Result<Vec<Command>>) -> Result<Repaired> {
+    async fn diverge(&self, write: impl FnOnce([&Cache; 2]) -> Result<Vec<Delta>>) -> Result<Repaired> {
         let before = self.bytes().await;
         let connection = self.lattice.connection().await?;
         let to_nodes = Subjects::of(self.lattice.prefix(), DEFAULT_LINK_NAME).node(NodeId(0));
@@ -92,7 +92,7 @@ impl Pair {
         connection.flush().await?;
         let first_request = tokio::spawn(async move { requests.next().await.map(|_| Instant::now()) });
         let caches = [&*self.nodes[0].cache, &*self.nodes[1].cache];
-        let commands = write(caches)?;
+        let deltas = write(caches)?;
         let written = Instant::now();
         while caches[0].root_digest() != caches[1].root_digest() {
             ensure!(written.elapsed() < LIMIT, "the nodes do not become equal");
@@ -104,9 +104,9 @@ impl Pair {
             .context("no request was seen")?;
         Ok(Repaired {
             noticed: request.saturating_duration_since(written),
-            exchange: reached.saturating_duration_since(request),
+            reconcile: reached.saturating_duration_since(request),
             bytes: self.bytes().await - before,
-            commands: encoded(commands),
+            deltas: encoded(deltas),
         })
     }
 
@@ -118,7 +118,7 @@ impl Pair {
 }
 
 /// Writes some keys once more, half here and half there.
-fn rewrite(caches: [&Cache; 2], differing: usize, round: usize) -> Result<Vec<Command>> {
+fn rewrite(caches: [&Cache; 2], differing: usize, round: usize) -> Result<Vec<Delta>> {
     let value = format!("{:0VALUE_BYTES$}", round + 1);
     let write = |number: usize| {
         let key = key((number * (KEYS / differing) + round) % KEYS);
@@ -132,24 +132,24 @@ fn set_key() -> Key {
 }
 
 /// Adds a member to the set.
-fn add_member(cache: &Cache, number: usize) -> Result<Command> {
+fn add_member(cache: &Cache, number: usize) -> Result<Delta> {
     let member = format!("{number:0VALUE_BYTES$}");
-    let (_, command) = cache.set_add(&set_key(), &*member, time::wall())?;
-    Ok(command)
+    let (_, delta) = cache.set_add(&set_key(), &*member, time::wall())?;
+    Ok(delta)
 }
 
-/// Bytes of commands on the wire, without what is around them.
-fn encoded(commands: Vec<Command>) -> u64 {
-    let length = |commands: Vec<Command>| {
+/// Bytes of deltas on the wire, without what is around them.
+fn encoded(deltas: Vec<Delta>) -> u64 {
+    let length = |deltas: Vec<Delta>| {
         let frame = Frame {
             seq: 1,
             wants_ack: false,
             clock: Default::default(),
-            commands,
+            deltas,
         };
         Message::Frame(frame).encode(VERSION, NodeId(1)).len()
     };
-    (length(commands) - length(Vec::new())) as u64
+    (length(deltas) - length(Vec::new())) as u64
 }
 
 /// Measures the section.
@@ -167,10 +167,10 @@ pub async fn lines(arguments: &Arguments) -> Result<(Vec<Line>, Vec<Series>)> {
             grouped(differing as f64),
             grouped(KEYS as f64)
         );
-        lines.extend(lines_of(&what, &runs, differing == JUDGED));
+        lines.extend(lines_of(&what, &runs, differing == TARGETED));
         let middle = |of: fn(&Repaired) -> f64| median(&runs.iter().map(of).collect::<Vec<_>>());
         bytes.extend(middle(sent).map(|bytes| (differing as f64, bytes)));
-        times.extend(middle(exchange).map(|time| (differing as f64, time)));
+        times.extend(middle(reconcile).map(|time| (differing as f64, time)));
     }
     pair.stop().await;
     lines.extend(of_a_set(arguments).await?);
@@ -208,36 +208,36 @@ fn sent(run: &Repaired) -> f64 {
     run.bytes as f64
 }
 
-fn exchange(run: &Repaired) -> f64 {
-    run.exchange.as_secs_f64() * 1e3
+fn reconcile(run: &Repaired) -> f64 {
+    run.reconcile.as_secs_f64() * 1e3
 }
 
 /// What some runs say of one difference.
-fn lines_of(differing: &str, runs: &[Repaired], judged: bool) -> Vec<Line> {
+fn lines_of(differing: &str, runs: &[Repaired], has_target: bool) -> Vec<Line> {
     let line = |what: &str, unit: &str, of: fn(&Repaired) -> f64, target: Target| {
-        let target = if judged { target } else { Target::None };
+        let target = if has_target { target } else { Target::None };
         let samples = runs.iter().map(of).collect();
         Line::alone(SECTION, format!("{differing}: {what}"), unit, samples, target)
     };
     let mut lines = Vec::new();
-    if judged {
+    if has_target {
         lines.push(line(
-            &format!("bytes sent by both, the {JUDGED} commands apart"),
+            &format!("bytes sent by both, the {TARGETED} deltas apart"),
             "B",
-            |run| run.bytes.saturating_sub(run.commands) as f64,
+            |run| run.bytes.saturating_sub(run.deltas) as f64,
             Target::AtMost(16_000.0),
         ));
     }
     lines.extend([
         line("bytes sent by both", "B", sent, Target::None),
         line(
-            "exchange, from the first request to equal",
+            "reconcile, from the first request to equal",
             "ms",
-            exchange,
+            reconcile,
             Target::AtMost(250.0),
         ),
         line(
-            "until beats (one a second) have shown the difference",
+            "until heartbeats (one a second) have shown the difference",
             "ms",
             |run| run.noticed.as_secs_f64() * 1e3,
             Target::None,

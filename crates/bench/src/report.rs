@@ -1,4 +1,4 @@
-//! What `make bench` has measured, and how it is judged.
+//! What `make bench` has measured, and what it is compared with.
 
 use std::path::Path;
 
@@ -13,13 +13,13 @@ use crate::section::Section;
 pub enum Target {
     /// Reported only.
     None,
-    /// The judged number has to be at least this.
+    /// The result has to be at least this.
     AtLeast(f64),
-    /// The judged number has to be at most this.
+    /// The result has to be at most this.
     AtMost(f64),
 }
 
-/// One line of the table. What is judged is the ratio ours / baseline where there is a baseline, else our median.
+/// One line of the table. The result is the ratio ours / baseline where there is a baseline, else our median.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Line {
     /// Number of its section, see [`crate::section::ALL`].
@@ -34,7 +34,7 @@ pub struct Line {
     pub baseline: Option<Baseline>,
     /// What it has to reach.
     pub target: Target,
-    /// What a reader has to know to judge the figure.
+    /// What a reader has to know beside the figure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
@@ -49,7 +49,7 @@ pub struct Baseline {
 }
 
 impl Line {
-    /// A comparison: judged is the median of the ratios ours / baseline, pair by pair.
+    /// A comparison: the result is the median of the ratios ours / baseline, pair by pair.
     pub fn against(
         section: u8,
         what: impl Into<String>,
@@ -73,7 +73,7 @@ impl Line {
         }
     }
 
-    /// A figure of its own: judged is its median.
+    /// A figure of its own: the result is its median.
     pub fn alone(section: u8, what: impl Into<String>, unit: &str, ours: Vec<f64>, target: Target) -> Line {
         let (what, unit) = (what.into(), unit.into());
         Line {
@@ -87,7 +87,7 @@ impl Line {
         }
     }
 
-    /// Adds what a reader has to know to judge the figure; it stands below the table.
+    /// Adds what a reader has to know beside the figure; it stands below the table.
     pub fn note(mut self, note: impl Into<String>) -> Line {
         self.note = Some(note.into());
         self
@@ -95,8 +95,8 @@ impl Line {
 
     /// What is compared with the target for each pair of samples: ours / baseline, or ours where there is no baseline.
     /// Pairs that say nothing (a baseline of 0) are left out.
-    pub fn judged_samples(&self) -> Vec<f64> {
-        let judged: Vec<f64> = match &self.baseline {
+    pub fn result_samples(&self) -> Vec<f64> {
+        let result: Vec<f64> = match &self.baseline {
             Some(baseline) => self
                 .ours
                 .iter()
@@ -105,26 +105,26 @@ impl Line {
                 .collect(),
             None => self.ours.clone(),
         };
-        judged.into_iter().filter(|number| number.is_finite()).collect()
+        result.into_iter().filter(|number| number.is_finite()).collect()
     }
 
     /// The number that is compared with the target; `None` if nothing was measured.
-    pub fn judged(&self) -> Option<f64> {
-        median(&self.judged_samples())
+    pub fn result(&self) -> Option<f64> {
+        median(&self.result_samples())
     }
 
     /// Whether the target is met; `None` if there is none. A target of which nothing was measured is not met.
     pub fn met(&self) -> Option<bool> {
-        let judged = self.judged();
+        let result = self.result();
         match self.target {
             Target::None => None,
-            Target::AtLeast(least) => Some(judged.is_some_and(|number| number >= least)),
-            Target::AtMost(most) => Some(judged.is_some_and(|number| number <= most)),
+            Target::AtLeast(least) => Some(result.is_some_and(|number| number >= least)),
+            Target::AtMost(most) => Some(result.is_some_and(|number| number <= most)),
         }
     }
 }
 
-/// How a figure grows with a size: one line of a chart, no part of the judgement.
+/// How a figure grows with a size: one line of a chart, without a target.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Series {
     /// Number of its section.
@@ -182,10 +182,10 @@ impl Run {
     }
 
     /// The lines that have a target, and those of them that do not meet it.
-    pub fn judgement(&self) -> (usize, Vec<&Line>) {
-        let judged = self.lines.iter().filter(|line| line.target != Target::None).count();
+    pub fn targets(&self) -> (usize, Vec<&Line>) {
+        let with_target = self.lines.iter().filter(|line| line.target != Target::None).count();
         let missed = self.lines.iter().filter(|line| line.met() == Some(false));
-        (judged, missed.collect())
+        (with_target, missed.collect())
     }
 }
 
@@ -228,7 +228,7 @@ mod tests {
     fn ratios_are_taken_pair_by_pair() {
         // The machine was three times slower during the second pair; the ratio of the medians would be 1.
         let line = against(&[30.0, 10.0, 20.0], &[15.0, 5.0, 20.0], Target::AtLeast(2.0));
-        assert_eq!(line.judged(), Some(2.0));
+        assert_eq!(line.result(), Some(2.0));
         assert_eq!(line.met(), Some(true));
     }
 
@@ -240,13 +240,13 @@ mod tests {
     }
 
     #[test]
-    fn without_a_baseline_our_median_is_judged() {
+    fn without_a_baseline_our_median_is_the_result() {
         let line = Line::alone(8, "growth", "times", vec![1.0, 1.4, 1.2], Target::AtMost(1.25));
-        assert_eq!((line.judged(), line.met()), (Some(1.2), Some(true)));
+        assert_eq!((line.result(), line.met()), (Some(1.2), Some(true)));
     }
 
     #[test]
-    fn a_figure_without_a_target_is_not_judged() {
+    fn a_figure_without_a_target_misses_none() {
         let line = Line::alone(8, "size", "MB", vec![1.0], Target::None);
         assert_eq!(line.met(), None);
     }

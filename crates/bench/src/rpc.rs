@@ -1,12 +1,12 @@
-//! Section 1: get and set through the whole wasmbus path, beside a provider that answers with constants and one that keeps
-//! its values in Redis.
+//! Section 1: get and set through the whole wasmbus path, beside a provider that answers with constants and one that
+//! keeps its values in Redis.
 //!
 //! The three providers run all the time, each in a lattice of its own on one nats-server, and are called in turns, in
 //! another order each round; two idle while one is measured. They are started anew several times, because each process
-//! has its luck with where its memory lies, which all its samples share. The slices are short and many: how fast two cores
-//! are that others share changes from tenth to tenth of a second, and what changes between two slices is noise. All are called by the same callers over the same
-//! connection, and every call is signed anew, as a host does. Ours is the release binary with its default
-//! configuration: it replicates, to a lattice in which no peer is there.
+//! has its luck with where its memory lies, which all its samples share. The slices are short and many: how fast two
+//! cores are that others share changes from tenth to tenth of a second, and what changes between two slices is noise.
+//! All are called by the same callers over the same connection, and every call is signed anew, as a host does. Ours is
+//! the release binary with its default configuration: it replicates, to a lattice in which no peer is there.
 
 use std::path::PathBuf;
 use std::time::Duration;

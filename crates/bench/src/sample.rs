@@ -16,8 +16,8 @@ pub fn rate(count: usize, work: impl FnOnce()) -> f64 {
     count as f64 / started.elapsed().as_secs_f64()
 }
 
-/// Measures `ours` and `baseline` in turns, `runs` times each; the order changes with every turn, so that neither always
-/// runs on what the other has left behind.
+/// Measures `ours` and `baseline` in turns, `runs` times each; the order changes with every turn, so that neither
+/// always runs on what the other has left behind.
 pub fn in_turns(runs: usize, mut ours: impl FnMut() -> f64, mut baseline: impl FnMut() -> f64) -> (Vec<f64>, Vec<f64>) {
     let (mut us, mut them) = (Vec::new(), Vec::new());
     for run in 0..runs {

@@ -12,8 +12,8 @@ pub struct Section {
     pub title: &'static str,
     /// How it is measured, for the page.
     pub about: &'static str,
-    /// Programs beside which a complete run has measured it: how names of baselines begin. The page says which of them a
-    /// stored run lacks.
+    /// Programs beside which a complete run has measured it: how names of baselines begin. The page says which of them
+    /// a stored run lacks.
     pub beside: &'static [&'static str],
 }
 

@@ -29,7 +29,7 @@ struct Cold {
     seconds: f64,
     /// Bytes that came over the link.
     carried: u64,
-    /// Bytes of the replay, as the node counts them.
+    /// Bytes of the bootstrap, as the node counts them.
     bytes: f64,
 }
 

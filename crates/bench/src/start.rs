@@ -14,7 +14,8 @@ use crate::Arguments;
 
 const SECTION: u8 = 10;
 const LIMIT: Duration = Duration::from_secs(10);
-/// Between two requests: the first answer is seen at most this much late, and the process keeps the processor to itself.
+/// Between two requests: the first answer is seen at most this much late, and the process keeps the processor to
+/// itself.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// Measures starts and looks at the size.

@@ -80,7 +80,7 @@ pub fn grouped(value: f64) -> String {
 }
 
 fn cells(line: &Line) -> [String; 6] {
-    let ratio = line.baseline.as_ref().and_then(|_| line.judged());
+    let ratio = line.baseline.as_ref().and_then(|_| line.result());
     let met = match line.met() {
         None => "-",
         Some(true) => "yes",
@@ -134,15 +134,15 @@ fn notes(run: &Run) -> String {
 
 /// How many targets are met, and which are not.
 pub fn conclusion(run: &Run) -> String {
-    let (_, missed) = run.judgement();
+    let (_, missed) = run.targets();
     let mut text = targets(run);
     if !missed.is_empty() {
         text += " Missed:\n";
     }
     for line in missed {
-        let judged = line.judged().map_or("not measured".into(), number);
+        let result = line.result().map_or("not measured".into(), number);
         text += &format!(
-            "\n- {}. {}: {judged}, target {}",
+            "\n- {}. {}: {result}, target {}",
             line.section,
             line.what,
             target(line.target)
@@ -153,7 +153,7 @@ pub fn conclusion(run: &Run) -> String {
 
 /// How many targets are met.
 pub fn targets(run: &Run) -> String {
-    let (targets, missed) = run.judgement();
+    let (targets, missed) = run.targets();
     format!("{} of {targets} targets are met.", targets - missed.len())
 }
 

@@ -1,10 +1,10 @@
-//! Hot paths of one node: reads, local writes, merging of remote commands, and the wire.
+//! Hot paths of one node: reads, local writes, merging of remote deltas, and the wire.
 #![allow(clippy::disallowed_methods)]
 
 use std::hint::black_box;
 
 use criterion::{criterion_group, criterion_main, BatchSize, Criterion, Throughput};
-use kvcache_core::cache::{Cache, Command, Key, Limits, NodeId};
+use kvcache_core::cache::{Cache, Delta, Key, Limits, NodeId};
 use kvcache_core::wire::{Frame, Message, VERSION};
 
 const KEYS: usize = 100_000;
@@ -14,16 +14,16 @@ fn key(number: usize) -> Key {
     Key::shared(format!("{number:016}").as_bytes())
 }
 
-fn filled(node: u64) -> (Cache, Vec<Command>) {
+fn filled(node: u64) -> (Cache, Vec<Delta>) {
     let cache = Cache::new(NodeId(node), Limits::default());
     let value = "a value of 32 bytes, all printed";
     let set = |number| cache.set(&key(number), value, 0, NOW).expect("a small value");
-    let commands = (0..KEYS).map(set).collect();
-    (cache, commands)
+    let deltas = (0..KEYS).map(set).collect();
+    (cache, deltas)
 }
 
 fn operations(c: &mut Criterion) {
-    let (cache, commands) = filled(1);
+    let (cache, deltas) = filled(1);
     let keys: Vec<Key> = (0..KEYS).map(key).collect();
     let mut next = 0;
     let mut turn = move || {
@@ -44,9 +44,9 @@ fn operations(c: &mut Criterion) {
         b.iter_batched(
             || Cache::new(NodeId(2), Limits::default()),
             |empty| {
-                for frame in commands.chunks(1_000) {
+                for frame in deltas.chunks(1_000) {
                     empty.apply_all(frame, NOW, |merged| {
-                        merged.expect("an honest command");
+                        merged.expect("an honest delta");
                     });
                 }
                 empty
@@ -55,18 +55,18 @@ fn operations(c: &mut Criterion) {
         );
     });
     group.finish();
-    c.bench_function("digest of the cache, as a beat has it", |b| {
+    c.bench_function("digest of the cache, as a heartbeat has it", |b| {
         b.iter(|| cache.root_digest())
     });
 }
 
 fn wire(c: &mut Criterion) {
-    let (_, commands) = filled(1);
+    let (_, deltas) = filled(1);
     let frame = Message::Frame(Frame {
         seq: 1,
         wants_ack: false,
         clock: Default::default(),
-        commands: commands[..1_000].to_vec(),
+        deltas: deltas[..1_000].to_vec(),
     });
     let bytes = bytes::Bytes::from(frame.encode(VERSION, NodeId(1)));
     let mut group = c.benchmark_group("wire");

@@ -1,14 +1,14 @@
 //! Instructions of the hot paths, counted by valgrind: they show a regression that the noise of a clock would hide.
 //!
 //! `make bench-instructions` compares them with `benches/instructions.json`. Every function does its work [`TIMES`]
-//! times or on a frame of [`TIMES`] commands, on data that is the same in every run; nothing starts a thread.
+//! times or on a frame of [`TIMES`] deltas, on data that is the same in every run; nothing starts a thread.
 #![allow(clippy::disallowed_methods)]
 
 use std::hint::black_box;
 
 use bytes::Bytes;
 use gungraun::prelude::*;
-use kvcache_core::cache::{Cache, Command, Digest, Key, Limits, NodeId};
+use kvcache_core::cache::{Cache, Delta, Digest, Key, Limits, NodeId};
 use kvcache_core::replica::Keyring;
 use kvcache_core::wire::{Frame, Message, VERSION};
 use nkeys::{KeyPair, KeyPairType};
@@ -32,7 +32,7 @@ fn value(byte: u8) -> [u8; 32] {
     [byte; 32]
 }
 
-fn set(cache: &Cache, number: usize) -> Command {
+fn set(cache: &Cache, number: usize) -> Delta {
     cache
         .set(&key(number), &value(b'a')[..], 0, NOW)
         .expect("a small value is taken")
@@ -52,11 +52,11 @@ fn with_keys(first: usize) -> (Cache, Vec<Key>) {
 }
 
 /// A cache of [`KEYS`] keys, and what a later peer has put to [`TIMES`] keys from the number `first` on.
-fn with_commands(first: usize) -> (Cache, Vec<Command>) {
-    (filled(), commands(first))
+fn with_deltas(first: usize) -> (Cache, Vec<Delta>) {
+    (filled(), deltas(first))
 }
 
-fn commands(first: usize) -> Vec<Command> {
+fn deltas(first: usize) -> Vec<Delta> {
     let peer = Cache::new(NodeId(2), Limits::default());
     // The stamps of all of them are newer than those of the cache.
     peer.clock().observe(filled().clock().latest());
@@ -68,7 +68,7 @@ fn frame() -> Message {
         seq: 1,
         wants_ack: false,
         clock: Default::default(),
-        commands: commands(0),
+        deltas: deltas(0),
     })
 }
 
@@ -80,7 +80,7 @@ fn keyring() -> (Keyring, Vec<u8>) {
     let seed = KeyPair::new_from_raw(KeyPairType::Cluster, [7; 32])
         .and_then(|pair| pair.seed())
         .expect("32 bytes are a seed");
-    let keyring = Keyring::new(&seed, &[], "commands").expect("a seed of a cluster");
+    let keyring = Keyring::new(&seed, &[], "deltas").expect("a seed of a cluster");
     (keyring, vec![b'm'; 1_024])
 }
 
@@ -115,23 +115,23 @@ fn increment(cache: Cache) -> Cache {
     cache
 }
 
-#[library_benchmark(setup = with_commands)]
+#[library_benchmark(setup = with_deltas)]
 #[bench::put_new(KEYS)]
 #[bench::put_overwrite(0)]
-fn apply((cache, commands): (Cache, Vec<Command>)) -> (Cache, Vec<Command>) {
-    for command in &commands {
-        let _ = black_box(cache.apply(black_box(command), NOW));
+fn apply((cache, deltas): (Cache, Vec<Delta>)) -> (Cache, Vec<Delta>) {
+    for delta in &deltas {
+        let _ = black_box(cache.apply(black_box(delta), NOW));
     }
-    (cache, commands)
+    (cache, deltas)
 }
 
-#[library_benchmark(setup = with_commands)]
+#[library_benchmark(setup = with_deltas)]
 #[bench::frame_of_1000(0)]
-fn apply_all((cache, commands): (Cache, Vec<Command>)) -> (Cache, Vec<Command>) {
-    cache.apply_all(black_box(&commands), NOW, |merged| {
+fn apply_all((cache, deltas): (Cache, Vec<Delta>)) -> (Cache, Vec<Delta>) {
+    cache.apply_all(black_box(&deltas), NOW, |merged| {
         let _ = black_box(merged);
     });
-    (cache, commands)
+    (cache, deltas)
 }
 
 #[library_benchmark(setup = frame)]
@@ -151,14 +151,14 @@ fn decode(bytes: Bytes) -> Bytes {
 
 #[library_benchmark(setup = keyring)]
 #[bench::of_1kb()]
-fn seal_and_unseal((keyring, message): (Keyring, Vec<u8>)) -> Keyring {
-    let sealed = keyring.seal(black_box(message), false);
-    let _ = black_box(keyring.unseal(&sealed));
+fn authenticator_and_verify((keyring, message): (Keyring, Vec<u8>)) -> Keyring {
+    let authenticated = keyring.authenticate(black_box(message), false);
+    let _ = black_box(keyring.verify(&authenticated));
     keyring
 }
 
 #[library_benchmark(setup = filled)]
-#[bench::of_a_beat()]
+#[bench::of_a_heartbeat()]
 fn root_digest(cache: Cache) -> (Cache, Digest) {
     let digest = black_box(&cache).root_digest();
     (cache, digest)
@@ -174,7 +174,7 @@ library_benchmark_group!(
         apply_all,
         encode,
         decode,
-        seal_and_unseal,
+        authenticator_and_verify,
         root_digest
     ]
 );

@@ -6,10 +6,10 @@
 //! | --- | --- |
 //! | [`replica`] | the replication protocol, a state machine without IO, clock or randomness |
 //! | [`wire`] | the messages of the protocol and their bytes |
-//! | [`codec`] | commands as bytes, for messages and for what keeps them outside of the process |
+//! | [`codec`] | deltas as bytes, for messages and for what keeps them outside of the process |
 //! | [`cache`] | the concurrent map: stamps, per-key state that merges in any order, digests |
 //!
-//! Reads and local writes go straight to the cache; the command that a write returns goes to the replica. Time and
+//! Reads and local writes go straight to the cache; the delta that a write returns goes to the replica. Time and
 //! seeds are passed in. Nothing here needs a runtime or knows NATS.
 #![warn(missing_docs)]
 

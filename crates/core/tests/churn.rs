@@ -1,6 +1,6 @@
 //! Memory does not follow the number of keys that ever were: what is deleted or expired is forgotten in time.
 
-use kvcache_core::cache::{Blob, Cache, Command, Digest, Key, Limits, Millis, NodeId, PARTITIONS};
+use kvcache_core::cache::{Blob, Cache, Delta, Digest, Key, Limits, Millis, NodeId, PARTITIONS};
 
 const GENERATIONS: usize = 6;
 const KEYS_PER_GENERATION: usize = 50_000;
@@ -15,33 +15,33 @@ fn cache(node: u64) -> Cache {
     Cache::new(NodeId(node), limits)
 }
 
-/// One life of a key, of one type each: all the commands that its writers send.
-fn life(cache: &Cache, number: usize, now: Millis) -> Vec<Command> {
+/// One life of a key, of one type each: all the deltas that its writers send.
+fn life(cache: &Cache, number: usize, now: Millis) -> Vec<Delta> {
     let key = Key::shared(format!("a key of churn, number {number}").as_bytes());
     let value = || Blob::from(&*format!("value {number}"));
     let there = "within all limits";
-    let mut commands = Vec::new();
+    let mut deltas = Vec::new();
     match number % 6 {
-        0 => commands.push(cache.set(&key, value(), 0, now).expect(there)),
+        0 => deltas.push(cache.set(&key, value(), 0, now).expect(there)),
         // Nobody deletes this one; its deadline does.
         1 => return vec![cache.set(&key, value(), 1, now).expect(there)],
-        2 => commands.push(cache.increment(&key, 7, now).expect(there).1),
-        3 => commands.push(cache.list_push(&key, value(), now).expect(there).1),
+        2 => deltas.push(cache.increment(&key, 7, now).expect(there).1),
+        3 => deltas.push(cache.list_push(&key, value(), now).expect(there).1),
         4 => {
-            commands.push(cache.set_add(&key, value(), now).expect(there).1);
+            deltas.push(cache.set_add(&key, value(), now).expect(there).1);
             // The key goes with its last member.
-            let (removed, command) = cache.set_remove(&key, value(), now).expect(there);
+            let (removed, delta) = cache.set_remove(&key, value(), now).expect(there);
             assert!(removed);
-            commands.extend(command);
-            return commands;
+            deltas.extend(delta);
+            return deltas;
         }
         // Of what never was.
         _ => {}
     }
-    let (deleted, command) = cache.delete(&key, now).unwrap();
+    let (deleted, delta) = cache.delete(&key, now).unwrap();
     assert_eq!(deleted, number % 6 != 5);
-    commands.push(command);
-    commands
+    deltas.push(delta);
+    deltas
 }
 
 #[test]
@@ -51,8 +51,8 @@ fn what_is_deleted_takes_no_memory_for_long() {
     let mut most = (0, 0);
     for generation in 0..GENERATIONS {
         for number in 0..KEYS_PER_GENERATION {
-            for command in life(&writer, generation * KEYS_PER_GENERATION + number, now) {
-                reader.apply(&command, now).expect("an honest command");
+            for delta in life(&writer, generation * KEYS_PER_GENERATION + number, now) {
+                reader.apply(&delta, now).expect("an honest delta");
             }
         }
         assert_eq!(writer.root_digest(), reader.root_digest(), "generation {generation}");

@@ -5,7 +5,7 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use kvcache_core::cache::{
-    Blob, Cache, Change, Command, Component, Digest, Key, KeyHash, Limits, NodeId, Partition, Position, Slot, Span,
+    Blob, Cache, Component, Delta, Digest, Key, KeyHash, Limits, NodeId, Partition, Position, Slot, Span, StateDelta,
     Time, Value,
 };
 use proptest::prelude::*;
@@ -24,11 +24,11 @@ fn digest_of(components: &[Component]) -> Digest {
     components.iter().map(|component| Digest(component.hash)).sum()
 }
 
-fn all_selected(cache: &Cache, mut wanted: impl FnMut(u64) -> bool) -> Vec<Command> {
+fn all_selected(cache: &Cache, mut wanted: impl FnMut(u64) -> bool) -> Vec<Delta> {
     let mut selected = Vec::new();
     for partition in Partition::all() {
-        cache.select(Span::of(partition), &mut wanted, |command| {
-            selected.push(command.to_owned())
+        cache.select(Span::of(partition), &mut wanted, |delta| {
+            selected.push(delta.to_owned())
         });
     }
     selected
@@ -60,8 +60,8 @@ proptest! {
                 let components = node.components(whole);
                 prop_assert_eq!(digest_of(&components), node.digest(partition));
                 prop_assert!(components.is_sorted());
-                let commands = all_commands(node, partition);
-                prop_assert_eq!(components.len(), commands);
+                let deltas = all_deltas(node, partition);
+                prop_assert_eq!(components.len(), deltas);
                 let mut spans = vec![whole];
                 for cut in cuts.iter().filter(|_| !components.is_empty()) {
                     let first = cut.get(&components).position;
@@ -83,18 +83,18 @@ proptest! {
         let mut positions = HashMap::new();
         let mut slots = BTreeMap::new();
         let mut names = BTreeMap::new();
-        let commands = play(&steps).commands;
-        for command in &commands {
+        let deltas = play(&steps).deltas;
+        for delta in &deltas {
             let alone = cache(10);
-            apply_all(&alone, [command], START + 1_000_000);
-            let [component] = all_components(&alone)[..] else { panic!("one command is one component: {command:?}") };
-            prop_assert_eq!(component.position.element == 0, command.slot() == Slot::Reset);
-            let slot = (command.key.clone(), command.slot());
+            apply_all(&alone, [delta], START + 1_000_000);
+            let [component] = all_components(&alone)[..] else { panic!("one delta is one component: {delta:?}") };
+            prop_assert_eq!(component.position.element == 0, delta.slot() == Slot::Reset);
+            let slot = (delta.key.clone(), delta.slot());
             let known = *positions.entry(slot.clone()).or_insert(component.position);
-            prop_assert_eq!(known, component.position, "{:?}", command);
+            prop_assert_eq!(known, component.position, "{:?}", delta);
             prop_assert_eq!(slots.entry(component.position).or_insert(slot.clone()), &slot);
             // A push and its repetition are one component; everything else has a stamp of its own.
-            let name = (slot.0, format!("{:?}", slot.1), command.newest());
+            let name = (slot.0, format!("{:?}", slot.1), delta.newest());
             prop_assert_eq!(names.entry(component.hash).or_insert(name.clone()), &name);
         }
     }
@@ -107,9 +107,9 @@ proptest! {
             let wanted: BTreeSet<u64> =
                 components.iter().map(|c| c.hash).filter(|_| *selector.select(&[true, false])).collect();
             let mut written = BTreeSet::new();
-            for command in all_selected(node, |hash| wanted.contains(&hash)) {
+            for delta in all_selected(node, |hash| wanted.contains(&hash)) {
                 let alone = cache(10);
-                apply_all(&alone, [&command], now);
+                apply_all(&alone, [&delta], now);
                 written.extend(hashes(&alone));
             }
             prop_assert_eq!(&written, &wanted);
@@ -151,7 +151,7 @@ proptest! {
         let floor = Time::from_millis(now - age);
         for node in &nodes {
             let held = all_components(node);
-            let doomed: BTreeSet<u64> =
+            let to_remove: BTreeSet<u64> =
                 held.iter().map(|c| c.hash).filter(|_| *selector.select(&[true, true, false])).collect();
             let old: BTreeSet<u64> = old_components(node, floor);
             let mut dropped = 0;
@@ -160,38 +160,38 @@ proptest! {
                 let inside = node.components(whole);
                 let cut = if inside.is_empty() { whole.last } else { cut.get(&inside).position };
                 let left = Span::new(whole.first, cut).unwrap();
-                dropped += node.forget(left, floor, |hash| doomed.contains(&hash), now);
+                dropped += node.forget(left, floor, |hash| to_remove.contains(&hash), now);
                 if let Some(right) = Span::new(Position { element: cut.element.wrapping_add(1), ..cut }, whole.last) {
-                    dropped += node.forget(right, floor, |hash| doomed.contains(&hash), now);
+                    dropped += node.forget(right, floor, |hash| to_remove.contains(&hash), now);
                 }
             }
             let left = hashes(node);
             prop_assert_eq!(held.len() - dropped, left.len());
             for component in &held {
                 let gone = !left.contains(&component.hash);
-                prop_assert!(gone || !(doomed.contains(&component.hash) && old.contains(&component.hash)));
+                prop_assert!(gone || !(to_remove.contains(&component.hash) && old.contains(&component.hash)));
             }
             // The digest, the number of keys and the state are those of a cache that never had the rest.
             let copy = cache(10);
-            apply_all(&copy, &commands(node), now);
+            apply_all(&copy, &deltas(node), now);
             prop_assert_eq!(checked_digest(node), checked_digest(&copy));
-            prop_assert_eq!(commands(node), commands(&copy));
+            prop_assert_eq!(deltas(node), deltas(&copy));
             prop_assert_eq!((node.keys(), node.entries()), (copy.keys(), copy.entries()));
             for key in keys() {
                 prop_assert_eq!(seen(node, &key, now), seen(&copy, &key, now));
             }
             // What was forgotten can come back, and is then as it was.
-            apply_all(node, &commands(&nodes[2]), now);
-            apply_all(&copy, &commands(&nodes[2]), now);
+            apply_all(node, &deltas(&nodes[2]), now);
+            apply_all(&copy, &deltas(&nodes[2]), now);
             prop_assert_eq!(checked_digest(node), checked_digest(&copy));
-            prop_assert_eq!(commands(node), commands(&copy));
+            prop_assert_eq!(deltas(node), deltas(&copy));
         }
     }
 }
 
-fn all_commands(cache: &Cache, partition: Partition) -> usize {
+fn all_deltas(cache: &Cache, partition: Partition) -> usize {
     let mut count = 0;
-    cache.commands(partition, |_| count += 1);
+    cache.deltas(partition, |_| count += 1);
     count
 }
 
@@ -199,8 +199,8 @@ fn all_commands(cache: &Cache, partition: Partition) -> usize {
 fn old_components(cache: &Cache, floor: Time) -> BTreeSet<u64> {
     let mut old = BTreeSet::new();
     for component in all_components(cache) {
-        for command in all_selected(cache, |hash| hash == component.hash) {
-            if command.newest().time < floor {
+        for delta in all_selected(cache, |hash| hash == component.hash) {
+            if delta.newest().time < floor {
                 old.insert(component.hash);
             }
         }
@@ -220,9 +220,9 @@ fn only_what_is_older_than_the_floor_is_forgotten() {
         node.increment(&key(&format!("{name} counter")), 1, at).unwrap();
     }
     let floor = Time::from_millis(START + 500);
-    let forget = |doomed: bool| -> usize {
+    let forget = |to_remove: bool| -> usize {
         Partition::all()
-            .map(|p| node.forget(Span::of(p), floor, |_| doomed, new))
+            .map(|p| node.forget(Span::of(p), floor, |_| to_remove, new))
             .sum()
     };
     assert_eq!(forget(false), 0);
@@ -336,7 +336,7 @@ fn selecting_names_the_key_of_each_component() {
     }
     let copy = cache(2);
     apply_all(&copy, &all_selected(&node, |_| true), START);
-    assert_eq!(commands(&copy), commands(&node));
+    assert_eq!(deltas(&copy), deltas(&node));
 }
 
 /// A counter that a stale node went on adding to comes back neither in full nor in part, once the peers have reset it.
@@ -414,10 +414,10 @@ fn growing_write() -> impl Strategy<Value = Write> {
 /// One counter on several nodes, with or without folding.
 struct Counter {
     nodes: Vec<Cache>,
-    writes: Vec<Command>,
+    writes: Vec<Delta>,
     /// What clients added, and when.
     added: Vec<(Time, i64)>,
-    folds: Vec<Command>,
+    folds: Vec<Delta>,
     now: u64,
     /// Of each node: whether it folds, and how many nodes may have added after its floor.
     folders: [Option<u64>; NODES],
@@ -451,16 +451,16 @@ impl Counter {
             match turn {
                 Turn::Write { node, write, pause } => {
                     self.now += pause;
-                    let command = perform(&self.nodes[*node], &Self::key(), write, self.now);
-                    if let (Ok(Some(command)), Write::Increment(amount)) = (&command, write) {
-                        self.added.push((command.newest().time, *amount));
+                    let delta = perform(&self.nodes[*node], &Self::key(), write, self.now);
+                    if let (Ok(Some(delta)), Write::Increment(amount)) = (&delta, write) {
+                        self.added.push((delta.newest().time, *amount));
                     }
-                    self.writes.extend(command.ok().flatten());
+                    self.writes.extend(delta.ok().flatten());
                 }
                 Turn::Deliver { node, write, fold } => {
-                    for (commands, index) in [(&self.writes, write), (&self.folds, fold)] {
-                        if !commands.is_empty() {
-                            apply_all(&self.nodes[*node], [index.get(commands)], self.now);
+                    for (deltas, index) in [(&self.writes, write), (&self.folds, fold)] {
+                        if !deltas.is_empty() {
+                            apply_all(&self.nodes[*node], [index.get(deltas)], self.now);
                         }
                     }
                 }
@@ -502,7 +502,7 @@ impl Counter {
 
     fn finish(&self, selector: Selector) {
         for node in &self.nodes {
-            let mut order: Vec<&Command> = self.writes.iter().chain(&self.folds).collect();
+            let mut order: Vec<&Delta> = self.writes.iter().chain(&self.folds).collect();
             while !order.is_empty() {
                 let index = *selector.select(&(0..order.len()).collect::<Vec<_>>());
                 apply_all(node, [order.swap_remove(index)], self.now);
@@ -516,7 +516,7 @@ impl Counter {
         for node in &self.nodes {
             node.raise_floor(floor);
             node.clock().observe(Time::from_millis(self.now));
-            assert_eq!(commands(node), commands(&self.nodes[0]));
+            assert_eq!(deltas(node), deltas(&self.nodes[0]));
         }
     }
 
@@ -568,9 +568,9 @@ proptest! {
     ) {
         let counter = run(&[first, second, third], folds_arrive, true, forgetful, selector);
         let reset = counter.writes.iter().filter(|c| c.slot() == Slot::Reset).max_by_key(|c| c.newest());
-        let (start, since) = match reset.map(|command| &command.change) {
-            Some(Change::Put { at, value: Value::Held(value), .. }) => (std::str::from_utf8(value).unwrap().parse().unwrap(), at.time),
-            Some(Change::Delete { at, .. }) => (0, at.time),
+        let (start, since) = match reset.map(|delta| &delta.change) {
+            Some(StateDelta::Put { at, value: Value::Held(value), .. }) => (std::str::from_utf8(value).unwrap().parse().unwrap(), at.time),
+            Some(StateDelta::Delete { at, .. }) => (0, at.time),
             _ => (0, Time::default()),
         };
         let owed: i64 = counter.added.iter().filter(|(at, _)| *at > since).fold(start, |sum, (_, amount)| sum + amount);
@@ -594,7 +594,7 @@ fn two_folds_at_different_floors_show_the_same_total_and_the_newer_one_stays() {
     let key = Counter::key();
     let partition = Partition::of(KeyHash::of(key.as_bytes()));
     let nodes: Vec<Cache> = (1..=5).map(cache).collect();
-    let share = |commands: &[Command]| nodes.iter().for_each(|node| apply_all(node, commands, START + 500));
+    let share = |deltas: &[Delta]| nodes.iter().for_each(|node| apply_all(node, deltas, START + 500));
     // Node 4 stops early, node 5 later; nodes 1 to 3 go on.
     for (node, at) in [(3, 0), (0, 10), (4, 20), (1, 30), (4, 40), (2, 50)] {
         share(&[nodes[node].increment(&key, 1 << node, START + at).unwrap().1]);
@@ -612,7 +612,7 @@ fn two_folds_at_different_floors_show_the_same_total_and_the_newer_one_stays() {
     let all = [&early[0], &late[0], &on_early, &on_none];
     for order in [[0, 1, 2, 3], [3, 2, 1, 0], [1, 0, 3, 2], [2, 0, 3, 1], [1, 2, 3, 0]] {
         let node = cache(10);
-        apply_all(&node, &commands(&nodes[4]), START + 200);
+        apply_all(&node, &deltas(&nodes[4]), START + 200);
         apply_all(&node, order.map(|n| all[n]), START + 200);
         assert_eq!(seen(&node, &key, START + 200), total);
     }
@@ -631,7 +631,7 @@ fn a_node_that_missed_two_folds_is_not_counted_twice() {
     let mut before = vec![late.increment(&key, 4, START).unwrap().1];
     for (dead, at) in [(3, 10), (4, 1_000)] {
         let process = cache(dead);
-        apply_all(&process, &commands(&folder), START + at);
+        apply_all(&process, &deltas(&folder), START + at);
         before.push(process.increment(&key, 1, START + at).unwrap().1);
         apply_all(&folder, &before, START + at);
         folder.raise_floor(Time::from_millis(START + at + 1));
@@ -647,7 +647,7 @@ fn a_node_that_missed_two_folds_is_not_counted_twice() {
     let (_, more) = late.increment(&key, 10, START + 2_000).unwrap();
     apply_all(&folder, [&more], START + 2_000);
     assert_eq!(seen(&folder, &key, START + 2_000), Seen::Scalar("16".into()));
-    apply_all(&late, &commands(&folder), START + 2_000);
+    apply_all(&late, &deltas(&folder), START + 2_000);
     assert_eq!(seen(&late, &key, START + 2_000), Seen::Scalar("16".into()));
 }
 
@@ -739,9 +739,9 @@ fn a_counter_that_outlived_its_deadline_is_folded_from_there() {
     );
     nodes[0].raise_floor(Time::from_millis(START + 6_020));
     let folds = nodes[0].fold(partition, 1, START + 6_020, |_| false);
-    let [Command {
+    let [Delta {
         change:
-            Change::Put {
+            StateDelta::Put {
                 value: Value::Held(value),
                 expires_at: None,
                 seen: none,
@@ -773,7 +773,7 @@ fn ten_thousand_restarts_do_not_make_a_counter_grow() {
     let (mut most, mut longest) = (0, 0);
     for restart in 0..10_000u64 {
         let process = Cache::new(NodeId(100 + restart), Limits::default());
-        apply_all(&process, &commands_of(&staying[0], partition), now);
+        apply_all(&process, &deltas_of(&staying[0], partition), now);
         now += 10;
         let mut additions = vec![process.increment(&key, 1, now).unwrap().1];
         total += 1;
@@ -793,10 +793,10 @@ fn ten_thousand_restarts_do_not_make_a_counter_grow() {
             node.0 + 12 > 100 + restart || node.0 < 3
         });
         staying.iter().for_each(|node| apply_all(node, &folds, now));
-        let of_counter = commands_of(&staying[0], partition);
+        let of_counter = deltas_of(&staying[0], partition);
         most = most.max(of_counter.len());
-        for command in &of_counter {
-            if let Change::Put { seen, .. } = &command.change {
+        for delta in &of_counter {
+            if let StateDelta::Put { seen, .. } = &delta.change {
                 longest = longest.max(seen.len());
             }
         }
@@ -812,39 +812,39 @@ fn ten_thousand_restarts_do_not_make_a_counter_grow() {
     assert!(longest <= 12 + 6, "{longest} entries in what a reset has seen");
 }
 
-fn commands_of(cache: &Cache, partition: Partition) -> Vec<Command> {
-    let mut commands = Vec::new();
-    cache.commands(partition, |command| commands.push(command.to_owned()));
-    commands
+fn deltas_of(cache: &Cache, partition: Partition) -> Vec<Delta> {
+    let mut deltas = Vec::new();
+    cache.deltas(partition, |delta| deltas.push(delta.to_owned()));
+    deltas
 }
 
-/// Long runs of commands for one partition are merged under one lock, but not all at once.
+/// Long runs of deltas for one partition are merged under one lock, but not all at once.
 #[test]
-fn a_batch_for_one_partition_is_its_commands_one_by_one() {
+fn a_batch_for_one_partition_is_its_deltas_one_by_one() {
     let author = Cache::new(NodeId(1), Limits::default());
     let wanted = Partition(5);
     let keys = (0u32..)
         .map(|number| Key::shared(&number.to_be_bytes()))
         .filter(|key| Partition::of(KeyHash::of(key.as_bytes())) == wanted);
-    let mut commands = Vec::new();
+    let mut deltas = Vec::new();
     for (number, key) in keys.take(600).enumerate() {
         let value = Blob::from(&*number.to_string());
-        commands.push(author.set(&key, value, 0, START).expect("a small value"));
+        deltas.push(author.set(&key, value, 0, START).expect("a small value"));
         // In the middle of the run, something that is already there, and something that is refused.
-        commands.push(commands[3 * (number / 2)].clone());
-        let mut early = commands[0].clone();
-        if let Change::Put { at, .. } = &mut early.change {
+        deltas.push(deltas[3 * (number / 2)].clone());
+        let mut early = deltas[0].clone();
+        if let StateDelta::Put { at, .. } = &mut early.change {
             at.time = Time::from_millis(START + 3_600_000);
         }
-        commands.push(early);
+        deltas.push(early);
     }
     let (batch, single) = (
         Cache::new(NodeId(2), Limits::default()),
         Cache::new(NodeId(3), Limits::default()),
     );
     let mut answers = Vec::new();
-    batch.apply_all(&commands, START, |answer| answers.push(answer));
-    let expected: Vec<_> = commands.iter().map(|command| single.apply(command, START)).collect();
+    batch.apply_all(&deltas, START, |answer| answers.push(answer));
+    let expected: Vec<_> = deltas.iter().map(|delta| single.apply(delta, START)).collect();
     assert_eq!(answers, expected);
     assert_eq!(answers.iter().filter(|answer| answer.is_err()).count(), 600);
     assert_eq!(checked_digest(&batch), checked_digest(&author));
@@ -857,7 +857,7 @@ fn a_batch_for_one_partition_is_its_commands_one_by_one() {
 fn a_number_is_counted_from_one_end_of_i64_to_the_other_on_every_node() {
     let (author, peer) = (cache(1), cache(2));
     let key = Key::shared(b"wide");
-    let mut commands = vec![author
+    let mut deltas = vec![author
         .set(&key, bytes::Bytes::from(i64::MAX.to_string()), 0, START)
         .unwrap()];
     for (amount, expected) in [
@@ -866,14 +866,14 @@ fn a_number_is_counted_from_one_end_of_i64_to_the_other_on_every_node() {
         (i64::MAX, -1),
         (i64::MAX, i64::MAX - 1),
     ] {
-        let (sum, command) = author.increment(&key, amount, START).unwrap();
+        let (sum, delta) = author.increment(&key, amount, START).unwrap();
         assert_eq!(sum, expected, "after an increment by {amount}");
-        commands.push(command);
+        deltas.push(delta);
     }
     assert!(author.increment(&key, 2, START).is_err());
     assert!(author.increment_within(&key, -1, -5..=5, START).is_err());
-    for command in commands.iter().rev() {
-        peer.apply(command, START).unwrap();
+    for delta in deltas.iter().rev() {
+        peer.apply(delta, START).unwrap();
     }
     assert_eq!(peer.root_digest(), author.root_digest());
     let shown = Ok(Some((i64::MAX - 1).to_string().into()));

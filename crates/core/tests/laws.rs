@@ -1,9 +1,9 @@
-//! The laws of the merge: any order, any grouping, any repetition of the same commands ends in the same state.
+//! The laws of the merge: any order, any grouping, any repetition of the same deltas ends in the same state.
 
 mod model;
 mod support;
 
-use kvcache_core::cache::{Cache, Change, Command, Key, Limits, Millis, NodeId, Time};
+use kvcache_core::cache::{Cache, Delta, Key, Limits, Millis, NodeId, StateDelta, Time};
 use proptest::prelude::*;
 use proptest::sample::{Index, Selector};
 use support::*;
@@ -13,15 +13,15 @@ proptest! {
 
     #[test]
     fn any_order_and_repetition_ends_in_the_same_state(steps in steps(), selectors in any::<[Selector; 4]>()) {
-        let History { nodes, commands: all, now } = play(&steps);
+        let History { nodes, deltas: all, now } = play(&steps);
         for node in &nodes {
             apply_all(node, &all, now);
         }
         let digest = checked_digest(&nodes[0]);
-        let state = commands(&nodes[0]);
+        let state = deltas(&nodes[0]);
         for (number, selector) in selectors.into_iter().enumerate() {
             let replica = cache(10 + number as u64);
-            let mut order: Vec<&Command> = all.iter().chain(all.iter().take(all.len() / 2)).collect();
+            let mut order: Vec<&Delta> = all.iter().chain(all.iter().take(all.len() / 2)).collect();
             let count = order.len();
             let mut shuffled = Vec::with_capacity(count);
             while !order.is_empty() {
@@ -30,11 +30,11 @@ proptest! {
             }
             apply_all(&replica, shuffled, now);
             prop_assert_eq!(checked_digest(&replica), digest);
-            prop_assert_eq!(&commands(&replica), &state);
+            prop_assert_eq!(&deltas(&replica), &state);
         }
         for node in &nodes[1..] {
             prop_assert_eq!(checked_digest(node), digest);
-            prop_assert_eq!(&commands(node), &state);
+            prop_assert_eq!(&deltas(node), &state);
             prop_assert_eq!(node.keys(), nodes[0].keys());
         }
     }
@@ -43,14 +43,14 @@ proptest! {
     fn equal_stamps_with_different_content_end_in_the_same_state(
         steps in steps(), twins in prop::collection::vec((any::<Index>(), any::<u8>()), 1..8), selectors in any::<[Selector; 3]>(),
     ) {
-        let History { nodes, commands: mut all, now } = play(&steps);
+        let History { nodes, deltas: mut all, now } = play(&steps);
         prop_assume!(!all.is_empty());
         all.extend(twins.iter().map(|(of, choice)| twin(of.get(&all), *choice)).collect::<Vec<_>>());
         apply_all(&nodes[0], &all, now);
-        let state = commands(&nodes[0]);
+        let state = deltas(&nodes[0]);
         for (number, selector) in selectors.into_iter().enumerate() {
             let replica = cache(10 + number as u64);
-            let mut order: Vec<&Command> = all.iter().chain(&state).collect();
+            let mut order: Vec<&Delta> = all.iter().chain(&state).collect();
             let mut shuffled = Vec::new();
             while !order.is_empty() {
                 let index = *selector.select(&(0..order.len()).collect::<Vec<_>>());
@@ -58,20 +58,20 @@ proptest! {
             }
             apply_all(&replica, shuffled, now);
             prop_assert_eq!(checked_digest(&replica), checked_digest(&nodes[0]));
-            prop_assert_eq!(&commands(&replica), &state);
+            prop_assert_eq!(&deltas(&replica), &state);
         }
         // Two that took them in other groups have other digests for as long as they are not equal.
         let (a, b) = (cache(20), cache(21));
         let (first, second) = all.split_at(all.len() - twins.len());
         apply_all(&a, first, now);
         apply_all(&b, second.iter().chain(first), now);
-        prop_assert_eq!(commands(&a) == commands(&b), checked_digest(&a) == checked_digest(&b));
-        let (of_a, of_b) = (commands(&a), commands(&b));
+        prop_assert_eq!(deltas(&a) == deltas(&b), checked_digest(&a) == checked_digest(&b));
+        let (of_a, of_b) = (deltas(&a), deltas(&b));
         apply_all(&a, &of_b, now);
         apply_all(&b, &of_a, now);
         prop_assert_eq!(checked_digest(&a), checked_digest(&b));
-        prop_assert_eq!(commands(&a), commands(&b));
-        prop_assert_eq!(commands(&a), state);
+        prop_assert_eq!(deltas(&a), deltas(&b));
+        prop_assert_eq!(deltas(&a), state);
     }
 
     #[test]
@@ -79,56 +79,56 @@ proptest! {
         steps in steps(), twins in prop::collection::vec((any::<Index>(), any::<u8>()), 1..8),
     ) {
         let steps: Vec<Step> = steps.into_iter().map(without_expiry).collect();
-        let History { nodes, commands: mut all, now } = play(&steps);
+        let History { nodes, deltas: mut all, now } = play(&steps);
         prop_assume!(!all.is_empty());
         let without_expiry = |choice: u8| if choice % 4 == 1 { choice + 1 } else { choice };
         all.extend(twins.iter().map(|(of, choice)| twin(of.get(&all), without_expiry(*choice))).collect::<Vec<_>>());
         apply_all(&nodes[0], &all, now);
         for key in keys() {
-            let state = model::join_all(all.iter().filter(|command| *command.key == *key.as_bytes()));
+            let state = model::join_all(all.iter().filter(|delta| *delta.key == *key.as_bytes()));
             prop_assert_eq!(seen(&nodes[0], &key, now), model::seen(&state));
         }
     }
 
     #[test]
     fn any_grouping_ends_in_the_same_state(steps in steps(), cut in any::<Index>()) {
-        let History { nodes, commands: all, now } = play(&steps);
+        let History { nodes, deltas: all, now } = play(&steps);
         apply_all(&nodes[0], &all, now);
         let (left, right) = all.split_at(cut.index(all.len() + 1));
         let (a, b) = (cache(10), cache(11));
         apply_all(&a, left, now);
         apply_all(&b, right, now);
-        let (of_a, of_b) = (commands(&a), commands(&b));
+        let (of_a, of_b) = (deltas(&a), deltas(&b));
         apply_all(&a, &of_b, now);
         apply_all(&b, &of_a, now);
         prop_assert_eq!(checked_digest(&a), checked_digest(&nodes[0]));
         prop_assert_eq!(checked_digest(&b), checked_digest(&nodes[0]));
-        prop_assert_eq!(commands(&a), commands(&nodes[0]));
+        prop_assert_eq!(deltas(&a), deltas(&nodes[0]));
     }
 
     #[test]
-    fn superseded_commands_need_not_be_sent(steps in steps(), selector in any::<Selector>()) {
-        let History { nodes, commands: all, now } = play(&steps);
-        // States written out hold commands that no client makes: resets that lost their value to a list or set.
-        let mut all: Vec<Command> = all.into_iter().chain(commands(&nodes[0])).collect();
+    fn superseded_deltas_need_not_be_sent(steps in steps(), selector in any::<Selector>()) {
+        let History { nodes, deltas: all, now } = play(&steps);
+        // States written out hold deltas that no client makes: resets that lost their value to a list or set.
+        let mut all: Vec<Delta> = all.into_iter().chain(deltas(&nodes[0])).collect();
         let mut shuffled = Vec::new();
         while !all.is_empty() {
             let index = *selector.select(&(0..all.len()).collect::<Vec<_>>());
             shuffled.push(all.swap_remove(index));
         }
-        let needed = |command: &&Command| !shuffled.iter().any(|newer| newer.supersedes(command));
+        let needed = |delta: &&Delta| !shuffled.iter().any(|newer| newer.supersedes(delta));
         let (whole, short) = (cache(10), cache(11));
         apply_all(&whole, &shuffled, now);
         apply_all(&short, shuffled.iter().filter(needed), now);
         prop_assert_eq!(checked_digest(&short), checked_digest(&whole));
-        prop_assert_eq!(commands(&short), commands(&whole));
+        prop_assert_eq!(deltas(&short), deltas(&whole));
         prop_assert_eq!(short.keys(), whole.keys());
-        // One command for each slot is left, but for repetitions of the same.
-        let mut left: Vec<&Command> = shuffled.iter().filter(needed).collect();
-        while let Some(command) = left.pop() {
-            let same_slot = |other: &&&Command| other.key == command.key && other.slot() == command.slot();
+        // One delta for each slot is left, but for repetitions of the same.
+        let mut left: Vec<&Delta> = shuffled.iter().filter(needed).collect();
+        while let Some(delta) = left.pop() {
+            let same_slot = |other: &&&Delta| other.key == delta.key && other.slot() == delta.slot();
             for other in left.iter().filter(same_slot) {
-                prop_assert_eq!(other.newest(), command.newest());
+                prop_assert_eq!(other.newest(), delta.newest());
             }
         }
     }
@@ -138,9 +138,9 @@ proptest! {
         let History { nodes, now, .. } = play(&steps);
         for node in &nodes {
             let copy = cache(20);
-            apply_all(&copy, &commands(node), now);
+            apply_all(&copy, &deltas(node), now);
             prop_assert_eq!(checked_digest(&copy), checked_digest(node));
-            prop_assert_eq!(commands(&copy), commands(node));
+            prop_assert_eq!(deltas(&copy), deltas(node));
             for key in keys() {
                 for later in [now, now + 2_000, now + 10_000] {
                     prop_assert_eq!(seen(&copy, &key, later), seen(node, &key, later));
@@ -151,7 +151,7 @@ proptest! {
 
     #[test]
     fn sweeping_changes_neither_digest_nor_answers(steps in steps(), wait in 0u64..5_000) {
-        let History { nodes, commands: all, now } = play(&steps);
+        let History { nodes, deltas: all, now } = play(&steps);
         let now = now + wait;
         for node in &nodes {
             apply_all(node, &all, now);
@@ -163,8 +163,8 @@ proptest! {
         }
         // A copy made of the swept state behaves as one made of the other.
         let (swept, whole) = (cache(20), cache(21));
-        apply_all(&swept, &commands(&nodes[0]), now);
-        apply_all(&whole, &commands(&nodes[1]), now);
+        apply_all(&swept, &deltas(&nodes[0]), now);
+        apply_all(&whole, &deltas(&nodes[1]), now);
         prop_assert_eq!(checked_digest(&swept), checked_digest(&whole));
         for key in keys() {
             prop_assert_eq!(seen(&swept, &key, now), seen(&whole, &key, now));
@@ -175,10 +175,10 @@ proptest! {
     fn merge_agrees_with_the_executable_model(steps in steps()) {
         // The model states the rules without expiry.
         let steps: Vec<Step> = steps.into_iter().map(without_expiry).collect();
-        let History { nodes, commands: all, now } = play(&steps);
+        let History { nodes, deltas: all, now } = play(&steps);
         apply_all(&nodes[0], &all, now);
         for key in keys() {
-            let state = model::join_all(all.iter().filter(|command| *command.key == *key.as_bytes()));
+            let state = model::join_all(all.iter().filter(|delta| *delta.key == *key.as_bytes()));
             prop_assert_eq!(seen(&nodes[0], &key, now), model::seen(&state));
         }
     }
@@ -186,7 +186,7 @@ proptest! {
     #[test]
     fn no_increment_above_the_horizon_is_lost(steps in steps()) {
         let steps: Vec<Step> = steps.into_iter().map(without_expiry).collect();
-        let History { nodes, commands: all, now } = play(&steps);
+        let History { nodes, deltas: all, now } = play(&steps);
         apply_all(&nodes[0], &all, now);
         for key in keys() {
             let Some(owed) = model::owed(&all, &key) else { continue };
@@ -237,10 +237,10 @@ enum Jump {
         key: usize,
         write: Write,
     },
-    /// Commands from the future arrive too, as though this node's clock were ahead as well.
+    /// Deltas from the future arrive too, as though this node's clock were ahead as well.
     Deliver {
         node: usize,
-        command: Index,
+        delta: Index,
     },
     /// The wall clock of a node is so many hours ahead from now on.
     Clock {
@@ -255,7 +255,7 @@ enum Jump {
 fn jumps() -> impl Strategy<Value = Vec<Jump>> {
     let jump = prop_oneof![
         5 => (0usize..3, 0usize..2, write()).prop_map(|(node, key, write)| Jump::Write { node, key, write }),
-        2 => (0usize..3, any::<Index>()).prop_map(|(node, command)| Jump::Deliver { node, command }),
+        2 => (0usize..3, any::<Index>()).prop_map(|(node, delta)| Jump::Deliver { node, delta }),
         3 => (0usize..3, prop_oneof![2 => Just(0u64), 1 => 1u64..48]).prop_map(|(node, hours)| Jump::Clock { node, hours }),
         1 => (0usize..3).prop_map(|node| Jump::Sweep { node }),
     ];
@@ -292,7 +292,7 @@ proptest! {
     fn a_write_counts_after_all_its_key_holds_though_the_clock_went_back(jumps in jumps(), selector in any::<Selector>()) {
         let nodes: Vec<Cache> = (1..=3).map(cache).collect();
         let (mut ahead, mut now) = ([0; 3], START);
-        let mut all: Vec<Command> = Vec::new();
+        let mut all: Vec<Delta> = Vec::new();
         let mut swept = false;
         for jump in &jumps {
             now += 20;
@@ -304,19 +304,19 @@ proptest! {
                     let newest = now + ahead[*node] + Limits::default().max_clock_skew_ms;
                     prop_assert!(nodes[*node].floor().millis() <= newest - Limits::default().tombstone_ttl_ms);
                 }
-                Jump::Deliver { node, command } if !all.is_empty() => {
-                    nodes[*node].apply(command.get(&all), now + 48 * HOUR).expect("an honest command");
+                Jump::Deliver { node, delta } if !all.is_empty() => {
+                    nodes[*node].apply(delta.get(&all), now + 48 * HOUR).expect("an honest delta");
                 }
                 Jump::Deliver { .. } => {}
                 Jump::Write { node, key, write } => {
                     let (key, cache, wall) = (&keys()[*key], &nodes[*node], now + ahead[*node]);
                     let before = seen(cache, key, wall);
-                    let of_key = |command: &&Command| *command.key == *key.as_bytes();
-                    let newest = commands(cache).iter().filter(of_key).map(|command| command.newest()).max();
-                    let Ok(Some(command)) = perform(cache, key, write, wall) else { continue };
-                    prop_assert!(Some(command.newest()) > newest, "{:?} after {newest:?}", command.newest());
+                    let of_key = |delta: &&Delta| *delta.key == *key.as_bytes();
+                    let newest = deltas(cache).iter().filter(of_key).map(|delta| delta.newest()).max();
+                    let Ok(Some(delta)) = perform(cache, key, write, wall) else { continue };
+                    prop_assert!(Some(delta.newest()) > newest, "{:?} after {newest:?}", delta.newest());
                     check_own_write(&before, write, &seen(cache, key, wall));
-                    all.push(command);
+                    all.push(delta);
                 }
             }
         }
@@ -329,11 +329,11 @@ proptest! {
             return Ok(());
         }
         // No two have one stamp, on one key.
-        let mut stamps: Vec<_> = all.iter().map(|command| (&command.key, command.newest())).collect();
+        let mut stamps: Vec<_> = all.iter().map(|delta| (&delta.key, delta.newest())).collect();
         stamps.sort_unstable();
         prop_assert!(stamps.windows(2).all(|pair| pair[0] != pair[1]));
         let replica = cache(10);
-        let mut order: Vec<&Command> = all.iter().collect();
+        let mut order: Vec<&Delta> = all.iter().collect();
         while !order.is_empty() {
             let index = *selector.select(&(0..order.len()).collect::<Vec<_>>());
             apply_all(&replica, [order.swap_remove(index)], later);
@@ -341,7 +341,7 @@ proptest! {
         for node in &nodes {
             apply_all(node, &all, later);
             prop_assert_eq!(checked_digest(node), checked_digest(&replica));
-            prop_assert_eq!(commands(node), commands(&replica));
+            prop_assert_eq!(deltas(node), deltas(&replica));
         }
     }
 }
@@ -360,7 +360,7 @@ fn what_was_written_with_a_clock_ahead_may_be_written_again_and_expires_in_time(
     // It counts anew, and so does everybody who gets to know of it.
     assert_eq!(node.increment(&text, 3, START + 60_001).unwrap().0, 3);
     let other = cache(2);
-    apply_all(&other, &commands(&node), START + day);
+    apply_all(&other, &deltas(&node), START + day);
     assert_eq!(seen(&other, &text, START + day), Seen::Scalar("3".into()));
     assert_eq!(seen(&other, &number, START + day), Seen::Scalar("6".into()));
 }
@@ -429,8 +429,8 @@ fn what_one_node_has_forgotten_does_not_come_back_from_one_that_is_swept_later()
     let (a, b) = (cache(1), cache(2));
     let write = |key: &str, write: Write, now: Millis| {
         let key = Key::shared(key.as_bytes());
-        if let Some(command) = perform(&a, &key, &write, now).unwrap() {
-            b.apply(&command, now).unwrap();
+        if let Some(delta) = perform(&a, &key, &write, now).unwrap() {
+            b.apply(&delta, now).unwrap();
         }
     };
     for text in ["gone", "stays"] {
@@ -447,11 +447,11 @@ fn what_one_node_has_forgotten_does_not_come_back_from_one_that_is_swept_later()
     b.raise_floor(a.floor());
     b.clock().observe(a.clock().latest());
     let forgotten = checked_digest(&a);
-    apply_all(&a, &commands(&b), later);
+    apply_all(&a, &deltas(&b), later);
     assert_eq!(checked_digest(&a), forgotten, "marks came back");
     b.sweep(1_024, later);
     assert_eq!(checked_digest(&b), forgotten);
-    assert_eq!(commands(&a), commands(&b));
+    assert_eq!(deltas(&a), deltas(&b));
 }
 
 /// What one client after the other does to one counter, each at a node that has all that was done before.
@@ -512,9 +512,9 @@ proptest! {
                         }
                         _ => (expected, deadline) = (None, Millis::MAX),
                     }
-                    let command = perform(&nodes[*node], &key, write, now).unwrap().unwrap();
+                    let delta = perform(&nodes[*node], &key, write, now).unwrap().unwrap();
                     for other in &nodes {
-                        apply_all(other, [&command], now);
+                        apply_all(other, [&delta], now);
                     }
                 }
             }
@@ -532,14 +532,14 @@ proptest! {
         for from in &nodes {
             from.sweep(1_024, now);
             for to in nodes.iter().chain([&new]) {
-                apply_all(to, &commands(from), now);
+                apply_all(to, &deltas(from), now);
             }
         }
         for node in nodes.iter().chain([&new]) {
             node.sweep(1_024, now);
             prop_assert_eq!(seen(node, &key, now), shown.clone());
             prop_assert_eq!(checked_digest(node), checked_digest(&nodes[0]));
-            prop_assert_eq!(commands(node), commands(&nodes[0]));
+            prop_assert_eq!(deltas(node), deltas(&nodes[0]));
             prop_assert!(node.entries() <= 1);
         }
     }
@@ -587,9 +587,9 @@ fn a_counter_that_stands_on_a_forgotten_deletion_reaches_a_newcomer() {
     for node in [&old, &new] {
         node.sweep(1_024, later);
     }
-    let held = commands(&old);
+    let held = deltas(&old);
     assert!(
-        held.iter().any(|c| matches!(c.change, Change::Delete { .. })),
+        held.iter().any(|c| matches!(c.change, StateDelta::Delete { .. })),
         "{held:?}"
     );
     apply_all(&new, held.iter().rev(), later);
@@ -600,7 +600,7 @@ fn a_counter_that_stands_on_a_forgotten_deletion_reaches_a_newcomer() {
     // A deletion that nothing builds upon is dropped by the next sweep, and not handed out until then.
     let (_, lone) = cache(3).delete(&Key::shared(b"lone"), START).unwrap();
     apply_all(&new, [&lone], later);
-    assert_eq!((new.entries(), commands(&new)), (3, held));
+    assert_eq!((new.entries(), deltas(&new)), (3, held));
     new.sweep(1_024, later);
     assert_eq!(checked_digest(&new), checked_digest(&old));
 }

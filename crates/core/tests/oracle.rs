@@ -17,7 +17,7 @@ enum Op {
     Set(usize, String, u32),
     Increment(usize, i64),
     Push(usize, String),
-    Range(usize, i32, i32),
+    Range(usize, i64, i64),
     Remove(usize, String),
     Add(usize, String),
     Drop(usize, String),
@@ -113,13 +113,7 @@ impl Model {
                 None => Ok("[]".into()),
                 Some(Value::List(items)) => {
                     let length = items.len() as i64;
-                    let place = |index: i32| {
-                        if index < 0 {
-                            length + i64::from(index)
-                        } else {
-                            index.into()
-                        }
-                    };
+                    let place = |index: i64| if index < 0 { length + index } else { index };
                     let chosen: Vec<&String> = items
                         .iter()
                         .enumerate()
@@ -199,7 +193,7 @@ fn text() -> impl Strategy<Value = String> {
 
 fn op() -> impl Strategy<Value = Op> {
     let key = || 0usize..4;
-    let index = || prop_oneof![4 => -5i32..6, 1 => prop::sample::select(vec![i32::MIN, i32::MAX])];
+    let index = || prop_oneof![4 => -5i64..6, 1 => prop::sample::select(vec![i64::MIN, i64::MAX])];
     let keys = || prop::collection::vec(0usize..4, 0..4);
     let amount = prop_oneof![5 => -10i64..10, 1 => prop::sample::select(vec![i64::MIN, i64::MAX, 1 << 62])];
     prop_oneof![
@@ -268,7 +262,7 @@ proptest! {
                     node.list_range(&key(k), *start, *stop, now, usize::MAX).map(|items| format!("{:?}", show(items)))
                 }
                 Op::Remove(k, item) => {
-                    node.list_remove(&key(k), item.as_bytes(), now).map(|command| command.is_some().to_string())
+                    node.list_remove(&key(k), item.as_bytes(), now).map(|delta| delta.is_some().to_string())
                 }
                 Op::Add(k, member) => node.set_add(&key(k), bytes(member), now).map(|(changed, _)| changed.to_string()),
                 Op::Drop(k, member) => node.set_remove(&key(k), bytes(member), now).map(|(changed, _)| changed.to_string()),
@@ -290,7 +284,7 @@ fn braces(all: Vec<Bytes>) -> String {
     format!("{:?}", show(all).into_iter().collect::<BTreeSet<_>>())
 }
 
-/// The rules of the merge were judged by this model before they were written in Rust.
+/// The rules of the merge were checked with this model before they were written in Rust.
 #[test]
 fn the_executable_model_converges() {
     let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/model/merge_model.py");
@@ -361,11 +355,6 @@ fn answers_stay_within_the_bound_of_the_caller() {
         assert_eq!(read(bytes).unwrap().len(), bytes / 7);
         let limit = bytes - 1;
         assert_eq!(read(limit), Err(CacheError::AnswerTooLarge { limit }));
-        let error = read(limit).unwrap_err().to_string();
-        assert!(
-            error.contains(&limit.to_string()) && error.contains("MAX_ANSWER_BYTES"),
-            "{error}"
-        );
     }
     // Part of a list that would be too large as a whole.
     assert_eq!(node.list_range(&list, 0, 9, START, 70).unwrap().len(), 10);
@@ -391,19 +380,18 @@ fn keys_that_are_too_long_are_not_deleted_either() {
 }
 
 #[test]
-fn large_arguments_are_refused_and_name_the_setting() {
+fn large_arguments_are_refused() {
     let limits = Limits {
         max_value_bytes: 100,
         ..Limits::default()
     };
     let node = Cache::new(NodeId(1), limits);
-    let error = node
-        .set(&Key::shared(b"k"), &[b'x'; 101][..], 0, START)
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("MAX_VALUE_BYTES") && error.contains("101") && error.contains("100"),
-        "{error}"
-    );
+    let set = node.set(&Key::shared(b"k"), &[b'x'; 101][..], 0, START);
+    let refused = CacheError::TooLarge {
+        what: "value",
+        length: 101,
+        limit: 100,
+    };
+    assert_eq!(set, Err(refused));
     assert!(!node.contains(&Key::shared(b"k"), START));
 }

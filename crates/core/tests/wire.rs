@@ -7,14 +7,15 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use kvcache_core::cache::{
-    Base, Blob, Cache, Change, Command, Component, Cursor, Digest, KeyHash, Limits, NodeId, Partition, Position,
-    SeenAdd, Span, Stamp, Time, Value,
+    Base, Blob, Cache, Component, Cursor, Delta, Digest, KeyHash, Limits, NodeId, Partition, Position, SeenAdd, Span,
+    Stamp, StateDelta, Time, Value,
 };
 use kvcache_core::codec::{CodecError, Decoder, Encoder};
 use kvcache_core::wire::{
-    place, Ack, Beat, BeatState, Compare, Exchange, Fetch, Fragment, Frame, FramesGone, FramesRequest, Header, Hello,
-    Holding, Kind, Message, Offer, Part, ReplayCommands, ReplayEnd, ReplayRequest, Sketch, SketchRequest, SpanDigest,
-    Split, Splits, Survey, Symbol, Unknown, Want, Welcome, WireError, HEADER_BYTES, MAX_SYMBOLS, VERSION,
+    place, AnswerEnd, BootstrapDeltas, BootstrapRequest, Compare, DigestRequest, Fetch, Fragment, Frame, FrameAck,
+    FramesGone, FramesRequest, Header, Heartbeat, HeartbeatState, Hello, Holding, Kind, Message, Offer, Part,
+    RangeSplit, RangeSplits, Reconcile, Sketch, SketchRequest, SpanDigest, Symbol, Unknown, Want, Welcome, WireError,
+    HEADER_BYTES, MAX_SYMBOLS, VERSION,
 };
 use proptest::prelude::*;
 
@@ -28,8 +29,8 @@ fn stamp(millis: u64, counter: u64, node: NodeId) -> Stamp {
     }
 }
 
-fn command(change: Change) -> Command {
-    Command {
+fn delta(change: StateDelta) -> Delta {
+    Delta {
         key: Blob::from("\0key"),
         change,
     }
@@ -60,11 +61,11 @@ fn seen() -> Vec<SeenAdd> {
     ]
 }
 
-fn changes() -> Vec<(&'static str, Change)> {
+fn changes() -> Vec<(&'static str, StateDelta)> {
     let at = stamp(1_700_000_000_123, 7, NODE);
     let id = stamp(1_700_000_000_000, 0, OTHER);
     let value = Blob::from("value");
-    let put = |value, expires_at, seen| Change::Put {
+    let put = |value, expires_at, seen| StateDelta::Put {
         at,
         value,
         expires_at,
@@ -85,11 +86,11 @@ fn changes() -> Vec<(&'static str, Change)> {
             ),
         ),
         ("put_counter", put(Value::Held(Blob::from("0")), None, seen())),
-        ("delete", Change::Delete { at, seen: Vec::new() }),
-        ("delete_counter", Change::Delete { at, seen: seen() }),
+        ("delete", StateDelta::Delete { at, seen: Vec::new() }),
+        ("delete_counter", StateDelta::Delete { at, seen: seen() }),
         (
             "add",
-            Change::Add {
+            StateDelta::Add {
                 node: NODE,
                 base: Base {
                     stamp: id,
@@ -102,22 +103,22 @@ fn changes() -> Vec<(&'static str, Change)> {
         ),
         (
             "list_push",
-            Change::ListPush {
+            StateDelta::ListPush {
                 id,
                 value: value.clone(),
             },
         ),
-        ("list_remove", Change::ListRemove { id, at }),
+        ("list_remove", StateDelta::ListRemove { id, at }),
         (
             "set_add",
-            Change::SetAdd {
+            StateDelta::SetAdd {
                 member: value.clone(),
                 at,
             },
         ),
         (
             "set_remove",
-            Change::SetRemove {
+            StateDelta::SetRemove {
                 member: Blob::default(),
                 at,
             },
@@ -125,8 +126,8 @@ fn changes() -> Vec<(&'static str, Change)> {
     ]
 }
 
-fn beat() -> Beat {
-    Beat {
+fn heartbeat() -> Heartbeat {
+    Heartbeat {
         number: 77,
         seq: 300,
         digest: Digest(0x1234_5678_9abc_def0),
@@ -137,9 +138,9 @@ fn beat() -> Beat {
         since: Time::from_millis(1_690_000_000_000),
         joined: Time::from_millis(1_695_000_000_000),
         listening: Time::from_millis(1_696_000_000_000),
-        state: BeatState::Synced,
+        state: HeartbeatState::Synced,
         interval_ms: 1_000,
-        wants_beats: false,
+        wants_heartbeats: false,
         versions: (2, 2),
         foreign: Vec::new(),
     }
@@ -151,28 +152,28 @@ fn partitions() -> Vec<Partition> {
 
 fn messages() -> Vec<(String, Message)> {
     let clock = Time::from_millis(1_700_000_000_200);
-    let frame = |commands, wants_ack| {
+    let frame = |deltas, wants_ack| {
         Message::Frame(Frame {
             seq: 300,
             wants_ack,
             clock,
-            commands,
+            deltas,
         })
     };
     let mut all: Vec<(String, Message)> = changes()
         .into_iter()
-        .map(|(name, change)| (format!("frame_{name}"), frame(vec![command(change)], false)))
+        .map(|(name, change)| (format!("frame_{name}"), frame(vec![delta(change)], false)))
         .collect();
     let every = changes()
         .into_iter()
-        .map(|(_, change)| command(change))
+        .map(|(_, change)| delta(change))
         .collect::<Vec<_>>();
     let part = Part {
         to: NODE,
         request: 9,
         index: 2,
     };
-    let request = |want| ReplayRequest {
+    let request = |want| BootstrapRequest {
         request: 9,
         from: Partition(256),
         digests: vec![Digest(0), Digest(1), Digest(u64::MAX)],
@@ -180,7 +181,7 @@ fn messages() -> Vec<(String, Message)> {
         budget: 65_536,
         rest: None,
     };
-    let end = ReplayEnd {
+    let end = AnswerEnd {
         to: NODE,
         request: 9,
         parts: 3,
@@ -203,9 +204,9 @@ fn messages() -> Vec<(String, Message)> {
         element: 5,
     };
     let half = Span::new(whole.first, middle).expect("in order");
-    let splits = Splits {
+    let splits = RangeSplits {
         part,
-        splits: vec![Split {
+        splits: vec![RangeSplit {
             span: whole,
             parts: vec![
                 SpanDigest {
@@ -221,9 +222,9 @@ fn messages() -> Vec<(String, Message)> {
             ],
         }],
     };
-    let fetch = |yields| Fetch {
+    let fetch = |resyncs| Fetch {
         request: 9,
-        yields,
+        resyncs,
         holdings: vec![
             Holding {
                 span: half,
@@ -236,49 +237,52 @@ fn messages() -> Vec<(String, Message)> {
         ],
         budget: 65_536,
     };
-    let state = |state| Message::Beat(Beat { state, ..beat() });
+    let state = |state| Message::Heartbeat(Heartbeat { state, ..heartbeat() });
     all.extend([
         ("frame_empty".into(), frame(Vec::new(), false)),
         ("frame_all".into(), frame(every.clone(), true)),
-        ("replay_request".into(), Message::ReplayRequest(request(Want::Commands))),
+        (
+            "replay_request".into(),
+            Message::BootstrapRequest(request(Want::Deltas)),
+        ),
         (
             "replay_request_splits".into(),
-            Message::ReplayRequest(request(Want::Splits)),
+            Message::BootstrapRequest(request(Want::RangeSplits)),
         ),
         (
             "replay_commands".into(),
-            Message::ReplayCommands(ReplayCommands {
+            Message::BootstrapDeltas(BootstrapDeltas {
                 part,
                 clock,
-                commands: every,
+                deltas: every,
             }),
         ),
         (
             "replay_request_rest".into(),
-            Message::ReplayRequest(ReplayRequest {
+            Message::BootstrapRequest(BootstrapRequest {
                 digests: vec![Digest(1)],
                 rest,
-                ..request(Want::Commands)
+                ..request(Want::Deltas)
             }),
         ),
         (
             "replay_end_rest".into(),
-            Message::ReplayEnd(ReplayEnd {
+            Message::AnswerEnd(AnswerEnd {
                 next: 17,
                 rest,
                 ..end.clone()
             }),
         ),
-        ("replay_end".into(), Message::ReplayEnd(end)),
-        ("beat".into(), Message::Beat(beat())),
-        ("beat_starting".into(), state(BeatState::Starting)),
-        ("beat_leaving".into(), state(BeatState::Leaving)),
+        ("replay_end".into(), Message::AnswerEnd(end)),
+        ("beat".into(), Message::Heartbeat(heartbeat())),
+        ("beat_starting".into(), state(HeartbeatState::Starting)),
+        ("beat_leaving".into(), state(HeartbeatState::Leaving)),
         (
             "beat_foreign".into(),
-            Message::Beat(Beat {
-                wants_beats: true,
+            Message::Heartbeat(Heartbeat {
+                wants_heartbeats: true,
                 foreign: vec!["CISSUER".into()],
-                ..beat()
+                ..heartbeat()
             }),
         ),
         ("fragment".into(), Message::Fragment(fragment)),
@@ -290,7 +294,7 @@ fn messages() -> Vec<(String, Message)> {
                 budget: 65_536,
             }),
         ),
-        ("splits".into(), Message::Splits(splits)),
+        ("splits".into(), Message::RangeSplits(splits)),
         ("fetch".into(), Message::Fetch(fetch(false))),
         ("fetch_yields".into(), Message::Fetch(fetch(true))),
         (
@@ -328,12 +332,12 @@ fn messages() -> Vec<(String, Message)> {
                 knows_you: true,
                 host: "NHOST".into(),
                 release: "0.1.0".into(),
-                beat: beat(),
+                heartbeat: heartbeat(),
             }),
         ),
         (
             "ack".into(),
-            Message::Ack(Ack {
+            Message::Ack(FrameAck {
                 to: OTHER,
                 seq: 12,
                 contiguous: 10,
@@ -341,7 +345,7 @@ fn messages() -> Vec<(String, Message)> {
         ),
         (
             "survey".into(),
-            Message::Survey(Survey {
+            Message::DigestRequest(DigestRequest {
                 request: 9,
                 from: Partition(256),
                 digests: vec![0, 1, u32::MAX],
@@ -380,7 +384,7 @@ fn messages() -> Vec<(String, Message)> {
         ),
         (
             "exchange".into(),
-            Message::Exchange(Exchange {
+            Message::Reconcile(Reconcile {
                 request: 9,
                 partitions: partitions(),
                 wanted: vec![1, u64::MAX],
@@ -435,16 +439,16 @@ fn the_published_digests_and_positions_hold() {
         let found = changes().into_iter().find(|(name, _)| *name == wanted);
         found.expect("a change of that name").1
     };
-    let list_push = |id| Change::ListPush {
+    let list_push = |id| StateDelta::ListPush {
         id,
         value: Blob::default(),
     };
     let place = |wanted: &str| {
         let partition = Partition::of(KeyHash::of(b"\0key"));
-        place((NODE, 9), partition, &command(golden_change(wanted)))
+        place((NODE, 9), partition, &delta(golden_change(wanted)))
     };
     expect(format!(
-        "In the Exchange 9 of node `{:016x}` the place of the component of `v2_frame_put.hex` is `{:016x}`, and that of \
+        "In the Reconcile 9 of node `{:016x}` the place of the component of `v2_frame_put.hex` is `{:016x}`, and that of \
          `v2_frame_set_add.hex` is `{:016x}`.",
         NODE.0,
         place("put"),
@@ -463,7 +467,7 @@ fn the_published_digests_and_positions_hold() {
         ),
     ] {
         let cache = Cache::new(OTHER, Limits::default());
-        cache.apply(&command(change), at.time.millis()).unwrap();
+        cache.apply(&delta(change), at.time.millis()).unwrap();
         let hash = KeyHash::of(b"\0key");
         let partition = Partition::of(hash);
         let components = cache.components(Span::of(partition));
@@ -505,25 +509,25 @@ fn every_message_has_its_golden_bytes() {
 }
 
 #[test]
-fn commands_are_read_back_without_a_message_around_them() {
-    let commands: Vec<Command> = changes().into_iter().map(|(_, change)| command(change)).collect();
+fn deltas_are_read_back_without_a_message_around_them() {
+    let deltas: Vec<Delta> = changes().into_iter().map(|(_, change)| delta(change)).collect();
     let mut encoder = Encoder::default();
-    commands.iter().for_each(|command| encoder.command(command));
+    deltas.iter().for_each(|delta| encoder.delta(delta));
     let bytes = Bytes::from(encoder.into_bytes());
     let released = std::fs::read_to_string(golden("frame_all")).unwrap();
     assert!(unhex(&released).ends_with(&bytes), "a message holds the same bytes");
-    let read = |bytes: &Bytes| -> Result<Vec<Command>, CodecError> {
+    let read = |bytes: &Bytes| -> Result<Vec<Delta>, CodecError> {
         let mut decoder = Decoder::new(bytes);
-        let mut commands = Vec::new();
+        let mut deltas = Vec::new();
         while !decoder.is_empty() {
-            commands.push(decoder.command()?);
+            deltas.push(decoder.delta()?);
         }
-        Ok(commands)
+        Ok(deltas)
     };
-    assert_eq!(read(&bytes), Ok(commands));
+    assert_eq!(read(&bytes), Ok(deltas));
     let cut = bytes.slice(..bytes.len() - 1);
     assert_eq!(read(&cut), Err(CodecError::Malformed("member")));
-    assert_eq!(read(&Bytes::from_static(&[0x92, 99])), Err(CodecError::Command(99)));
+    assert_eq!(read(&Bytes::from_static(&[0x92, 99])), Err(CodecError::Delta(99)));
 }
 
 #[test]
@@ -537,27 +541,28 @@ fn every_golden_file_has_its_message() {
 
 #[test]
 fn the_header_of_any_version_names_its_sender() {
-    let bytes = beat_bytes();
+    let bytes = heartbeat_bytes();
     let header = Header::of(&bytes).expect("long enough");
     assert_eq!(
         (header.version, header.kind, header.node),
-        (VERSION, Kind::Beat as u8, NODE)
+        (VERSION, Kind::Heartbeat as u8, NODE)
     );
     assert_eq!(Header::of(&bytes[..HEADER_BYTES - 1]), None);
 }
 
-fn beat_bytes() -> Vec<u8> {
-    encode(&Message::Beat(beat()))
+fn heartbeat_bytes() -> Vec<u8> {
+    encode(&Message::Heartbeat(heartbeat()))
 }
 
 #[test]
 fn fields_a_later_release_appends_are_ignored() {
-    // The message is an array of 1 (0x91) that holds the beat, an array of 16 (0xdc 0 16); a later one may have 17.
-    let mut bytes = beat_bytes();
+    // The message is an array of 1 (0x91) that holds the heartbeat, an array of 16 (0xdc 0 16); a later one may have
+    // 17.
+    let mut bytes = heartbeat_bytes();
     assert_eq!(bytes[HEADER_BYTES..HEADER_BYTES + 4], [0x91, 0xdc, 0, 16]);
     bytes[HEADER_BYTES + 3] = 17;
     bytes.extend_from_slice(&[0xa3, b'n', b'e', b'w']);
-    assert_eq!(Message::decode(bytes.into()), Ok(Message::Beat(beat())));
+    assert_eq!(Message::decode(bytes.into()), Ok(Message::Heartbeat(heartbeat())));
 }
 
 fn message_of(kind: impl Into<u8>, body: &[u8]) -> Bytes {
@@ -593,7 +598,7 @@ fn unknown_kinds_are_named() {
 
 #[test]
 fn announced_lengths_are_checked_against_what_is_there() {
-    // A frame that announces 2^32-1 commands, and a key that announces 2^32-1 bytes.
+    // A frame that announces 2^32-1 deltas, and a key that announces 2^32-1 bytes.
     for tail in [
         &[0x94, 1, 0, 1, 0xdd, 255, 255, 255, 255][..],
         &[0x94, 1, 0, 1, 0x91, 0x95, 3, 0xc6, 255, 255, 255, 255][..],
@@ -607,13 +612,13 @@ fn announced_lengths_are_checked_against_what_is_there() {
     let long = [0xdd, 255, 255, 255, 255];
     for (kind, head) in [
         (Kind::Compare, &[0x93, 1][..]),
-        (Kind::Splits, &[0x94, 1, 1, 1]),
+        (Kind::RangeSplits, &[0x94, 1, 1, 1]),
         (Kind::Fetch, &[0x94, 1, 0]),
         (Kind::FramesRequest, &[0x91]),
-        (Kind::ReplayEnd, &[0x96, 1, 1, 1, 1, 0xc0]),
+        (Kind::AnswerEnd, &[0x96, 1, 1, 1, 1, 0xc0]),
         (Kind::Sketch, &[0x96, 1, 1, 1]),
         (Kind::SketchRequest, &[0x94, 1]),
-        (Kind::Exchange, &[0x95, 1]),
+        (Kind::Reconcile, &[0x95, 1]),
     ] {
         let body = [head, &long].concat();
         assert!(
@@ -624,12 +629,12 @@ fn announced_lengths_are_checked_against_what_is_there() {
     // Partitions beyond the last one.
     let request = [0x96, 1, 0xcd, 4, 0, 0xc4, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xc0];
     assert_eq!(
-        Message::decode(message_of(Kind::ReplayRequest, &request)),
+        Message::decode(message_of(Kind::BootstrapRequest, &request)),
         Err(WireError::Malformed("range of partitions"))
     );
-    let survey = [0x95, 1, 0xcd, 4, 0, 0xc4, 4, 0, 0, 0, 0, 0, 1];
+    let digest_request = [0x95, 1, 0xcd, 4, 0, 0xc4, 4, 0, 0, 0, 0, 0, 1];
     assert_eq!(
-        Message::decode(message_of(Kind::Survey, &survey)),
+        Message::decode(message_of(Kind::DigestRequest, &digest_request)),
         Err(WireError::Malformed("range of partitions"))
     );
     // 1,023 and the next one.
@@ -674,7 +679,7 @@ fn symbols_are_whole_and_not_too_many() {
     // Two words of an offer.
     let offer = [&[0x95, 1, 0x90, 0xc4, 0, 0xc4, 16][..], &[0; 16]].concat();
     assert_eq!(
-        Message::decode(message_of(Kind::Exchange, &offer)),
+        Message::decode(message_of(Kind::Reconcile, &offer)),
         Err(WireError::Malformed("offers"))
     );
 }
@@ -693,7 +698,7 @@ fn spans_that_make_no_sense_are_refused() {
         digest: Digest(0),
         count: 0,
     };
-    let split = |parts| Split { span: whole, parts };
+    let split = |parts| RangeSplit { span: whole, parts };
     let first = part(whole.first);
     for parts in [
         vec![],
@@ -715,7 +720,7 @@ proptest! {
     #[test]
     fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0..Kind::ALL.len() as u8 + 2) {
         let _ = Message::decode(bytes.clone().into());
-        if let Ok(Message::Splits(splits)) = Message::decode(message_of(kind, &bytes)) {
+        if let Ok(Message::RangeSplits(splits)) = Message::decode(message_of(kind, &bytes)) {
             for split in splits.splits {
                 let _ = split.spans();
             }

@@ -6,6 +6,7 @@
 //! | [`settings`] | typed settings |
 //! | [`nats`] | the network: one connection, one task that carries the bytes of the replica |
 //! | [`time`] | clocks and entropy |
+//! | [`words`] | words for what a replica says, with the settings and remedies |
 //! | [`secret`] | texts that must not reach a log |
 //!
 //! Nothing here knows what a host or a client speaks: front ends are built on top.
@@ -16,3 +17,4 @@ pub mod secret;
 pub mod service;
 pub mod settings;
 pub mod time;
+pub mod words;

@@ -68,8 +68,8 @@ fn secret_at(bytes: &[u8], at: usize) -> Option<Range<usize>> {
     }
 }
 
-/// `S`, the kind of key, and 56 characters of base32, anywhere and in any case; or the beginning of that at the beginning
-/// of a word. A public key has 56 characters in all.
+/// `S`, the kind of key, and 56 characters of base32, anywhere and in any case; or the beginning of that at the
+/// beginning of a word. A public key has 56 characters in all.
 fn seed(bytes: &[u8], at: usize) -> Option<Range<usize>> {
     const KINDS: &[u8] = b"OAUCNXMVPoaucnxmvp";
     if !KINDS.contains(bytes.get(at + 1)?) {
@@ -84,7 +84,8 @@ fn seed(bytes: &[u8], at: usize) -> Option<Range<usize>> {
     is_seed.then_some(at..at + length)
 }
 
-/// Anywhere; in another case, as names of settings have it, at the beginning of a word: a public key can hold the letters.
+/// Anywhere; in another case, as names of settings have it, at the beginning of a word: a public key can hold the
+/// letters.
 fn jwt(bytes: &[u8], at: usize) -> Option<Range<usize>> {
     let begins_word = at == 0 || !bytes[at - 1].is_ascii_alphanumeric();
     let start = bytes.get(at..at + JWT_START.len())?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kvcache_node::service::{self, Error, Limits, Replication, Scope, Service};
+use kvcache_node::service::{self, Error, Limits, ReplicatorConfig, Scope, Service};
 use kvcache_node::settings::Subjects;
 use testkit::{eventually, Lattice};
 
@@ -16,7 +16,7 @@ async fn node(lattice: &Lattice) -> Service {
 }
 
 /// As a node of the lattice replicates.
-fn replication(lattice: &Lattice, service: &Service) -> Replication {
+fn replication(lattice: &Lattice, service: &Service) -> ReplicatorConfig {
     lattice.replication(service.status().node, lattice.nats_url()).unwrap()
 }
 

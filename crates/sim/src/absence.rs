@@ -9,10 +9,10 @@ const ACQUAINTANCE_MS: Millis = 10_000;
 
 /// So long a node that is back may need until the others have what it wrote: messages are lost, and it is not always at
 /// the first attempt that it takes the state of another. Deletions among that age meanwhile.
-const EXCHANGE_MS: Millis = 10_000;
+const RECONCILE_MS: Millis = 10_000;
 
-/// A node that is new among the synced is in contact when it has asked another how it stands and was answered, which needs
-/// a beat and perhaps another.
+/// A node that is new among the synced is in contact when it has asked another how it stands and was answered, which
+/// needs a heartbeat and perhaps another.
 const ASKING_BEATS: Millis = 3;
 
 impl World {
@@ -54,8 +54,8 @@ impl World {
     }
 
     /// Whether nodes may now be away for long, `away` or any. If all others join while a node is away, deleted keys may
-    /// come back (docs/GUARANTEES.md, "Deletions and long absence"). So each one that stays has to be synced and to have
-    /// been in contact with another one for some time, if another one is there.
+    /// come back (docs/GUARANTEES.md, "Deletions and long absence"). So each one that stays has to be synced and to
+    /// have been in contact with another one for some time, if another one is there.
     pub(crate) fn may_be_away_for_long(&self, away: Option<usize>) -> bool {
         let places = self.nodes.len();
         let up = |place: &usize| self.nodes[*place].up;
@@ -77,7 +77,7 @@ impl World {
         let (now, synced) = (self.now, self.is_synced(node));
         let since = &mut self.nodes[node].synced_since;
         *since = synced.then_some(since.unwrap_or(now));
-        since.is_some_and(|since| now - since >= ASKING_BEATS * self.scenario.beat_interval_ms)
+        since.is_some_and(|since| now - since >= ASKING_BEATS * self.scenario.heartbeat_interval_ms)
     }
 
     fn is_synced(&self, node: usize) -> bool {
@@ -114,7 +114,7 @@ impl World {
     /// remembered, or will before they have it.
     fn may_forget(&mut self, node: usize) {
         let ttl = self.scenario.tombstone_ttl_ms.unwrap_or(Millis::MAX);
-        let forgotten = (self.now + EXCHANGE_MS + 2 * self.scenario.max_skew_ms).saturating_sub(ttl);
+        let forgotten = (self.now + RECONCILE_MS + 2 * self.scenario.max_skew_ms).saturating_sub(ttl);
         for own in self.nodes[node].acknowledged.keys.values_mut() {
             own.given_up |= own.since <= forgotten;
         }

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
-use kvcache_core::cache::{Cache, Change, Command, Key, Millis, NodeId};
+use kvcache_core::cache::{Cache, Delta, Key, Millis, NodeId, StateDelta};
 use kvcache_core::replica::SyncState;
 use rand::RngExt;
 
-use crate::client::{checked_digest, commands, seen, Seen, START};
+use crate::client::{checked_digest, deltas, seen, Seen, START};
 use crate::clients::{counter, shared_key, SHARED_KEYS};
 use crate::event::size;
 use crate::node::Acknowledged;
@@ -22,7 +22,7 @@ const MUCH_LOSS: f64 = 0.5;
 /// Clocks that are right again are known to be so after this time.
 const NOTICED_MS: Millis = 20_000;
 
-/// Virtual time after that in which there has to be a stretch of nothing but beats.
+/// Virtual time after that in which there has to be a stretch of nothing but heartbeats.
 const SETTLING_MS: Millis = 120_000;
 
 /// One round of the sweep over all partitions.
@@ -31,7 +31,7 @@ const SWEEP_ROUND_MS: Millis = 12_800;
 /// A few small messages pass the slowest link in this time.
 const PASSING_MS: Millis = 200;
 
-/// A newcomer may be welcomed by a beat out of turn.
+/// A newcomer may be welcomed by a heartbeat out of turn.
 const EXTRA_BEATS: u64 = 3;
 
 /// Exchanges after the last fault between any two nodes; more than there should be.
@@ -40,13 +40,13 @@ const REPAIRS_PER_PAIR: u64 = 10;
 /// Nodes that have reason to do so compare this often.
 const COMPARISON_MS: Millis = 1_000;
 
-/// Those who refuse what others hold compare with them after so many intervals of beats at the earliest.
+/// Those who refuse what others hold compare with them after so many intervals of heartbeats at the earliest.
 const WITHHELD_BEATS: u64 = 10;
 
 /// A request that carries the digests of all partitions, and the end of its answer.
 const REQUEST_BYTES: u64 = 12_000;
 
-/// Messages of an exchange that are small.
+/// Messages of a reconciliation that are small.
 const MESSAGES_PER_REPAIR: u64 = 32;
 
 impl World {
@@ -61,9 +61,9 @@ impl World {
         self.wait_until_equal(limit);
         // They may have been equal by chance, with messages of a dead process still on their way to some. And a node
         // that heard nothing of a peer for long may be about to forget it, and takes no frames of it until it has
-        // proven itself again: by then all have heard a beat that was sent since all is well.
+        // proven itself again: by then all have heard a heartbeat that was sent since all is well.
         let underway = self.scenario.max_delay_ms.max(self.scenario.queue_ms) + self.backlog_ms();
-        self.run_until(self.now + self.scenario.beat_interval_ms + underway);
+        self.run_until(self.now + self.scenario.heartbeat_interval_ms + underway);
         self.wait_until_equal(limit);
         self.outcome.healing_ms = self.now - healed;
         self.tell(|| "all nodes are equal".into());
@@ -73,7 +73,8 @@ impl World {
         let state = self.state_bytes();
         self.last_deletes();
         if self.scenario.far_ms > 0 {
-            // To delete what all hold and was written far ahead takes a stamp that is as far ahead: refused until its time.
+            // To delete what all hold and was written far ahead takes a stamp that is as far ahead: refused until its
+            // time.
             self.wait_until_equal(self.now + self.healing_ms() + self.backlog_ms() + self.scenario.far_ms);
         }
         self.wait_until_quiet();
@@ -87,7 +88,8 @@ impl World {
         self.check_effort(state.max(self.state_bytes()));
     }
 
-    /// Clocks are right again: what is written now is taken by all, whatever was written with a clock that was far ahead.
+    /// Clocks are right again: what is written now is taken by all, whatever was written with a clock that was far
+    /// ahead.
     fn new_keys_are_taken(&mut self, limit: Millis) {
         // By then all have heard that the clocks of the others are right as well.
         self.run_until(self.now + NOTICED_MS);
@@ -97,13 +99,13 @@ impl World {
             .collect();
         for (place, key) in &keys {
             let now = self.clock(*place).wall;
-            let command = self.nodes[*place]
+            let delta = self.nodes[*place]
                 .cache
                 .set(key, "value", 0, now)
                 .expect("a short value");
             self.outcome.writes += 1;
-            self.written_bytes += size(&command);
-            self.nodes[*place].queue.push(command);
+            self.written_bytes += size(&delta);
+            self.nodes[*place].queue.push(delta);
             self.flush(*place);
         }
         let has = |world: &World, place: usize, key: &Key| {
@@ -130,7 +132,7 @@ impl World {
     }
 
     fn state_bytes(&self) -> u64 {
-        commands(self.any_cache()).iter().map(size).sum()
+        deltas(self.any_cache()).iter().map(size).sum()
     }
 
     /// Repair takes no more than it should for a state of this size.
@@ -138,7 +140,7 @@ impl World {
         let nodes = self.living().count() as u64;
         // While nodes forget deletions at different times, they have reason to compare.
         // What is from the future is asked for again when its time comes, part by part, and seldom before.
-        let withheld = self.scenario.far_ms / (WITHHELD_BEATS * self.scenario.beat_interval_ms);
+        let withheld = self.scenario.far_ms / (WITHHELD_BEATS * self.scenario.heartbeat_interval_ms);
         let per_pair = REPAIRS_PER_PAIR + self.forgetting_ms() / COMPARISON_MS + withheld;
         // What waited for a process that did nothing may be requests, which it then answers.
         let repairs = nodes * (nodes - 1) * per_pair + self.waiting;
@@ -211,11 +213,11 @@ impl World {
         let node = self.living().nth(chosen).expect("one of them");
         let now = self.clock(node).wall;
         for number in 0..SHARED_KEYS {
-            let (_, command) = self.nodes[node]
+            let (_, delta) = self.nodes[node]
                 .cache
                 .delete(&shared_key(number), now)
                 .expect("a short key");
-            self.nodes[node].queue.push(command);
+            self.nodes[node].queue.push(delta);
         }
         self.flush(node);
         if self.scenario.tombstone_ttl_ms.is_none() && self.scenario.far_ms == 0 {
@@ -231,7 +233,7 @@ impl World {
         }
     }
 
-    /// Waits until nothing but beats was sent for a while, and beats no more often than they should.
+    /// Waits until nothing but heartbeats was sent for a while, and heartbeats no more often than they should.
     fn wait_until_quiet(&mut self) {
         let quiet = self.scenario.quiet_ms;
         let began = self.now + self.forgetting_ms();
@@ -240,19 +242,22 @@ impl World {
         self.run_until(began);
         let mut since = self.busy_at.max(began);
         loop {
-            let (beats, ticks) = (self.beats, self.ticks);
+            let (heartbeats, ticks) = (self.heartbeats, self.ticks);
             self.run_until(since + quiet);
-            // Late, and seldom, a node folds the counters of those that are gone for good; the next beats tell it.
+            // Late, and seldom, a node folds the counters of those that are gone for good; the next heartbeats tell it.
             let folded = self.scenario.tombstone_ttl_ms.is_some() && !self.equal();
             if self.busy_at <= since && !folded {
                 let nodes = self.living().count() as u64;
-                let expected = nodes * (quiet / self.scenario.beat_interval_ms + 1 + EXTRA_BEATS);
-                let (beats, ticks) = (self.beats - beats, self.ticks - ticks);
+                let expected = nodes * (quiet / self.scenario.heartbeat_interval_ms + 1 + EXTRA_BEATS);
+                let (heartbeats, ticks) = (self.heartbeats - heartbeats, self.ticks - ticks);
                 assert!(
-                    beats <= expected,
-                    "{beats} beats in {quiet} ms, at most {expected} make sense"
+                    heartbeats <= expected,
+                    "{heartbeats} heartbeats in {quiet} ms, at most {expected} make sense"
                 );
-                assert!(ticks <= 4 * expected, "{ticks} ticks in {quiet} ms for {beats} beats");
+                assert!(
+                    ticks <= 4 * expected,
+                    "{ticks} ticks in {quiet} ms for {heartbeats} heartbeats"
+                );
                 break;
             }
             since = if folded { self.now } else { self.busy_at };
@@ -283,7 +288,7 @@ impl World {
             assert_eq!(checked_digest(cache), digest, "digest of node {place}");
             let other = self.dump(cache);
             if other != state {
-                let differs = |(a, b): &(&Command, &Command)| a != b;
+                let differs = |(a, b): &(&Delta, &Delta)| a != b;
                 let difference = state.iter().zip(&other).find(differs);
                 panic!("node {place} has an equal digest, but another state: {difference:?}");
             }
@@ -313,11 +318,11 @@ impl World {
     }
 
     /// The full state of a node. A value past its deadline counts as given back.
-    fn dump(&self, cache: &Cache) -> Vec<Command> {
+    fn dump(&self, cache: &Cache) -> Vec<Delta> {
         let later = self.later();
-        let mut state = commands(cache);
-        for command in &mut state {
-            if let Change::Put { value, expires_at, .. } = &mut command.change {
+        let mut state = deltas(cache);
+        for delta in &mut state {
+            if let StateDelta::Put { value, expires_at, .. } = &mut delta.change {
                 if expires_at.is_some_and(|deadline| deadline <= later) {
                     *value = value.given_back();
                 }

@@ -1,10 +1,10 @@
 //! What nodes say of themselves, and what they confirm, against what is so.
 //!
-//! The key that all only ever increment shows what a state holds: a node that has taken in the state of another one shows
-//! at least the sum which that one had.
+//! The key that all only ever increment shows what a state holds: a node that has taken in the state of another one
+//! shows at least the sum which that one had.
 
 use kvcache_core::cache::{Cache, Key, Millis};
-use kvcache_core::replica::{Ack, AckRequest, SyncState, Target};
+use kvcache_core::replica::{AckLevel, AckRequest, SyncState, Target};
 use kvcache_core::wire::{self, Kind};
 use rand::RngExt;
 
@@ -14,7 +14,7 @@ use crate::node::{Heard, Waiting};
 use crate::scenario::spread;
 use crate::world::World;
 
-/// A node that was heard so many intervals of beats ago is known to be there.
+/// A node that was heard so many intervals of heartbeats ago is known to be there.
 const REMEMBERED_BEATS: Millis = 3;
 
 /// Two nodes that have heard each other for so many intervals know each other.
@@ -37,8 +37,8 @@ fn number(cache: &Cache, key: &Key, now: Millis) -> i64 {
 }
 
 impl World {
-    /// Whether claims are judged. Where deletions are forgotten, a node may give up what it had.
-    fn judges_claims(&self) -> bool {
+    /// Whether claims are checked. Where deletions are forgotten, a node may give up what it had.
+    fn checks_claims(&self) -> bool {
         self.scenario.tombstone_ttl_ms.is_none()
     }
 
@@ -46,14 +46,15 @@ impl World {
     pub(crate) fn sender(&self, place: usize, to: Target, payload: &[u8]) -> Sender {
         let node = &self.nodes[place];
         let anybody_asks = self.nodes.iter().any(|node| node.up && !node.merged);
-        let holds = (self.judges_claims() && anybody_asks && self.has_joined(place))
+        let holds = (self.checks_claims() && anybody_asks && self.has_joined(place))
             .then(|| number(&node.cache, &counter(), self.clock(place).wall));
         Sender {
             place,
             life: node.life,
             holds,
-            beat: to == Target::Beat,
-            shows_life: matches!(to, Target::Beat | Target::Commands) || wire::kind_of(payload) == Some(Kind::Welcome),
+            heartbeat: to == Target::Heartbeat,
+            shows_life: matches!(to, Target::Heartbeat | Target::Deltas)
+                || wire::kind_of(payload) == Some(Kind::Welcome),
             at: self.now,
         }
     }
@@ -73,8 +74,8 @@ impl World {
             return;
         };
         if sender.at > heard.newest {
-            let beat = sender.beat.then_some((sender.at, now));
-            (heard.newest, heard.beat) = (sender.at, beat.or(heard.beat));
+            let heartbeat = sender.heartbeat.then_some((sender.at, now));
+            (heard.newest, heard.heartbeat) = (sender.at, heartbeat.or(heard.heartbeat));
         }
     }
 
@@ -96,7 +97,7 @@ impl World {
                 place: sender.place,
                 life: sender.life,
                 least: holds,
-                beat: None,
+                heartbeat: None,
                 newest: 0,
             });
             heard.len() - 1
@@ -117,7 +118,7 @@ impl World {
 
     fn touches(&mut self, from: usize, to: usize) {
         let now = self.now;
-        let longest = REMEMBERED_BEATS * self.scenario.beat_interval_ms;
+        let longest = REMEMBERED_BEATS * self.scenario.heartbeat_interval_ms;
         let pair = from * self.nodes.len() + to;
         let (began, last) = &mut self.touch[pair];
         if *last == 0 || now - *last > longest {
@@ -127,21 +128,21 @@ impl World {
     }
 
     /// A node that says that it is synced has the state of at least one of those with a state that it has heard, as it
-    /// was when they sent the first that arrived. One that says that it is alone has not heard a beat of any of them
-    /// lately.
-    pub(crate) fn judge_claims(&mut self, place: usize) {
+    /// was when they sent the first that arrived. One that says that it is alone has not heard a heartbeat of any of
+    /// them lately.
+    pub(crate) fn check_claims(&mut self, place: usize) {
         let node = &self.nodes[place];
-        if node.merged || !node.active() || !self.judges_claims() {
+        if node.merged || !node.active() || !self.checks_claims() {
             return;
         }
         match node.replica.sync_state(self.clock(place)) {
-            SyncState::Synced => self.judge_synced(place),
-            SyncState::Alone => self.judge_alone(place),
+            SyncState::Synced => self.check_synced(place),
+            SyncState::Alone => self.check_alone(place),
             _ => {}
         }
     }
 
-    fn judge_synced(&mut self, place: usize) {
+    fn check_synced(&mut self, place: usize) {
         let node = &self.nodes[place];
         let least = node.heard.iter().map(|heard| heard.least).min();
         let holds = number(&node.cache, &counter(), self.clock(place).wall);
@@ -155,19 +156,19 @@ impl World {
         self.outcome.merged += 1;
     }
 
-    fn judge_alone(&self, place: usize) {
-        // Beats that waited until they were old are no evidence, nor are those with times that are far off.
+    fn check_alone(&self, place: usize) {
+        // Heartbeats that waited until they were old are no evidence, nor are those with times that are far off.
         if self.scenario.max_clock_skew_ms.is_some() {
             return;
         }
-        let memory = REMEMBERED_BEATS * self.scenario.beat_interval_ms;
+        let memory = REMEMBERED_BEATS * self.scenario.heartbeat_interval_ms;
         let is_there = |heard: &&Heard| {
             let there = &self.nodes[heard.place];
-            // The replica that was there before has said that it leaves, perhaps in this beat, and the one that was here
-            // before may have heard the beat.
+            // The replica that was there before has said that it leaves, perhaps in this heartbeat, and the one that
+            // was here before may have heard the heartbeat.
             let since = (there.replica_since, self.nodes[place].replica_since);
             let counts = |(sent, arrived)| sent > since.0 && arrived > since.1 && self.now - arrived < memory;
-            let lately = heard.beat.is_some_and(counts);
+            let lately = heard.heartbeat.is_some_and(counts);
             there.life == heard.life && there.up && lately
         };
         let heard: Vec<&Heard> = self.nodes[place].heard.iter().filter(is_there).collect();
@@ -181,20 +182,20 @@ impl World {
 
     /// A client writes at a node, and waits until others have it.
     pub(crate) fn write_to_be_confirmed(&mut self, place: usize) {
-        if !self.judges_claims() {
+        if !self.checks_claims() {
             return;
         }
         let now = self.clock(place);
         let node = &mut self.nodes[place];
         let incremented = node.cache.increment(&confirmed_key(node.life), 1, now.wall);
-        let (value, command) = incremented.expect("nobody else writes to the key");
+        let (value, delta) = incremented.expect("nobody else writes to the key");
         self.outcome.writes += 1;
-        self.written_bytes += size(&command);
+        self.written_bytes += size(&delta);
         self.to_confirm += 1;
         let wanted = match self.rng.random_range(0..10) {
-            0..7 => Ack::All,
-            7 | 8 => Ack::Peers(1),
-            _ => Ack::Peers(2),
+            0..7 => AckLevel::All,
+            7 | 8 => AckLevel::Peers(1),
+            _ => AckLevel::Peers(2),
         };
         let request = AckRequest {
             id: self.to_confirm,
@@ -202,7 +203,7 @@ impl World {
             deadline: now.mono + spread(&mut self.rng, 50, 5_000),
         };
         let node = &mut self.nodes[place];
-        node.queue.push(command);
+        node.queue.push(delta);
         node.asked.push(request);
         let waiting = Waiting {
             wanted,
@@ -212,19 +213,19 @@ impl World {
         node.waiting.insert(request.id, waiting);
     }
 
-    /// Two nodes have heard each other all the time since then, at least as often as they have to in order not to forget
-    /// each other, and for some time before.
+    /// Two nodes have heard each other all the time since then, at least as often as they have to in order not to
+    /// forget each other, and for some time before.
     fn in_touch_since(&self, one: usize, other: usize, since: Millis) -> bool {
-        let beat = self.scenario.beat_interval_ms;
+        let heartbeat = self.scenario.heartbeat_interval_ms;
         let places = self.nodes.len();
         [one * places + other, other * places + one].into_iter().all(|pair| {
             let (began, last) = self.touch[pair];
-            last > 0 && began + ACQUAINTED_BEATS * beat <= since && self.now - last <= REMEMBERED_BEATS * beat
+            last > 0 && began + ACQUAINTED_BEATS * heartbeat <= since && self.now - last <= REMEMBERED_BEATS * heartbeat
         })
     }
 
-    /// A node confirms a write. `All`: whoever is in touch with it and says of itself that it has everything which others
-    /// have confirmed has it. A number: so many hold it.
+    /// A node confirms a write. `All`: whoever is in touch with it and says of itself that it has everything which
+    /// others have confirmed has it. A number: so many hold it.
     pub(crate) fn confirms(&mut self, place: usize, id: u64) {
         let Waiting { wanted, value, at } = self.nodes[place].waiting.remove(&id).expect("a write that waits");
         let key = confirmed_key(self.nodes[place].life);
@@ -232,7 +233,7 @@ impl World {
         let others = (0..self.nodes.len()).filter(|&other| other != place && self.nodes[other].up);
         let has = |other: usize| number(&self.nodes[other].cache, &key, self.clock(other).wall) >= value;
         match wanted {
-            Ack::All => {
+            AckLevel::All => {
                 let state = self.nodes[place].replica.sync_state(self.clock(place));
                 assert!(
                     state.is_whole(),
@@ -248,14 +249,14 @@ impl World {
                     );
                 }
             }
-            Ack::Peers(peers) if self.outcome.crashes + self.outcome.leaves == 0 => {
+            AckLevel::Peers(peers) if self.outcome.crashes + self.outcome.leaves == 0 => {
                 let holders = others.filter(|&other| has(other)).count();
                 assert!(
                     holders >= peers as usize,
                     "node {place} confirms its write {value} for {peers}, but {holders} have it"
                 );
             }
-            Ack::Peers(_) | Ack::Local => {}
+            AckLevel::Peers(_) | AckLevel::Local => {}
         }
     }
 }

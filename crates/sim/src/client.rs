@@ -1,7 +1,7 @@
 //! What clients do with a cache, and what readers see of it. Shared with the tests of the merge rules.
 
 use bytes::Bytes;
-use kvcache_core::cache::{Cache, CacheError, Command, Digest, Key, Millis, Partition};
+use kvcache_core::cache::{Cache, CacheError, Delta, Digest, Key, Millis, Partition};
 
 /// Wall clock at which random histories start.
 pub const START: Millis = 1_700_000_000_000;
@@ -19,19 +19,17 @@ pub enum Write {
     Drop(String),
 }
 
-/// Performs a write; the command it makes, if any.
-pub fn perform(cache: &Cache, key: &Key, write: &Write, now: Millis) -> Result<Option<Command>, CacheError> {
+/// Performs a write; the delta it makes, if any.
+pub fn perform(cache: &Cache, key: &Key, write: &Write, now: Millis) -> Result<Option<Delta>, CacheError> {
     let bytes = |text: &String| Bytes::from(text.clone());
     match write {
         Write::Set { value, expires } => cache.set(key, bytes(value), *expires, now).map(Some),
-        Write::Delete => cache.delete(key, now).map(|(_, command)| Some(command)),
-        Write::Increment(amount) => cache.increment(key, *amount, now).map(|(_, command)| Some(command)),
-        Write::Push(value) => cache
-            .list_push(key, bytes(value), now)
-            .map(|(_, command)| Some(command)),
+        Write::Delete => cache.delete(key, now).map(|(_, delta)| Some(delta)),
+        Write::Increment(amount) => cache.increment(key, *amount, now).map(|(_, delta)| Some(delta)),
+        Write::Push(value) => cache.list_push(key, bytes(value), now).map(|(_, delta)| Some(delta)),
         Write::Remove(value) => cache.list_remove(key, value.as_bytes(), now),
-        Write::Add(member) => cache.set_add(key, bytes(member), now).map(|(_, command)| Some(command)),
-        Write::Drop(member) => cache.set_remove(key, bytes(member), now).map(|(_, command)| command),
+        Write::Add(member) => cache.set_add(key, bytes(member), now).map(|(_, delta)| Some(delta)),
+        Write::Drop(member) => cache.set_remove(key, bytes(member), now).map(|(_, delta)| delta),
     }
 }
 
@@ -68,11 +66,11 @@ pub fn seen(cache: &Cache, key: &Key, now: Millis) -> Seen {
     seen
 }
 
-/// The full state as commands, in an order that does not depend on the history.
-pub fn commands(cache: &Cache) -> Vec<Command> {
+/// The full state as deltas, in an order that does not depend on the history.
+pub fn deltas(cache: &Cache) -> Vec<Delta> {
     let mut all = Vec::new();
     for partition in Partition::all() {
-        cache.commands(partition, |command| all.push(command.to_owned()));
+        cache.deltas(partition, |delta| all.push(delta.to_owned()));
     }
     // Stamps are unique within a key, whatever they stamp.
     all.sort_unstable_by(|a, b| (&a.key, a.newest()).cmp(&(&b.key, b.newest())));

@@ -1,7 +1,7 @@
 //! Clients, who write at some node: to keys that all fight about, to the shared counter, or to keys of its own.
 
 use bytes::Bytes;
-use kvcache_core::cache::{Command, Key, Millis};
+use kvcache_core::cache::{Delta, Key, Millis};
 use rand::RngExt;
 
 use crate::client::{perform, Seen, Write};
@@ -35,8 +35,8 @@ impl World {
             };
             let before = self.nodes[node].queue.len();
             for _ in 0..burst {
-                if let Some(command) = self.write(node) {
-                    self.nodes[node].queue.push(command);
+                if let Some(delta) = self.write(node) {
+                    self.nodes[node].queue.push(delta);
                 }
             }
             let written = &self.nodes[node].queue[before..];
@@ -57,16 +57,16 @@ impl World {
         self.at(next, Event::Client);
     }
 
-    fn write(&mut self, node: usize) -> Option<Command> {
+    fn write(&mut self, node: usize) -> Option<Delta> {
         let now = self.clock(node).wall;
         match self.rng.random_range(0..4) {
             0 => {
                 let amount = i64::from(self.rng.random_range(1i32..10));
                 let incremented = self.nodes[node].cache.increment(&counter(), amount, now);
-                let (_, command) = incremented.expect("small numbers");
+                let (_, delta) = incremented.expect("small numbers");
                 self.nodes[node].acknowledged.added += amount;
                 self.added += amount;
-                Some(command)
+                Some(delta)
             }
             1 => self.write_own_key(node, now),
             _ => {
@@ -78,7 +78,7 @@ impl World {
     }
 
     /// One process alone writes to a key: what it holds at the end is known.
-    fn write_own_key(&mut self, place: usize, now: Millis) -> Option<Command> {
+    fn write_own_key(&mut self, place: usize, now: Millis) -> Option<Delta> {
         let number = self.rng.random_range(0..OWN_KEYS);
         let key = Key::shared(format!("own {} {number}", self.nodes[place].life).as_bytes());
         let known = self.nodes[place].acknowledged.keys.get(&key);
@@ -94,7 +94,7 @@ impl World {
             (_, _) => self.own_set(Vec::new()),
         };
         let node = &mut self.nodes[place];
-        let command = perform(&node.cache, &key, &write, now).expect("nobody else writes to the key");
+        let delta = perform(&node.cache, &key, &write, now).expect("nobody else writes to the key");
         let fresh = Own {
             holds: Seen::Nothing,
             since: self.now,
@@ -105,7 +105,7 @@ impl World {
         let resets = matches!(write, Write::Set { .. } | Write::Delete);
         let own = known.filter(|_| !resets).unwrap_or(fresh);
         node.acknowledged.keys.insert(key, Own { holds, ..own });
-        command
+        delta
     }
 
     fn own_scalar(&mut self) -> (Write, Seen) {

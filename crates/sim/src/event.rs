@@ -1,7 +1,7 @@
 //! What happens in a run, and what is on its way.
 
 use bytes::Bytes;
-use kvcache_core::cache::{Change, Command, Millis};
+use kvcache_core::cache::{Delta, Millis, StateDelta};
 use kvcache_core::replica::{Input, Target};
 
 pub(crate) enum Event {
@@ -16,7 +16,7 @@ pub(crate) enum Event {
     },
     /// A replica wants to be called, if it has not changed its mind about the time.
     Tick { node: usize, wake: Millis },
-    /// The commands of local writes reach the replica.
+    /// The deltas of local writes reach the replica.
     Flush { node: usize, life: u64 },
     /// A client writes.
     Client,
@@ -86,22 +86,23 @@ pub(crate) struct Sender {
     pub life: u64,
     /// Its sum, if it had a state to give.
     pub holds: Option<i64>,
-    /// It is a beat.
-    pub beat: bool,
-    /// It shows that the node is there: a beat, an answer to a challenge, or a frame that is sent for the first time.
+    /// It is a heartbeat.
+    pub heartbeat: bool,
+    /// It shows that the node is there: a heartbeat, an answer to a challenge, or a frame that is sent for the first
+    /// time.
     pub shows_life: bool,
     /// When it was sent.
     pub at: Millis,
 }
 
-/// About how many bytes a command has on its way.
-pub(crate) fn size(command: &Command) -> u64 {
-    let value = match &command.change {
-        Change::Put { value, seen, .. } => value.bytes().map_or(8, <[u8]>::len) + 40 * seen.len(),
-        Change::Delete { seen, .. } => 40 * seen.len(),
-        Change::ListPush { value, .. } => value.len(),
-        Change::SetAdd { member, .. } | Change::SetRemove { member, .. } => member.len(),
-        Change::Add { .. } | Change::ListRemove { .. } => 20,
+/// About how many bytes a delta has on its way.
+pub(crate) fn size(delta: &Delta) -> u64 {
+    let value = match &delta.change {
+        StateDelta::Put { value, seen, .. } => value.bytes().map_or(8, <[u8]>::len) + 40 * seen.len(),
+        StateDelta::Delete { seen, .. } => 40 * seen.len(),
+        StateDelta::ListPush { value, .. } => value.len(),
+        StateDelta::SetAdd { member, .. } | StateDelta::SetRemove { member, .. } => member.len(),
+        StateDelta::Add { .. } | StateDelta::ListRemove { .. } => 20,
     };
-    (command.key.len() + value + 40) as u64
+    (delta.key.len() + value + 40) as u64
 }

@@ -62,7 +62,7 @@ impl World {
             Fault::Handover => self.hand_over(node),
             Fault::Cut => self.cut(node),
             Fault::ServerDown => self.server_goes(),
-            Fault::Split => self.fall_apart(),
+            Fault::RangeSplit => self.fall_apart(),
             Fault::OneWay => self.go_deaf(),
             Fault::Pause => self.pause(node),
             Fault::ClockJump => {
@@ -109,7 +109,7 @@ impl World {
         }
         let duration = self.absence(node, 200, 20_000);
         let mut refused = Refusals::default();
-        // Who hears some messages of others and no beats is out of contact all the same.
+        // Who hears some messages of others and no heartbeats is out of contact all the same.
         let all = self.scenario.tombstone_ttl_ms.is_some();
         match self.rng.random_range(0..4) {
             _ if all => (refused.publish, refused.subscribe) = ([true; 4], [true; 4]),
@@ -174,11 +174,11 @@ impl World {
         self.tell(|| format!("node {node} leaves"));
         self.outcome.leaves += 1;
         self.flush(node);
-        // When all are complete, itself included, and nothing at all is lost in this run, what it wrote outlives it. What
-        // it wrote while its clock was far ahead nobody has taken yet, and then nobody ever will.
-        // Before they have heard some beats of each other, a frame may have overtaken the answer that proves its author,
-        // and was not taken.
-        let acquaintance = 3 * self.scenario.beat_interval_ms + 4 * self.scenario.max_delay_ms;
+        // When all are complete, itself included, and nothing at all is lost in this run, what it wrote outlives it.
+        // What it wrote while its clock was far ahead nobody has taken yet, and then nobody ever will. Before they have
+        // heard some heartbeats of each other, a frame may have overtaken the answer that proves its author, and was
+        // not taken.
+        let acquaintance = 3 * self.scenario.heartbeat_interval_ms + 4 * self.scenario.max_delay_ms;
         let handed_on = self.living().all(|place| {
             let there = &self.nodes[place];
             let synced = self.has_joined(place);
@@ -312,7 +312,7 @@ impl World {
         }
     }
 
-    /// Messages between pairs of nodes do not arrive. `known`: the server knows, and says so of replay requests.
+    /// Messages between pairs of nodes do not arrive. `known`: the server knows, and says so of bootstrap requests.
     fn separate(&mut self, apart: impl Fn(usize, usize) -> bool, known: bool, duration: Millis) {
         let places = self.nodes.len();
         let mut pairs = Vec::new();

@@ -1,6 +1,6 @@
-//! Clusters of bare replicas in virtual time, on a seeded network that loses, repeats, delays and reorders messages, with
-//! nodes that crash, leave, freeze, lose each other and have wrong clocks, servers that refuse, links with a rate, and a
-//! stranger who sends recordings. Everything goes through the real codec.
+//! Clusters of bare replicas in virtual time, on a seeded network that loses, repeats, delays and reorders messages,
+//! with nodes that crash, leave, freeze, lose each other and have wrong clocks, servers that refuse, links with a rate,
+//! and a stranger who sends recordings. Everything goes through the real codec.
 //!
 //! A [`World`] is one run. Equal seeds are equal runs, to the last byte delivered. A run that finds something wrong
 //! panics; [`run_all`] catches that and goes on with other seeds.

@@ -10,7 +10,8 @@ use crate::event::{Event, Mail, Origin, Sender};
 use crate::node::Subject;
 use crate::world::World;
 
-/// More than an honest replica queues in one call: an answer to a replay request, and what does not fit in its bound.
+/// More than an honest replica queues in one call: an answer to a bootstrap request, and what does not fit in its
+/// bound.
 const MAX_QUEUED_BYTES: u64 = 4 << 20;
 
 /// Directions of a link: from a node to the server, and from the server to it.
@@ -21,22 +22,22 @@ const DOWN: usize = 1;
 const NOTICE_BYTES: usize = 80;
 
 impl Subject {
-    const ALL: [Subject; 4] = [Subject::Commands, Subject::Beat, Subject::Replay, Subject::Node];
+    const ALL: [Subject; 4] = [Subject::Deltas, Subject::Heartbeat, Subject::Bootstrap, Subject::Node];
 
     fn channel(self) -> Channel {
         match self {
-            Subject::Commands => Channel::Commands,
-            Subject::Beat => Channel::Beat,
-            Subject::Replay => Channel::Replay,
+            Subject::Deltas => Channel::Deltas,
+            Subject::Heartbeat => Channel::Heartbeat,
+            Subject::Bootstrap => Channel::Bootstrap,
             Subject::Node => Channel::Node,
         }
     }
 
     fn of(target: Target) -> Self {
         match target {
-            Target::Commands => Subject::Commands,
-            Target::Beat => Subject::Beat,
-            Target::Replay { .. } => Subject::Replay,
+            Target::Deltas => Subject::Deltas,
+            Target::Heartbeat => Subject::Heartbeat,
+            Target::Bootstrap { .. } => Subject::Bootstrap,
             Target::Node(_) => Subject::Node,
         }
     }
@@ -77,8 +78,8 @@ impl World {
         let mut asked = None;
         while let Some(output) = self.nodes[node].replica.poll_output() {
             match output {
-                Output::AnswerReplays => self.nodes[node].answers = true,
-                Output::LeaveReplays => {
+                Output::AnswerBootstraps => self.nodes[node].answers = true,
+                Output::LeaveBootstraps => {
                     self.nodes[node].answers = false;
                     self.give_up(node);
                 }
@@ -89,6 +90,7 @@ impl World {
                 }
                 Output::Answer(job) => asked = Some(job),
                 Output::SubscribeAgain(what) => self.subscribe_again(node, what),
+                Output::Tell(_) => {}
                 Output::Publish { to, payload } => {
                     let (length, most) = (payload.len(), self.nodes[node].max_payload);
                     assert!(self.nodes[node].told, "node {node} sends while it is not connected");
@@ -113,8 +115,8 @@ impl World {
     }
 
     fn publish(&mut self, from: usize, to: Target, payload: Bytes) {
-        if to == Target::Beat {
-            self.beats += 1;
+        if to == Target::Heartbeat {
+            self.heartbeats += 1;
         } else {
             self.busy_at = self.now;
             if !self.trouble {
@@ -222,8 +224,8 @@ impl World {
         self.record(sender, &payload);
         let meant = |world: &World, other: usize| match to {
             Target::Node(id) => world.nodes[other].cache.node() == id,
-            Target::Commands | Target::Beat => other != from,
-            Target::Replay { .. } => false,
+            Target::Deltas | Target::Heartbeat => other != from,
+            Target::Bootstrap { .. } => false,
         };
         // A node that was refused its subscription misses what it would have heard.
         let misses = |world: &World, other: usize| {
@@ -237,7 +239,7 @@ impl World {
             other != from && there.session.is_some() && !there.unsubscribed[subject as usize]
         };
         match to {
-            Target::Commands | Target::Beat => {
+            Target::Deltas | Target::Heartbeat => {
                 for other in 0..self.nodes.len() {
                     if hears(self, other) {
                         self.send(sender, other, &payload);
@@ -250,7 +252,7 @@ impl World {
                     self.send(sender, other, &payload);
                 }
             }
-            Target::Replay { request } => {
+            Target::Bootstrap { request } => {
                 let places = self.nodes.len();
                 let group = |world: &World, other: usize| {
                     hears(world, other) && world.nodes[other].answers && !world.split[from * places + other]
@@ -355,8 +357,8 @@ impl World {
             self.outcome.messages += 1;
             self.outcome.bytes += bytes.len() as u64;
             match wire::kind_of(bytes) {
-                Some(Kind::Splits) => self.outcome.splits += 1,
-                Some(Kind::Exchange) => self.outcome.exchanges += 1,
+                Some(Kind::RangeSplits) => self.outcome.splits += 1,
+                Some(Kind::Reconcile) => self.outcome.reconciliations += 1,
                 _ => {}
             }
             self.outcome.trace = self.outcome.trace.rotate_left(5) ^ fold(self.now ^ (to as u64) << 48, bytes);

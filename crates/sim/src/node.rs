@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use kvcache_core::cache::{Cache, Command, Key, Limits, Millis, NodeId};
-use kvcache_core::replica::{Ack, AckRequest, Config, Input, Keyring, Replica, Start};
+use kvcache_core::cache::{Cache, Delta, Key, Limits, Millis, NodeId};
+use kvcache_core::replica::{AckLevel, AckRequest, Input, Keyring, Replica, ReplicaConfig, Start};
 
 use crate::client::Seen;
 use crate::event::Mail;
@@ -32,9 +32,9 @@ pub(crate) struct Own {
 /// The kinds of subjects.
 #[derive(Clone, Copy)]
 pub(crate) enum Subject {
-    Commands,
-    Beat,
-    Replay,
+    Deltas,
+    Heartbeat,
+    Bootstrap,
     Node,
 }
 
@@ -60,9 +60,9 @@ pub(crate) struct Heard {
     pub life: u64,
     /// The least that it held when it sent something that has arrived.
     pub least: i64,
-    /// When the last beat of it was sent that nothing newer had overtaken, and when it arrived. An overtaken one says
-    /// nothing.
-    pub beat: Option<(Millis, Millis)>,
+    /// When the last heartbeat of it was sent that nothing newer had overtaken, and when it arrived. An overtaken one
+    /// says nothing.
+    pub heartbeat: Option<(Millis, Millis)>,
     /// When the newest message was sent that has arrived.
     pub newest: Millis,
 }
@@ -70,7 +70,7 @@ pub(crate) struct Heard {
 /// A write that a client wants to be confirmed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Waiting {
-    pub wanted: Ack,
+    pub wanted: AckLevel,
     /// What its key counts.
     pub value: i64,
     pub at: Millis,
@@ -105,8 +105,8 @@ pub(crate) struct Node {
     pub skew: i64,
     /// When it is ticked next.
     pub wake: Millis,
-    /// Commands of local writes that the replica has not got yet.
-    pub queue: Vec<Command>,
+    /// Deltas of local writes that the replica has not got yet.
+    pub queue: Vec<Delta>,
     /// Who wants to know when those are confirmed.
     pub asked: Vec<AckRequest>,
     /// Confirmations that clients wait for, by number.
@@ -174,20 +174,20 @@ impl Node {
 }
 
 /// The configuration of a replica. The only place that makes one.
-pub(crate) fn replica_config(scenario: &Scenario, life: u64) -> Config {
-    Config {
+pub(crate) fn replica_config(scenario: &Scenario, life: u64) -> ReplicaConfig {
+    ReplicaConfig {
         host: format!("host{life}"),
         release: "simulated".into(),
-        beat_interval_ms: scenario.beat_interval_ms,
+        heartbeat_interval_ms: scenario.heartbeat_interval_ms,
         sync_limit_ms: 10_000,
         min_peers: 0,
-        keyring: Arc::new(Keyring::open()),
+        keyring: Arc::new(Keyring::disabled()),
         ring_bytes: 64 << 10,
-        versions: Config::VERSIONS,
+        versions: ReplicaConfig::VERSIONS,
     }
 }
 
-/// The input for commands of local writes. The only place that makes one.
-pub(crate) fn local(commands: Vec<Command>, acks: Vec<AckRequest>) -> Input {
-    Input::Local { commands, acks }
+/// The input for deltas of local writes. The only place that makes one.
+pub(crate) fn local(deltas: Vec<Delta>, acks: Vec<AckRequest>) -> Input {
+    Input::Local { deltas, acks }
 }

@@ -18,7 +18,7 @@ pub struct Outcome {
     /// Messages that did not arrive: lost, cut off, dropped before a slow or paused receiver.
     pub lost: u64,
     /// Exchanges of components that sketches have shown to differ.
-    pub exchanges: u64,
+    pub reconciliations: u64,
     /// Messages that tell how spans split that differ.
     pub splits: u64,
     /// Messages that arrived once more.
@@ -57,9 +57,9 @@ pub struct Outcome {
     pub virtual_ms: Millis,
     /// Virtual milliseconds from the last fault until all nodes were equal.
     pub healing_ms: Millis,
-    /// Virtual milliseconds from then until nothing but beats was sent.
+    /// Virtual milliseconds from then until nothing but heartbeats was sent.
     pub settling_ms: Millis,
-    /// Messages other than beats sent after the last fault; the most of a run.
+    /// Messages other than heartbeats sent after the last fault; the most of a run.
     pub repair_messages: u64,
     /// Bytes of these; the most of a run.
     pub repair_bytes: u64,
@@ -77,7 +77,7 @@ impl Outcome {
         self.messages += other.messages;
         self.bytes += other.bytes;
         self.lost += other.lost;
-        self.exchanges += other.exchanges;
+        self.reconciliations += other.reconciliations;
         self.splits += other.splits;
         self.repeated += other.repeated;
         self.crashes += other.crashes;
@@ -115,7 +115,7 @@ impl fmt::Display for Outcome {
             ("bytes", self.bytes),
             ("lost", self.lost),
             ("repeated", self.repeated),
-            ("exchanges after a sketch", self.exchanges),
+            ("reconciliations after a sketch", self.reconciliations),
             ("messages with splits", self.splits),
             ("crashes", self.crashes),
             ("leaves", self.leaves),

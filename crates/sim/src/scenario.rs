@@ -18,7 +18,7 @@ pub enum Fault {
     /// The server is gone for all, and comes back.
     ServerDown,
     /// The nodes fall into two halves that do not hear each other; all stay connected.
-    Split,
+    RangeSplit,
     /// Some nodes do not hear some others; all stay connected.
     OneWay,
     /// A process does nothing for a while.
@@ -45,7 +45,7 @@ const FAULTS: [Fault; 15] = [
     Fault::Handover,
     Fault::Cut,
     Fault::ServerDown,
-    Fault::Split,
+    Fault::RangeSplit,
     Fault::OneWay,
     Fault::Pause,
     Fault::ClockJump,
@@ -84,11 +84,11 @@ pub struct Scenario {
     pub max_payload: usize,
     /// Messages that wait for a paused process before more are dropped.
     pub mailbox: usize,
-    /// Interval of beats.
-    pub beat_interval_ms: Millis,
+    /// Interval of heartbeats.
+    pub heartbeat_interval_ms: Millis,
     /// Longest time from one write to the next.
     pub write_gap_ms: Millis,
-    /// Commands of local writes wait up to this long before the replica gets them.
+    /// Deltas of local writes wait up to this long before the replica gets them.
     pub queue_ms: Millis,
     /// Largest value.
     pub max_value: usize,
@@ -106,7 +106,7 @@ pub struct Scenario {
     pub tombstone_ttl_ms: Option<Millis>,
     /// Nodes may be away for longer than deletions are remembered. Matters only with a short `tombstone_ttl_ms`.
     pub long_absences: bool,
-    /// How long nothing but beats has to be sent at the end.
+    /// How long nothing but heartbeats has to be sent at the end.
     pub quiet_ms: Millis,
 }
 
@@ -156,7 +156,7 @@ impl Scenario {
             lost_notices: 0.0,
             max_payload,
             mailbox: spread(rng, 4, 2_000) as usize,
-            beat_interval_ms: if rng.random_bool(0.7) {
+            heartbeat_interval_ms: if rng.random_bool(0.7) {
                 1_000
             } else {
                 spread(rng, 300, 2_000)
@@ -221,8 +221,8 @@ impl Scenario {
         self.nodes = self.nodes.min(5);
     }
 
-    /// Stamps are taken from a little ahead only, and even those of a clock that is far off are taken before the run ends.
-    /// The clocks of all others are good enough for that.
+    /// Stamps are taken from a little ahead only, and even those of a clock that is far off are taken before the run
+    /// ends. The clocks of all others are good enough for that.
     fn far_clocks(&mut self, rng: &mut StdRng) {
         self.max_clock_skew_ms = Some(10_000);
         self.max_skew_ms = self.max_skew_ms.min(2_000);
@@ -242,7 +242,7 @@ impl Scenario {
         self.loss = self.loss.min(0.1);
         self.max_delay_ms = self.max_delay_ms.min(200);
         self.max_skew_ms = self.max_skew_ms.min(ttl / 20);
-        self.beat_interval_ms = self.beat_interval_ms.min(1_000);
+        self.heartbeat_interval_ms = self.heartbeat_interval_ms.min(1_000);
         self.long_absences = rng.random_bool(0.5);
     }
 }

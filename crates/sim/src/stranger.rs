@@ -14,7 +14,7 @@ const KEPT: usize = 128;
 /// Recordings that he sends at once.
 const BATCH: u32 = 16;
 
-/// Requests are numbered together with beats and challenges: so far back one is met now and then.
+/// Requests are numbered together with heartbeats and challenges: so far back one is met now and then.
 const NUMBERS_BACK: u64 = 12;
 
 impl World {

@@ -83,7 +83,7 @@ pub struct World {
     pub(crate) added: i64,
     /// What processes that left in order have told their clients.
     pub(crate) departed: Vec<Acknowledged>,
-    /// When something other than a beat was sent last.
+    /// When something other than a heartbeat was sent last.
     pub(crate) busy_at: Millis,
     /// Bytes of all that clients wrote.
     pub(crate) written_bytes: u64,
@@ -96,8 +96,8 @@ pub struct World {
     pub(crate) seen: usize,
     /// Writes so far that are to be confirmed.
     pub(crate) to_confirm: u64,
-    /// Beats sent.
-    pub(crate) beats: u64,
+    /// Heartbeats sent.
+    pub(crate) heartbeats: u64,
     /// Calls of `tick`.
     pub(crate) ticks: u64,
     pub(crate) outcome: Outcome,
@@ -135,7 +135,7 @@ impl World {
             recorded: Vec::new(),
             seen: 0,
             to_confirm: 0,
-            beats: 0,
+            heartbeats: 0,
             ticks: 0,
             outcome: Outcome {
                 nodes: places as u64,
@@ -248,7 +248,7 @@ impl World {
         let now = self.clock(node);
         self.nodes[node].replica.handle(now, input);
         self.perform(node);
-        self.judge_claims(node);
+        self.check_claims(node);
         self.schedule(node);
     }
 
@@ -279,7 +279,7 @@ impl World {
             let now = self.clock(node);
             self.nodes[node].replica.tick(now);
             self.perform(node);
-            self.judge_claims(node);
+            self.check_claims(node);
             let next = self.nodes[node].replica.poll_timeout();
             assert!(
                 next > self.now,
@@ -289,12 +289,12 @@ impl World {
         }
     }
 
-    /// Gives the commands of local writes to the replica.
+    /// Gives the deltas of local writes to the replica.
     pub(crate) fn flush(&mut self, node: usize) {
         if !self.nodes[node].queue.is_empty() {
-            let commands = std::mem::take(&mut self.nodes[node].queue);
+            let deltas = std::mem::take(&mut self.nodes[node].queue);
             let acks = std::mem::take(&mut self.nodes[node].asked);
-            self.input(node, local(commands, acks));
+            self.input(node, local(deltas, acks));
         }
     }
 

@@ -32,7 +32,7 @@ fn nodes_end_equal_and_nothing_acknowledged_is_lost() {
         outcome.pauses,
         outcome.clock_jumps,
         outcome.slow_consumers,
-        outcome.exchanges,
+        outcome.reconciliations,
         outcome.splits,
     ];
     assert!(happened.iter().all(|&times| times > 0), "faults happened: {outcome}");

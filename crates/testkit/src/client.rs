@@ -166,13 +166,13 @@ impl KeyValueClient {
 
     /// Bytes that are no invocation at all, sent where invocations are expected.
     pub async fn send_garbage(&self, bytes: &[u8]) -> RpcResult<Vec<u8>> {
-        self.exchange(bytes.to_vec()).await
+        self.round_trip(bytes.to_vec()).await
     }
 
     /// An invocation of `method` spoiled by `forgery`.
     pub async fn call_forged(&self, method: &str, argument: &[u8], forgery: Forgery) -> RpcResult<Vec<u8>> {
         let invocation = self.forge(method, argument, forgery)?;
-        self.exchange(serialize(&invocation)?).await
+        self.round_trip(serialize(&invocation)?).await
     }
 
     fn forge(&self, method: &str, argument: &[u8], forgery: Forgery) -> RpcResult<Invocation> {
@@ -225,7 +225,7 @@ impl KeyValueClient {
         encode(&claims, signer)
     }
 
-    async fn exchange(&self, payload: Vec<u8>) -> RpcResult<Vec<u8>> {
+    async fn round_trip(&self, payload: Vec<u8>) -> RpcResult<Vec<u8>> {
         answer_in(&self.rpc.request(self.subject(), payload).await?)
     }
 }

@@ -132,8 +132,8 @@ impl NatsServerBuilder {
     }
 }
 
-/// The first line of a test on a real server: a plain one on a free port, or the one that a builder makes. Where none is
-/// installed the test is skipped loudly, which is a failure in CI, and returns.
+/// The first line of a test on a real server: a plain one on a free port, or the one that a builder makes. Where none
+/// is installed the test is skipped loudly, which is a failure in CI, and returns.
 ///
 /// # Panics
 /// When an installed server does not start.

@@ -9,7 +9,7 @@ use anyhow::{bail, Context, Result};
 /// Where a node stands in the lattice, as its health message names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SyncState {
-    /// The first replay is not over yet.
+    /// The bootstrap is not over yet.
     Starting,
     /// The state of a peer is on its way.
     Syncing,

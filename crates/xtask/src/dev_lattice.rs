@@ -16,7 +16,7 @@ use crate::dev_state::{DevNode, DevState};
 
 const READY_LIMIT: Duration = Duration::from_secs(30);
 const EQUAL_LIMIT: Duration = Duration::from_secs(30);
-/// Enough keys to make the replay more than one message, few enough to be written in a second or two.
+/// Enough keys to make the bootstrap more than one message, few enough to be written in a second or two.
 const BULK_KEYS: usize = 5_000;
 const NAMES: [&str; 3] = ["A", "B", "C"];
 
@@ -99,7 +99,7 @@ impl DevLattice {
         Ok(dev_lattice)
     }
 
-    /// The story: live replication, a crash, writes meanwhile, replay.
+    /// The story: live replication, a crash, writes meanwhile, bootstrap.
     async fn tell(&mut self) -> Result<()> {
         heading("Writes through one host, reads through the others");
         self.write_a_little().await?;
@@ -131,7 +131,7 @@ impl DevLattice {
             killed.elapsed().as_secs_f64()
         );
 
-        heading("Host C starts again, empty, and is replayed what it needs");
+        heading("Host C starts again, empty, and gets the present state from a peer");
         self.restart("C").await?;
         self.expect_everywhere(&[
             ("get greeting", "hello again"),

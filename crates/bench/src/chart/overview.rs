@@ -42,11 +42,11 @@ fn row(area: &Area, scale: &Scale, figure: &Line, y: i32) -> Result<()> {
     if let Some((least, most)) = extent(margins(figure)) {
         line(area, (scale.x(least), y), (scale.x(most), y), color, 2)?;
     }
-    let numbers = match figure.judged() {
-        Some(judged) => {
-            let x = scale.x(margin(figure.target, judged));
+    let numbers = match figure.result() {
+        Some(result) => {
+            let x = scale.x(margin(figure.target, result));
             super::block(area, (x - 5, y - 5), (x + 5, y + 5), color)?;
-            format!("{} ({})", table::number(judged), table::target(figure.target))
+            format!("{} ({})", table::number(result), table::target(figure.target))
         }
         None => format!("not measured ({})", table::target(figure.target)),
     };
@@ -63,11 +63,11 @@ fn axis(area: &Area, scale: &Scale, bottom: i32) -> Result<()> {
 }
 
 /// How many times better than its target a number is; below 1 the target is missed.
-fn margin(target: Target, judged: f64) -> f64 {
+fn margin(target: Target, result: f64) -> f64 {
     let times = match target {
         Target::None => 1.0,
-        Target::AtLeast(least) => judged / least,
-        Target::AtMost(most) => most / judged,
+        Target::AtLeast(least) => result / least,
+        Target::AtMost(most) => most / result,
     };
     // 0 of at most 0 is no number, and meets it.
     if times.is_nan() {
@@ -78,8 +78,8 @@ fn margin(target: Target, judged: f64) -> f64 {
 }
 
 fn margins(line: &Line) -> Vec<f64> {
-    let judged = line.judged_samples().into_iter();
-    judged.map(|sample| margin(line.target, sample)).collect()
+    let result = line.result_samples().into_iter();
+    result.map(|sample| margin(line.target, sample)).collect()
 }
 
 /// A logarithmic axis around 1.

@@ -1,4 +1,4 @@
-//! Components by name: what two caches compare and exchange, in an order that is equal on every node.
+//! Components by name: what two caches compare and reconcile, in an order that is equal on every node.
 //!
 //! A component is one of those the digests are sums of: the newest reset of a key, a counter entry, a list item (there
 //! or removed), a set member (there or not). Its [`Position`] depends on what it is about and never on its newest
@@ -7,7 +7,7 @@
 use std::ops::RangeInclusive;
 
 use super::add_entry::AddEntry;
-use super::command::Change;
+use super::delta::StateDelta;
 use super::hash::{self, KeyHash, Partition};
 use super::reset::Reset;
 use super::stamp::Stamp;
@@ -15,7 +15,7 @@ use super::stamp::Stamp;
 /// Bits of [`Position::key`] below the number of the partition.
 const BITS_IN_PARTITION: u32 = 54;
 
-/// What a command takes beside its bytes, about.
+/// What a delta takes beside its bytes, about.
 pub(super) const COMMAND_BYTES: usize = 32;
 
 /// Where a component stands in the order over which two caches are compared.
@@ -140,7 +140,7 @@ impl<'a> Part<'a> {
         })
     }
 
-    /// About how many bytes its command has, beside the key.
+    /// About how many bytes its delta has, beside the key.
     pub fn written_bytes(&self) -> usize {
         COMMAND_BYTES
             + match self {
@@ -164,27 +164,27 @@ impl<'a> Part<'a> {
     }
 
     /// The change that brings this component to a state that lacks it.
-    pub fn change(&self) -> Change<&'a [u8]> {
+    pub fn change(&self) -> StateDelta<&'a [u8]> {
         match *self {
             Part::Reset(reset) => reset.change(),
-            Part::Add(entry) => Change::Add {
+            Part::Add(entry) => StateDelta::Add {
                 node: entry.node,
                 base: entry.base,
                 sum: entry.sum,
                 at: entry.last,
             },
-            Part::Item { id, value } => Change::ListPush { id, value },
-            Part::Removed { id, at } => Change::ListRemove { id, at },
+            Part::Item { id, value } => StateDelta::ListPush { id, value },
+            Part::Removed { id, at } => StateDelta::ListRemove { id, at },
             Part::Member {
                 member,
                 at,
                 present: true,
-            } => Change::SetAdd { member, at },
+            } => StateDelta::SetAdd { member, at },
             Part::Member {
                 member,
                 at,
                 present: false,
-            } => Change::SetRemove { member, at },
+            } => StateDelta::SetRemove { member, at },
         }
     }
 }

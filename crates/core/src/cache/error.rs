@@ -24,13 +24,13 @@ pub enum CacheError {
     #[error("at least one set name is required, got an empty list")]
     NoKeys,
     /// A read whose answer would be too large; it is given up where that shows.
-    #[error("the answer would be larger than the limit of {limit} bytes (setting MAX_ANSWER_BYTES)")]
+    #[error("the answer would be larger than the limit of {limit} bytes")]
     AnswerTooLarge {
         /// The limit in bytes.
         limit: usize,
     },
     /// An argument is larger than the configured limit.
-    #[error("{what} of {length} bytes is larger than the limit of {limit} bytes (setting {setting})")]
+    #[error("{what} of {length} bytes is larger than the limit of {limit} bytes")]
     TooLarge {
         /// The argument.
         what: &'static str,
@@ -38,7 +38,5 @@ pub enum CacheError {
         length: usize,
         /// The limit in bytes.
         limit: usize,
-        /// The setting that raises the limit.
-        setting: &'static str,
     },
 }

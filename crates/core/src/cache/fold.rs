@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use super::add_entry::{AddEntry, SeenAdd};
 use super::blob::Blob;
-use super::command::{Change, Value};
+use super::delta::{StateDelta, Value};
 use super::horizon::{Base, Horizon};
 use super::scalar::{parse_integer, Moment, Reading, Scalar};
 use super::stamp::{Millis, NodeId, Stamp, Time};
@@ -44,7 +44,7 @@ impl Fold<'_> {
     }
 
     /// The reset that folds a counter, if it is time for that.
-    pub fn of(&self, scalar: &Scalar, horizon: Horizon) -> Option<Change> {
+    pub fn of(&self, scalar: &Scalar, horizon: Horizon) -> Option<StateDelta> {
         // A reset that these entries build upon is not here: nothing certain is known about the total.
         let unknown = |entry: &AddEntry| entry.base.horizon() > horizon && !entry.base.is_fresh();
         if scalar.adds.len() < self.at_least || scalar.adds.iter().any(unknown) {
@@ -76,7 +76,7 @@ impl Fold<'_> {
             .filter_map(|entry| scalar.counted(entry, reading))
             .fold(i128::from(start), |total, counted| total + counted);
         let total = i64::try_from(total).ok()?;
-        Some(Change::Put {
+        Some(StateDelta::Put {
             at,
             value: Value::Held(Blob::from(&*total.to_string())),
             // What is added after the deadline has none.
@@ -90,8 +90,8 @@ impl Fold<'_> {
         scalar.reading(horizon, Moment { now, floor })
     }
 
-    /// What the total holds of entries of which some node may have, or come to have, a version stamped after `at`. In the
-    /// order of nodes and bases.
+    /// What the total holds of entries of which some node may have, or come to have, a version stamped after `at`. In
+    /// the order of nodes and bases.
     fn seen(&self, scalar: &Scalar, horizon: Horizon, at: Stamp) -> Vec<SeenAdd> {
         let reading = self.reading(scalar, horizon);
         let left = self.left(scalar);

@@ -40,9 +40,9 @@ impl KeyHash {
         KeyHash(xxh3_64(key))
     }
 
-    /// Where the key stands among all keys: its upper bits are the partition. With x in [0, 1), the hash rotated so that
-    /// bits come first that do not place it within a table, this is (4x - x²) / 3. So the density of keys rises from 3/4
-    /// to 3/2.
+    /// Where the key stands among all keys: its upper bits are the partition. With x in [0, 1), the hash rotated so
+    /// that bits come first that do not place it within a table, this is (4x - x²) / 3. So the density of keys rises
+    /// from 3/4 to 3/2.
     pub(super) fn path(self) -> u64 {
         let x = self.0.rotate_left(7);
         let squared = ((u128::from(x) * u128::from(x)) >> 64) as u64;

@@ -49,8 +49,8 @@ pub(super) struct List {
 }
 
 impl List {
-    /// Puts an item in its place, unless it is there or was removed; of two with one id the larger content stays. Returns
-    /// the change of the digest.
+    /// Puts an item in its place, unless it is there or was removed; of two with one id the larger content stays.
+    /// Returns the change of the digest.
     pub fn push(&mut self, key: KeyHash, id: Stamp, value: &[u8]) -> u64 {
         if self.removed.contains_key(&id) {
             return 0;
@@ -134,10 +134,10 @@ impl List {
     }
 
     /// Drops items and removals without a trace, as though they had never arrived. Returns the change of the digest.
-    pub fn forget(&mut self, key: KeyHash, mut doomed: impl FnMut(Part<'_>) -> bool) -> u64 {
+    pub fn forget(&mut self, key: KeyHash, mut to_remove: impl FnMut(Part<'_>) -> bool) -> u64 {
         let mut delta = 0u64;
         let mut drop = |part: Part<'_>| {
-            let drop = doomed(part);
+            let drop = to_remove(part);
             if drop {
                 delta = delta.wrapping_sub(part.hash(key));
             }
@@ -159,17 +159,11 @@ impl List {
     }
 
     /// Items `start..=stop`, where negative indices count from the end (Redis LRANGE).
-    pub fn range(&self, start: i32, stop: i32) -> impl Iterator<Item = &Item> {
+    pub fn range(&self, start: i64, stop: i64) -> impl Iterator<Item = &Item> {
         let length = self.items.len() as i64;
-        let absolute = |index: i32| {
-            if index < 0 {
-                length + i64::from(index)
-            } else {
-                i64::from(index)
-            }
-        };
+        let absolute = |index: i64| if index < 0 { length + index } else { index };
         let first = absolute(start).max(0);
-        let end = (absolute(stop) + 1).clamp(0, length);
+        let end = absolute(stop).saturating_add(1).clamp(0, length);
         self.items.range(first.min(end) as usize..end as usize)
     }
 }

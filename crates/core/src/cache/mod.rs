@@ -1,4 +1,4 @@
-//! The concurrent cache: clock stamps, per-key state, idempotent commands, merge and digests.
+//! The concurrent cache: clock stamps, per-key state, idempotent deltas, merge and digests.
 //!
 //! No IO, no async, no clock of its own: every call that needs the time takes `now` in milliseconds. All methods take
 //! `&self` and lock one partition at a time for the length of one operation.
@@ -9,8 +9,8 @@
 mod add_entry;
 mod adds;
 mod blob;
-mod command;
 mod component;
+mod delta;
 mod error;
 mod fold;
 mod hash;
@@ -28,8 +28,8 @@ mod table;
 
 pub use add_entry::SeenAdd;
 pub use blob::Blob;
-pub use command::{Change, Command, CommandError, Slot, Value};
 pub use component::{Component, Position, Span};
+pub use delta::{Delta, DeltaError, Slot, StateDelta, Value};
 pub use error::CacheError;
 pub use hash::{KeyHash, Partition, PARTITIONS};
 pub use horizon::Base;

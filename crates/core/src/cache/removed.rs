@@ -1,9 +1,9 @@
-//! Members that were removed from a set, packed: they are kept for as long as deletions are remembered, and nobody reads
-//! them but a merge.
+//! Members that were removed from a set, packed: they are kept for as long as deletions are remembered, and nobody
+//! reads them but a merge.
 //!
-//! They lie in order, one after the other, in pieces of about a kilobyte. A record is the stamp of the removal (time and
-//! node, 8 bytes each), the length of the member (7 bits a byte, the lowest first, the upper bit says that more follow),
-//! and the member.
+//! They lie in order, one after the other, in pieces of about a kilobyte. A record is the stamp of the removal (time
+//! and node, 8 bytes each), the length of the member (7 bits a byte, the lowest first, the upper bit says that more
+//! follow), and the member.
 
 use std::cmp::Ordering;
 use std::ops::Range;

@@ -1,7 +1,7 @@
 //! Resets: a Put or a Delete, which does away with all that a key held before.
 
 use super::add_entry::SeenAdd;
-use super::command::{Change, Value};
+use super::delta::{StateDelta, Value};
 use super::hash::{self, KeyHash};
 use super::horizon::Horizon;
 use super::stamp::{Millis, Stamp};
@@ -30,9 +30,9 @@ impl<'a> Reset<'a> {
     }
 
     /// The reset that a change is, if it is one.
-    pub fn of<B: AsRef<[u8]>>(change: &'a Change<B>) -> Option<Self> {
+    pub fn of<B: AsRef<[u8]>>(change: &'a StateDelta<B>) -> Option<Self> {
         match change {
-            Change::Put {
+            StateDelta::Put {
                 at,
                 value,
                 expires_at,
@@ -46,19 +46,19 @@ impl<'a> Reset<'a> {
                 expires_at: *expires_at,
                 seen,
             }),
-            Change::Delete { at, seen } => Some(Reset::void(*at, seen)),
+            StateDelta::Delete { at, seen } => Some(Reset::void(*at, seen)),
             _ => None,
         }
     }
 
     /// The change that brings this reset to a state that lacks it.
-    pub fn change(&self) -> Change<&'a [u8]> {
+    pub fn change(&self) -> StateDelta<&'a [u8]> {
         let (at, seen) = (self.horizon.stamp, self.seen.to_vec());
         let Some(value) = self.value.filter(|_| !self.horizon.void) else {
-            return Change::Delete { at, seen };
+            return StateDelta::Delete { at, seen };
         };
         let expires_at = self.expires_at;
-        Change::Put {
+        StateDelta::Put {
             at,
             value,
             expires_at,

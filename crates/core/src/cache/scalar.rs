@@ -2,7 +2,7 @@
 
 use super::add_entry::{AddEntry, SeenAdd};
 use super::adds::Adds;
-use super::command::Value;
+use super::delta::Value;
 use super::hash::KeyHash;
 use super::horizon::{Base, Horizon};
 use super::stamp::{Millis, NodeId, Stamp, Time};
@@ -124,9 +124,9 @@ impl Scalar {
             .reduce(|total, counted| total + counted)
     }
 
-    /// How much of an entry counts, if it does. One on the current horizon counts fully, and so does one on a newer base
-    /// that waits for no reset; one on an older base that was added to after the horizon counts less what the reset had
-    /// seen of it (observed reset).
+    /// How much of an entry counts, if it does. One on the current horizon counts fully, and so does one on a newer
+    /// base that waits for no reset; one on an older base that was added to after the horizon counts less what the
+    /// reset had seen of it (observed reset).
     pub fn counted(&self, entry: &AddEntry, reading: Reading) -> Option<i128> {
         if reading.in_full(entry.base) {
             Some(entry.sum.into())

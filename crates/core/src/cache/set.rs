@@ -120,8 +120,8 @@ impl Set {
     }
 
     /// Drops members without a trace, as though they had never arrived. Returns the change of the digest.
-    pub fn forget(&mut self, key: KeyHash, mut doomed: impl FnMut(Part<'_>) -> bool) -> u64 {
-        let delta = self.drop_where(key, |member, known| doomed(part(member, known.at, known.present)));
+    pub fn forget(&mut self, key: KeyHash, mut to_remove: impl FnMut(Part<'_>) -> bool) -> u64 {
+        let delta = self.drop_where(key, |member, known| to_remove(part(member, known.at, known.present)));
         self.renew_newest();
         delta
     }

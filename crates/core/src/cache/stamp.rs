@@ -75,10 +75,10 @@ impl fmt::Debug for Stamp {
     }
 }
 
-/// The hybrid logical clock of one process. It jumps forward on receipt of a later stamp, and goes back only where it is
-/// further ahead of the wall clock than clocks may differ: then the wall clock was ahead before, and peers refuse what is
-/// stamped so. The keys that were written meanwhile keep their order all the same: a write is stamped above all that its
-/// key holds (docs/ARCHITECTURE.md, "Stamps").
+/// The hybrid logical clock of one process. It jumps forward on receipt of a later stamp, and goes back only where it
+/// is further ahead of the wall clock than clocks may differ: then the wall clock was ahead before, and peers refuse
+/// what is stamped so. The keys that were written meanwhile keep their order all the same: a write is stamped above all
+/// that its key holds (docs/ARCHITECTURE.md, "Stamps").
 #[derive(Debug)]
 pub struct Clock {
     node: NodeId,
@@ -92,7 +92,8 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock of `node` that has seen nothing yet. Those of other nodes differ by `max_skew_ms` at most, if all are right.
+    /// A clock of `node` that has seen nothing yet. Those of other nodes differ by `max_skew_ms` at most, if all are
+    /// right.
     pub fn new(node: NodeId, max_skew_ms: Millis) -> Self {
         Clock {
             node,
@@ -148,9 +149,9 @@ impl Clock {
         time.millis() > latest && self.others[1].load(Ordering::Relaxed) <= latest
     }
 
-    /// What the clocks of others say: half of all nodes and more have `least` as the time or an earlier one, and half and
-    /// more have `most` or a later one. 0 while nobody is known. A wall clock that so many are ahead of is behind, so this
-    /// clock is not set back to it.
+    /// What the clocks of others say: half of all nodes and more have `least` as the time or an earlier one, and half
+    /// and more have `most` or a later one. 0 while nobody is known. A wall clock that so many are ahead of is behind,
+    /// so this clock is not set back to it.
     pub fn compare_with(&self, [least, most]: [Millis; 2]) {
         self.others[0].store(least, Ordering::Relaxed);
         self.others[1].store(most, Ordering::Relaxed);

@@ -11,8 +11,8 @@ use std::ops::RangeInclusive;
 use super::add_entry::{AddEntry, SeenAdd};
 use super::adds::Adds;
 use super::blob::Blob;
-use super::command::{Change, Value};
 use super::component::Part;
+use super::delta::{StateDelta, Value};
 use super::fold::Fold;
 use super::hash::KeyHash;
 use super::horizon::{Base, Horizon};
@@ -223,13 +223,13 @@ impl KeyState {
     }
 
     /// Merges a change. Returns the change of the digest (wrapping); 0 if nothing changed.
-    pub fn apply<B: AsRef<[u8]>>(&mut self, key: KeyHash, change: &Change<B>) -> u64 {
+    pub fn apply<B: AsRef<[u8]>>(&mut self, key: KeyHash, change: &StateDelta<B>) -> u64 {
         if let Some(reset) = Reset::of(change) {
             return self.reset(key, &reset);
         }
         match change {
-            Change::Put { .. } | Change::Delete { .. } => unreachable!("a reset"),
-            Change::Add { node, base, sum, at } => self.merge_add(
+            StateDelta::Put { .. } | StateDelta::Delete { .. } => unreachable!("a reset"),
+            StateDelta::Add { node, base, sum, at } => self.merge_add(
                 key,
                 AddEntry {
                     node: *node,
@@ -238,34 +238,34 @@ impl KeyState {
                     sum: *sum,
                 },
             ),
-            Change::ListPush { id, value } => {
+            StateDelta::ListPush { id, value } => {
                 self.merge_item(key, *id, *id, |list| list.push(key, *id, value.as_ref()))
             }
-            Change::ListRemove { id, at } => self.merge_item(key, *id, *at, |list| list.remove(key, *id, *at)),
-            Change::SetAdd { member, at } => self.merge_member(key, member.as_ref(), *at, true),
-            Change::SetRemove { member, at } => self.merge_member(key, member.as_ref(), *at, false),
+            StateDelta::ListRemove { id, at } => self.merge_item(key, *id, *at, |list| list.remove(key, *id, *at)),
+            StateDelta::SetAdd { member, at } => self.merge_member(key, member.as_ref(), *at, true),
+            StateDelta::SetRemove { member, at } => self.merge_member(key, member.as_ref(), *at, false),
         }
     }
 
     /// Merges a removal stamped before the floor. The element goes if it is there, but no mark of that stays: two nodes
     /// of which only one has been swept would give it back to each other for ever. Returns the change of the digest.
-    pub fn apply_forgotten<B: AsRef<[u8]>>(&mut self, key: KeyHash, change: &Change<B>) -> u64 {
+    pub fn apply_forgotten<B: AsRef<[u8]>>(&mut self, key: KeyHash, change: &StateDelta<B>) -> u64 {
         match (change, &mut self.live) {
-            (Change::ListRemove { id, .. }, Live::List(list)) => {
+            (StateDelta::ListRemove { id, .. }, Live::List(list)) => {
                 let delta = list.drop_item(key, *id);
                 if list.is_blank() {
                     self.live = Live::Nothing;
                 }
                 delta
             }
-            (Change::SetRemove { member, at }, Live::Set(set)) => {
+            (StateDelta::SetRemove { member, at }, Live::Set(set)) => {
                 let delta = set.drop_member(key, member.as_ref(), *at);
                 if set.is_blank() {
                     self.live = Live::Nothing;
                 }
                 delta
             }
-            (Change::ListRemove { .. } | Change::SetRemove { .. }, _) => 0,
+            (StateDelta::ListRemove { .. } | StateDelta::SetRemove { .. }, _) => 0,
             _ => self.apply(key, change),
         }
     }
@@ -312,8 +312,8 @@ impl KeyState {
         delta.wrapping_add(reset.hash(key)).wrapping_sub(old)
     }
 
-    /// A reset below the elements of a list or set loses its own value to them (invariant 2). Returns the component hash
-    /// of what is left of it.
+    /// A reset below the elements of a list or set loses its own value to them (invariant 2). Returns the component
+    /// hash of what is left of it.
     fn void_scalar(&mut self, key: KeyHash) -> u64 {
         self.horizon.void = true;
         self.newest_reset().hash(key)
@@ -478,8 +478,9 @@ impl KeyState {
     /// The entry to which `node` adds with the stamp `at`: its base and its sum so far.
     ///
     /// Where the horizon lies before the floor, something may have been forgotten: an entry of this node on the very
-    /// same base, which a peer that is swept later still knows from what a deletion has seen. And the horizon itself may
-    /// be forgotten elsewhere, where an entry on it would wait for it. So a new entry stands on a base of its own there.
+    /// same base, which a peer that is swept later still knows from what a deletion has seen. And the horizon itself
+    /// may be forgotten elsewhere, where an entry on it would wait for it. So a new entry stands on a base of its own
+    /// there.
     pub fn counter_entry(&self, node: NodeId, at: Time, moment: Moment) -> (Base, i64) {
         let mut current = self.horizon.base(false);
         if let Live::Scalar(scalar) = &self.live {
@@ -536,7 +537,7 @@ impl KeyState {
     }
 
     /// The reset that folds this key's counter entries, if `fold` says so.
-    pub fn fold(&self, fold: &Fold<'_>) -> Option<Change> {
+    pub fn fold(&self, fold: &Fold<'_>) -> Option<StateDelta> {
         match &self.live {
             Live::Scalar(scalar) => fold.of(scalar, self.horizon),
             _ => None,
@@ -544,22 +545,22 @@ impl KeyState {
     }
 
     /// Drops components without a trace, as though they had never arrived: those among `elements` that are stamped
-    /// before `floor` and whose hash `doomed` accepts. See [`super::Cache::forget`].
+    /// before `floor` and whose hash `to_remove` accepts. See [`super::Cache::forget`].
     pub fn forget(
         &mut self,
         key: KeyHash,
         elements: &RangeInclusive<u64>,
         floor: Time,
-        doomed: &mut impl FnMut(u64) -> bool,
+        to_remove: &mut impl FnMut(u64) -> bool,
     ) -> Forgotten {
         let mut forgotten = Forgotten::default();
         let mut delta = 0u64;
         let reset = self.newest_reset().hash(key);
-        if reset != 0 && elements.contains(&0) && self.horizon.stamp.time < floor && doomed(reset) {
+        if reset != 0 && elements.contains(&0) && self.horizon.stamp.time < floor && to_remove(reset) {
             delta = self.forget_reset(key, &mut forgotten.dropped);
         }
         let mut doom = |part: Part<'_>, old: bool| {
-            let drop = old && elements.contains(&part.element()) && doomed(part.hash(key));
+            let drop = old && elements.contains(&part.element()) && to_remove(part.hash(key));
             forgotten.dropped += usize::from(drop);
             drop
         };

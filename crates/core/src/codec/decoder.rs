@@ -1,4 +1,4 @@
-//! Reading MessagePack of strangers.
+//! Reading MessagePack that anybody may have sent.
 
 use bytes::Bytes;
 use rmp::decode;

@@ -2,30 +2,31 @@
 
 use std::sync::Arc;
 
-use super::io::{Config, Handover, Input, Output, Start};
-use super::parts::acks::Acks;
+use super::io::{Handover, Input, Output, ReplicaConfig, Start};
 use super::parts::bootstrap::{Bootstrap, Phase};
 use super::parts::budgets::{Budgets, Logs};
 use super::parts::calls::Calls;
 use super::parts::clocks::Clocks;
 use super::parts::delay::Delay;
+use super::parts::foreign::ForeignNodes;
 use super::parts::fragments::Assembler;
-use super::parts::heartbeats::{Heartbeats, PRESENT_BEATS};
+use super::parts::heartbeats::{Heartbeats, PRESENT_HEARTBEATS};
 use super::parts::jobs::Jobs;
 use super::parts::lineage::{Lineage, OwnLineage};
 use super::parts::now::Now;
 use super::parts::outbox::Outbox;
 use super::parts::own_frames::OwnFrames;
 use super::parts::peers::Peers;
+use super::parts::pending_writes::PendingWrites;
 use super::parts::pull::Pull;
 use super::parts::pulls::Pulls;
 use super::parts::schedule::{Repair, Schedule};
 use super::parts::search::Search;
-use super::parts::status::{Counters, Status, SyncState};
-use super::parts::strangers::Strangers;
+use super::parts::status::{Counters, Status};
+use super::parts::sync_state::SyncState;
 use super::parts::task::Purpose;
 use crate::cache::{Cache, Millis};
-use crate::wire::{BeatState, MAX_TEXT_BYTES};
+use crate::wire::{HeartbeatState, MAX_TEXT_BYTES};
 
 /// Replication of one node.
 ///
@@ -34,7 +35,7 @@ use crate::wire::{BeatState, MAX_TEXT_BYTES};
 /// [`Replica::poll_timeout`] says. `now.mono` never goes back.
 pub struct Replica {
     pub(super) cache: Arc<Cache>,
-    pub(super) config: Config,
+    pub(super) config: ReplicaConfig,
     pub(super) connected: bool,
     pub(super) calls: Calls,
     pub(super) outbox: Outbox,
@@ -48,9 +49,9 @@ pub struct Replica {
     /// The state that was last told.
     pub(super) told: SyncState,
     pub(super) own_frames: OwnFrames,
-    pub(super) acks: Acks,
+    pub(super) pending: PendingWrites,
     pub(super) peers: Peers,
-    pub(super) strangers: Strangers,
+    pub(super) foreign: ForeignNodes,
     pub(super) pulls: Pulls,
     pub(super) schedule: Schedule,
     /// Whether what arrives has waited on its way.
@@ -67,7 +68,7 @@ pub struct Replica {
 
 impl Replica {
     /// A replica of `cache` that has not been connected yet.
-    pub fn new(cache: Arc<Cache>, mut config: Config, start: Start) -> Self {
+    pub fn new(cache: Arc<Cache>, mut config: ReplicaConfig, start: Start) -> Self {
         // Peers refuse a longer one, and with it the message that makes this node their peer.
         for name in [&mut config.host, &mut config.release] {
             let end = (0..=MAX_TEXT_BYTES).rev().find(|end| name.is_char_boundary(*end));
@@ -90,9 +91,9 @@ impl Replica {
             search: Search::default(),
             told: SyncState::Starting,
             own_frames: OwnFrames::after(seq, config.ring_bytes),
-            acks: Acks::default(),
+            pending: PendingWrites::default(),
             peers: Peers::default(),
-            strangers: Strangers::default(),
+            foreign: ForeignNodes::default(),
             pulls: Pulls::default(),
             schedule: Schedule::default(),
             delay: Delay::default(),
@@ -130,15 +131,16 @@ impl Replica {
             Input::Message(bytes) => self.handle_message(now, bytes),
             Input::NoResponders { request } => self.handle_no_responders(now, request),
             Input::Refused { what, subject } => self.handle_refused(now, what, subject),
-            Input::Local { commands, acks } => self.handle_local(now, &commands, acks),
+            Input::Local { deltas, acks } => self.handle_local(now, &deltas, acks),
             Input::Answered(answered) => self.handle_answered(now, answered),
-            Input::Leaving => self.send_heartbeat(now, BeatState::Leaving),
+            Input::Leaving => self.send_heartbeat(now, HeartbeatState::Leaving),
         }
         self.send_requests(now);
     }
 
-    /// Tells, before a call of [`Replica::handle`] or [`Replica::tick`], when the oldest message arrived that waits to be
-    /// handed over, the one of this call included; `None` if none waits. A peer whose messages may wait is not silent.
+    /// Tells, before a call of [`Replica::handle`] or [`Replica::tick`], when the oldest message arrived that waits to
+    /// be handed over, the one of this call included; `None` if none waits. A peer whose messages may wait is not
+    /// silent.
     pub fn behind_since(&mut self, arrived: Option<Millis>) {
         self.calls.behind_since(arrived);
     }
@@ -158,7 +160,7 @@ impl Replica {
         self.tick_acks(now);
         self.settle(now);
         if self.connected && now.mono >= self.heartbeats.next() {
-            self.send_heartbeat(now, self.beat_state());
+            self.send_heartbeat(now, self.heartbeat_state());
             self.fold(now);
         }
         self.send_frame_requests(now);
@@ -174,7 +176,7 @@ impl Replica {
 
     /// When [`Replica::tick`] has to be called, in milliseconds of the monotonic clock. After a tick it lies ahead.
     pub fn poll_timeout(&self) -> Millis {
-        let acks = self.acks.deadline(self.connected);
+        let acks = self.pending.deadline(self.connected);
         if !self.connected {
             return acks.unwrap_or(Millis::MAX);
         }
@@ -201,11 +203,11 @@ impl Replica {
         if !settled || !self.connected || !whole || self.heartbeats.asks() {
             return 0;
         }
-        let present = self.heartbeats.last() + PRESENT_BEATS * self.beat_interval();
+        let present = self.heartbeats.last() + PRESENT_HEARTBEATS * self.heartbeat_interval();
         present.min(self.peers.present_until().unwrap_or(Millis::MAX))
     }
 
-    /// Whether it answers replays: it has the state of a peer, or there was none to have.
+    /// Whether it answers bootstraps: it has the state of a peer, or there was none to have.
     pub fn has_joined(&self) -> bool {
         self.connected && self.bootstrap.is_synced()
     }
@@ -222,7 +224,7 @@ impl Replica {
             reason: self.reason(now),
             clock: self.clock_fault(now),
             peers: self.peers.status(),
-            foreign: self.strangers.foreign(now.mono),
+            foreign: self.foreign.issuers(now.mono),
             counters: self.counters,
         }
     }
@@ -231,7 +233,7 @@ impl Replica {
     fn called(&mut self, now: Now) {
         self.mend_clock(now);
         let last = self.calls.called(now.mono);
-        if last > 0 && self.connected && now.mono.saturating_sub(last) > 3 * self.beat_interval() {
+        if last > 0 && self.connected && now.mono.saturating_sub(last) > 3 * self.heartbeat_interval() {
             tracing::warn!(
                 stopped_ms = now.mono - last,
                 "this process did not run for a while; reconciling"
@@ -253,14 +255,14 @@ impl Replica {
         self.pulls.pace_mut().reconnected();
         self.begin_search(now);
         self.attempt_all(now);
-        if self.bootstrap.phase() == Phase::Replaying {
-            // What is here of a replay that was interrupted is not asked for again, unless it may hold what was deleted
-            // and forgotten meanwhile.
+        if self.bootstrap.phase() == Phase::Bootstrapping {
+            // What is here of a bootstrap that was interrupted is not asked for again, unless it may hold what was
+            // deleted and forgotten meanwhile.
             let outdated = self.contact_is_old(now);
             let begun = self.pulls.own().is_some_and(|pull| pull.answered && !outdated);
             if !begun {
                 self.bootstrap.begin(now.mono);
-                self.pulls.start(Pull::new(Purpose::FirstReplay, now.mono));
+                self.pulls.start(Pull::new(Purpose::Bootstrap, now.mono));
             }
         }
         self.tick(now);
@@ -270,37 +272,37 @@ impl Replica {
         self.connected = false;
         // What they would say by now is not known.
         self.look_at_clocks(now);
-        if self.bootstrap.phase() == Phase::Yielding {
-            self.stop_yielding(now);
+        if self.bootstrap.phase() == Phase::Resyncing {
+            self.end_resync(now);
         }
         self.search.stop();
-        if let Some(percent) = self.pulls.interrupted(self.bootstrap.phase() == Phase::Replaying) {
-            tracing::info!(percent, "the first replay is interrupted");
+        if let Some(percent) = self.pulls.interrupted(self.bootstrap.phase() == Phase::Bootstrapping) {
+            tracing::info!(percent, "the bootstrap is interrupted");
         }
         self.jobs.clear();
         self.outbox.drop_messages();
-        self.peers.pardon_silence(now.mono);
+        self.peers.restart_silence(now.mono);
     }
 
     fn hold_back(&mut self, now: Now) {
         self.lineage.listens_from(self.hybrid_now(now));
-        self.leave_replays_to_others(now);
+        self.leave_bootstraps_to_others(now);
     }
 
-    /// After an absence that may have been longer than deletions are remembered, others answer replays first.
-    pub(super) fn leave_replays_to_others(&mut self, now: Now) {
+    /// After an absence that may have been longer than deletions are remembered, others answer bootstraps first.
+    pub(super) fn leave_bootstraps_to_others(&mut self, now: Now) {
         let present = self.cache.clock().now(now.wall);
         if self.lineage.was_away(present, self.cache.limits().tombstone_ttl_ms) {
             self.bootstrap.hold_back(now.mono);
         }
     }
 
-    /// Messages may have been missed: the beats of all peers will tell which.
+    /// Messages may have been missed: the heartbeats of all peers will tell which.
     fn listen_again(&mut self, now: Now) {
-        self.peers.pardon_silence(now.mono);
+        self.peers.restart_silence(now.mono);
         self.delay.listen_again(now.mono);
         self.heartbeats.ask(now.mono);
-        let spread = self.spread(self.beat_interval());
+        let spread = self.spread(self.heartbeat_interval());
         self.schedule.not_before(Repair::Difference, now.mono + spread);
     }
 }

@@ -13,7 +13,7 @@ use crate::codec::{CodecError, Decoder, Encoder};
 ///   uint   contiguous
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Ack {
+pub struct FrameAck {
     /// The author of the frames.
     pub to: NodeId,
     /// This frame was applied ...
@@ -22,7 +22,7 @@ pub struct Ack {
     pub contiguous: u64,
 }
 
-impl Ack {
+impl FrameAck {
     pub(super) fn encode(&self, version: u8, node: NodeId) -> Vec<u8> {
         let mut encoder = Encoder::message(version, node, Kind::Ack, 3);
         encoder.uints(&[self.to.0, self.seq, self.contiguous]);
@@ -31,7 +31,7 @@ impl Ack {
 
     pub(super) fn decode(decoder: &mut Decoder<'_>) -> Result<Self, CodecError> {
         decoder.array(3, Kind::Ack.name())?;
-        Ok(Ack {
+        Ok(FrameAck {
             to: decoder.node()?,
             seq: decoder.seq()?,
             contiguous: decoder.seq()?,

@@ -7,8 +7,8 @@ pub const MAX_SYMBOLS: usize = 4_096;
 /// asks counts on that. The end of each answer is a chance for another peer to take over.
 pub(crate) const MAX_BUDGET: usize = 1 << 20;
 
-/// Most foreign issuers a beat names.
-pub(crate) const MAX_FOREIGN_IN_BEAT: usize = 4;
+/// Most foreign issuers a heartbeat names.
+pub(crate) const MAX_FOREIGN_IN_HEARTBEAT: usize = 4;
 
 /// Longest host name, release text or issuer that is kept.
 pub(crate) const MAX_TEXT_BYTES: usize = 256;

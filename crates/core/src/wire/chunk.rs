@@ -1,11 +1,11 @@
-//! Commands that are encoded before it is known in which message they go.
+//! Deltas that are encoded before it is known in which message they go.
 
 use super::envelope::ENVELOPE_BYTES;
 use super::kind::Kind;
-use crate::cache::{Command, NodeId};
+use crate::cache::{Delta, NodeId};
 use crate::codec::Encoder;
 
-/// Encoded commands that go into one message.
+/// Encoded deltas that go into one message.
 #[derive(Default)]
 pub(crate) struct Chunk {
     pub(super) encoder: Encoder,
@@ -13,11 +13,11 @@ pub(crate) struct Chunk {
 }
 
 impl Chunk {
-    /// All of these commands.
-    pub(super) fn of(commands: &[Command]) -> Self {
+    /// All of these deltas.
+    pub(super) fn of(deltas: &[Delta]) -> Self {
         let mut chunk = Chunk::default();
-        for command in commands {
-            chunk.encoder.command(command);
+        for delta in deltas {
+            chunk.encoder.delta(delta);
             chunk.count += 1;
         }
         chunk
@@ -28,12 +28,12 @@ impl Chunk {
         self.encoder.0.len()
     }
 
-    /// How many commands.
+    /// How many deltas.
     pub fn count(&self) -> u64 {
         self.count.into()
     }
 
-    /// What stands before the commands in a message: its header, numbers, and how many commands follow.
+    /// What stands before the deltas in a message: its header, numbers, and how many deltas follow.
     pub(super) fn head(&self, version: u8, node: NodeId, kind: Kind, fields: &[u64]) -> Vec<u8> {
         let mut head = Encoder::message(version, node, kind, fields.len() as u32 + 1);
         head.uints(fields);
@@ -42,7 +42,7 @@ impl Chunk {
     }
 }
 
-/// Collects commands into chunks of at most `max_bytes`; a single command that is larger stands alone.
+/// Collects deltas into chunks of at most `max_bytes`; a single delta that is larger stands alone.
 pub(crate) struct Chunker {
     max_bytes: usize,
     current: Chunk,
@@ -56,13 +56,13 @@ impl Chunker {
         }
     }
 
-    /// Adds a command. Returns the commands before it once it no longer fits beside them.
-    pub fn push<B: AsRef<[u8]>>(&mut self, command: &Command<B>) -> Option<Chunk> {
+    /// Adds a delta. Returns the deltas before it once it no longer fits beside them.
+    pub fn push<B: AsRef<[u8]>>(&mut self, delta: &Delta<B>) -> Option<Chunk> {
         let bytes = &mut self.current.encoder;
         let start = bytes.0.len();
-        bytes.command(command);
+        bytes.delta(delta);
         if start > 0 && bytes.0.len() > self.max_bytes {
-            // Where there is one full chunk, others follow: room for another with a command too many, and the rest.
+            // Where there is one full chunk, others follow: room for another with a delta too many, and the rest.
             let mut next = Vec::with_capacity(self.max_bytes + self.max_bytes / 8 + ENVELOPE_BYTES);
             next.extend_from_slice(&bytes.0[start..]);
             bytes.0.truncate(start);

@@ -5,7 +5,7 @@ use super::kind::Kind;
 use crate::cache::{Digest, NodeId, Position, Span};
 use crate::codec::{CodecError, Decoder, Encoder};
 
-/// Compares spans: the answer splits those whose digest differs ([`Splits`]).
+/// Compares spans: the answer splits those whose digest differs ([`RangeSplits`]).
 ///
 /// ```text
 /// array of 3
@@ -59,14 +59,14 @@ impl Compare {
 ///   array    parts
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Split {
+pub struct RangeSplit {
     /// The whole.
     pub span: Span,
     /// Its parts in order. They cover it: each begins after the one before, the last ends with the whole.
     pub parts: Vec<SpanDigest>,
 }
 
-impl Split {
+impl RangeSplit {
     /// The parts as spans. `None` if they do not cover the whole in order.
     pub fn spans(&self) -> Option<Vec<(Span, SpanDigest)>> {
         let mut spans = Vec::with_capacity(self.parts.len());
@@ -88,7 +88,7 @@ pub(crate) fn next_position(position: Position) -> Option<Position> {
     }
 }
 
-/// What the responder holds in a part of a [`Split`].
+/// What the responder holds in a part of a [`RangeSplit`].
 ///
 /// ```text
 /// array of 4
@@ -106,7 +106,7 @@ pub struct SpanDigest {
     pub count: u64,
 }
 
-/// Answer to a [`Compare`], a `Survey`, or a `ReplayRequest` that wants it.
+/// Answer to a [`Compare`], a `DigestRequest`, or a `BootstrapRequest` that wants it.
 ///
 /// ```text
 /// array of 4
@@ -114,16 +114,16 @@ pub struct SpanDigest {
 ///   array   splits
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Splits {
+pub struct RangeSplits {
     /// Which part of which answer this is.
     pub part: Part,
     /// The spans that differ, split.
-    pub splits: Vec<Split>,
+    pub splits: Vec<RangeSplit>,
 }
 
-impl Splits {
+impl RangeSplits {
     pub(super) fn encode(&self, version: u8, node: NodeId) -> Vec<u8> {
-        let mut encoder = Encoder::message(version, node, Kind::Splits, 4);
+        let mut encoder = Encoder::message(version, node, Kind::RangeSplits, 4);
         encoder.part(self.part);
         encoder.array(self.splits.len() as u32);
         for split in &self.splits {
@@ -140,11 +140,11 @@ impl Splits {
     }
 
     pub(super) fn decode(decoder: &mut Decoder<'_>) -> Result<Self, CodecError> {
-        decoder.array(4, Kind::Splits.name())?;
-        Ok(Splits {
+        decoder.array(4, Kind::RangeSplits.name())?;
+        Ok(RangeSplits {
             part: decoder.part()?,
             splits: decoder.list(5, "splits", |decoder| {
-                Ok(Split {
+                Ok(RangeSplit {
                     span: decoder.span()?,
                     parts: decoder.list(4, "parts of a split", |decoder| {
                         Ok(SpanDigest {
@@ -159,12 +159,12 @@ impl Splits {
     }
 }
 
-/// Asks for the commands of spans, less those whose component hashes the requester has.
+/// Asks for the deltas of spans, less those whose component hashes the requester has.
 ///
 /// ```text
 /// array of 4
 ///   uint           request
-///   flag           yields
+///   flag           resyncs
 ///   array          holdings, each an array of 5
 ///     span         (4 fields)
 ///     hashes|nil   hashes
@@ -176,7 +176,7 @@ pub struct Fetch {
     pub request: u64,
     /// The requester was away for longer than deletions are remembered: it takes the responder's state, and nothing is
     /// to be taken from it. The answer names the hashes that the responder does not have ([`Unknown`]).
-    pub yields: bool,
+    pub resyncs: bool,
     /// What the requester holds.
     pub holdings: Vec<Holding>,
     /// About how many bytes the answer may have. It ends after the partition or span with which it exceeds them.
@@ -195,7 +195,7 @@ pub struct Holding {
 impl Fetch {
     pub(super) fn encode(&self, version: u8, node: NodeId) -> Vec<u8> {
         let mut encoder = Encoder::message(version, node, Kind::Fetch, 4);
-        encoder.uints(&[self.request, self.yields.into()]);
+        encoder.uints(&[self.request, self.resyncs.into()]);
         encoder.array(self.holdings.len() as u32);
         for holding in &self.holdings {
             encoder.array(5);
@@ -213,7 +213,7 @@ impl Fetch {
         decoder.array(4, Kind::Fetch.name())?;
         Ok(Fetch {
             request: decoder.uint("request")?,
-            yields: decoder.flag("yields")?,
+            resyncs: decoder.flag("resyncs")?,
             holdings: decoder.list(5, "holdings", |decoder| {
                 Ok(Holding {
                     span: decoder.span()?,
@@ -229,7 +229,7 @@ impl Fetch {
     }
 }
 
-/// Component hashes of an `Exchange` or of a yielding [`Fetch`] that the responder does not have.
+/// Component hashes of a `Reconcile` or of a resyncing [`Fetch`] that the responder does not have.
 ///
 /// ```text
 /// array of 4

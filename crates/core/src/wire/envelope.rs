@@ -1,4 +1,4 @@
-//! What stands around the fields of every message: the header before them, the seal behind them.
+//! What stands around the fields of every message: the header before them, the authenticator behind them.
 
 use super::error::WireError;
 use super::kind::Kind;
@@ -14,7 +14,7 @@ pub const OLDEST_VERSION: u8 = 2;
 /// Bytes of the header: version, kind, node id (little endian). All versions from 2 on begin with it.
 pub const HEADER_BYTES: usize = 10;
 
-/// Bytes of the keyed hash of a seal that travel.
+/// Bytes of the keyed hash of an authenticator that travel.
 pub(crate) const TAG_BYTES: usize = 16;
 
 /// Bytes of an issuer's public key, which as text (`C...`) is their base 32: prefix, key and checksum.
@@ -23,11 +23,11 @@ pub(crate) const ISSUER_BYTES: usize = 35;
 /// Bytes of an ed25519 signature.
 pub(crate) const SIGNATURE_BYTES: usize = 64;
 
-/// Bytes a seal adds to a message, at most.
-pub(crate) const MAX_SEAL_BYTES: usize = TAG_BYTES + ISSUER_BYTES + SIGNATURE_BYTES + 1;
+/// Bytes an authenticator adds to a message, at most.
+pub(crate) const MAX_AUTHENTICATOR_BYTES: usize = TAG_BYTES + ISSUER_BYTES + SIGNATURE_BYTES + 1;
 
-/// Bytes of a message beside its commands, spans or piece, at most.
-pub(crate) const ENVELOPE_BYTES: usize = HEADER_BYTES + MAX_SEAL_BYTES + 64;
+/// Bytes of a message beside its deltas, spans or piece, at most.
+pub(crate) const ENVELOPE_BYTES: usize = HEADER_BYTES + MAX_AUTHENTICATOR_BYTES + 64;
 
 /// What every message begins with.
 ///

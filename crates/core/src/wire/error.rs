@@ -8,9 +8,9 @@ pub enum WireError {
     /// A kind this version does not have.
     #[error("unknown message kind {0}")]
     Kind(u8),
-    /// A command this version does not have.
-    #[error("unknown command {0}")]
-    Command(u64),
+    /// A delta this version does not have.
+    #[error("unknown delta {0}")]
+    Delta(u64),
     /// The message ends too early or holds something else than expected.
     #[error("malformed message: {0}")]
     Malformed(&'static str),
@@ -19,7 +19,7 @@ pub enum WireError {
 impl From<CodecError> for WireError {
     fn from(error: CodecError) -> Self {
         match error {
-            CodecError::Command(code) => WireError::Command(code),
+            CodecError::Delta(code) => WireError::Delta(code),
             CodecError::Malformed(what) => WireError::Malformed(what),
         }
     }

@@ -24,7 +24,7 @@ pub struct Fragment {
     pub index: u64,
     /// Number of pieces.
     pub total: u64,
-    /// The piece. All pieces in order are a message without a seal.
+    /// The piece. All pieces in order are a message without an authenticator.
     pub bytes: Bytes,
 }
 

@@ -1,19 +1,19 @@
 //! What a node has written.
 
 use super::chunk::Chunk;
-use super::envelope::MAX_SEAL_BYTES;
+use super::envelope::MAX_AUTHENTICATOR_BYTES;
 use super::kind::Kind;
-use crate::cache::{Blob, Command, NodeId, Time};
+use crate::cache::{Blob, Delta, NodeId, Time};
 use crate::codec::{CodecError, Decoder, Held};
 
-/// A batch of commands in the order in which their author made them.
+/// A batch of deltas in the order in which their author made them.
 ///
 /// ```text
 /// array of 4
 ///   uint    seq
 ///   flag    wants_ack
 ///   uint    clock
-///   array   commands
+///   array   deltas
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Frame<B = Blob> {
@@ -23,21 +23,21 @@ pub struct Frame<B = Blob> {
     pub wants_ack: bool,
     /// The author's hybrid clock.
     pub clock: Time,
-    /// The commands.
-    pub commands: Vec<Command<B>>,
+    /// The deltas.
+    pub deltas: Vec<Delta<B>>,
 }
 
 impl Frame {
     pub(super) fn encode(&self, version: u8, node: NodeId) -> Vec<u8> {
-        Chunk::of(&self.commands).into_frame(version, node, self.seq, self.wants_ack, self.clock)
+        Chunk::of(&self.deltas).into_frame(version, node, self.seq, self.wants_ack, self.clock)
     }
 }
 
 impl Chunk {
-    /// The commands as a [`Frame`], in as many bytes as it takes: the ring keeps it.
+    /// The deltas as a [`Frame`], in as many bytes as it takes: the ring keeps it.
     pub fn into_frame(self, version: u8, node: NodeId, seq: u64, wants_ack: bool, clock: Time) -> Vec<u8> {
         let mut message = self.head(version, node, Kind::Frame, &[seq, wants_ack.into(), clock.0]);
-        message.reserve_exact(self.len() + MAX_SEAL_BYTES);
+        message.reserve_exact(self.len() + MAX_AUTHENTICATOR_BYTES);
         message.extend_from_slice(&self.encoder.0);
         message
     }
@@ -53,7 +53,7 @@ impl<B> Frame<B> {
             seq: decoder.seq()?,
             wants_ack: decoder.flag("acknowledgement flag")?,
             clock: decoder.time("clock")?,
-            commands: decoder.commands()?,
+            deltas: decoder.deltas()?,
         })
     }
 }

@@ -1,6 +1,6 @@
 //! What each node tells all others at a fixed interval.
 
-use super::bounds::{MAX_FOREIGN_IN_BEAT, MAX_TEXT_BYTES};
+use super::bounds::{MAX_FOREIGN_IN_HEARTBEAT, MAX_TEXT_BYTES};
 use super::kind::Kind;
 use crate::cache::{Digest, NodeId, Time};
 use crate::codec::{CodecError, Decoder, Encoder};
@@ -22,14 +22,14 @@ use crate::codec::{CodecError, Decoder, Encoder};
 ///     uint    listening
 ///     uint    state: 0 starting, 1 synced, 2 leaving
 ///     uint    interval_ms
-///     flag    wants_beats
+///     flag    wants_heartbeats
 ///     uint    oldest version
 ///     uint    newest version
-///     array   foreign: at most MAX_FOREIGN_IN_BEAT texts
+///     array   foreign: at most MAX_FOREIGN_IN_HEARTBEAT texts
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Beat {
-    /// Number of the beat, from 1 for each process start.
+pub struct Heartbeat {
+    /// Number of the heartbeat, from 1 for each process start.
     pub number: u64,
     /// Newest frame sent.
     pub seq: u64,
@@ -43,67 +43,67 @@ pub struct Beat {
     pub floor: Time,
     /// When the node last was in contact with a synced peer.
     pub contact: Time,
-    /// Since when the state it holds exists; a node takes it over with the first replay.
+    /// Since when the state it holds exists; a node takes it over with the bootstrap.
     pub since: Time,
-    /// When its own first replay was done.
+    /// When its own bootstrap was done.
     pub joined: Time,
     /// Since when it has been listening without a break.
     pub listening: Time,
     /// What the node is doing.
-    pub state: BeatState,
-    /// Milliseconds until the next beat.
+    pub state: HeartbeatState,
+    /// Milliseconds until the next heartbeat.
     pub interval_ms: u64,
-    /// Peers are asked to send a beat soon: the sender may have missed something.
-    pub wants_beats: bool,
+    /// Peers are asked to send a heartbeat soon: the sender may have missed something.
+    pub wants_heartbeats: bool,
     /// Oldest and newest version of the protocol the node understands.
     pub versions: (u8, u8),
     /// Issuers whose messages the node has heard but does not accept.
     pub foreign: Vec<String>,
 }
 
-impl Beat {
+impl Heartbeat {
     pub(super) fn encode(&self, version: u8, node: NodeId) -> Vec<u8> {
-        let mut encoder = Encoder::message(version, node, Kind::Beat, 1);
-        encoder.beat(self);
+        let mut encoder = Encoder::message(version, node, Kind::Heartbeat, 1);
+        encoder.heartbeat(self);
         encoder.0
     }
 
     pub(super) fn decode(decoder: &mut Decoder<'_>) -> Result<Self, CodecError> {
-        decoder.array(1, Kind::Beat.name())?;
-        decoder.beat()
+        decoder.array(1, Kind::Heartbeat.name())?;
+        decoder.heartbeat()
     }
 }
 
 impl Encoder {
-    pub(super) fn beat(&mut self, beat: &Beat) {
+    pub(super) fn heartbeat(&mut self, heartbeat: &Heartbeat) {
         self.array(16);
         self.uints(&[
-            beat.number,
-            beat.seq,
-            beat.digest.0,
-            beat.keys,
-            beat.clock.0,
-            beat.floor.0,
-            beat.contact.0,
-            beat.since.0,
-            beat.joined.0,
-            beat.listening.0,
-            beat.state.code(),
-            beat.interval_ms,
-            beat.wants_beats.into(),
-            beat.versions.0.into(),
-            beat.versions.1.into(),
+            heartbeat.number,
+            heartbeat.seq,
+            heartbeat.digest.0,
+            heartbeat.keys,
+            heartbeat.clock.0,
+            heartbeat.floor.0,
+            heartbeat.contact.0,
+            heartbeat.since.0,
+            heartbeat.joined.0,
+            heartbeat.listening.0,
+            heartbeat.state.code(),
+            heartbeat.interval_ms,
+            heartbeat.wants_heartbeats.into(),
+            heartbeat.versions.0.into(),
+            heartbeat.versions.1.into(),
         ]);
-        self.array(beat.foreign.len() as u32);
-        beat.foreign.iter().for_each(|issuer| self.text(issuer));
+        self.array(heartbeat.foreign.len() as u32);
+        heartbeat.foreign.iter().for_each(|issuer| self.text(issuer));
     }
 }
 
 impl Decoder<'_> {
-    pub(super) fn beat(&mut self) -> Result<Beat, CodecError> {
-        self.array(16, "beat")?;
-        Ok(Beat {
-            number: self.uint("number of a beat")?,
+    pub(super) fn heartbeat(&mut self) -> Result<Heartbeat, CodecError> {
+        self.array(16, "heartbeat")?;
+        Ok(Heartbeat {
+            number: self.uint("number of a heartbeat")?,
             seq: self.seq()?,
             digest: Digest(self.uint("digest")?),
             keys: self.uint("keys")?,
@@ -113,13 +113,13 @@ impl Decoder<'_> {
             since: self.time("beginning")?,
             joined: self.time("joining")?,
             listening: self.time("listening")?,
-            state: BeatState::of_code(self.uint("state of a beat")?)?,
+            state: HeartbeatState::of_code(self.uint("state of a heartbeat")?)?,
             interval_ms: self.uint("interval")?,
-            wants_beats: self.flag("request for beats")?,
+            wants_heartbeats: self.flag("request for heartbeats")?,
             versions: (self.byte("oldest version")?, self.byte("newest version")?),
             foreign: {
                 let length = self.length("foreign issuers")?;
-                if length > MAX_FOREIGN_IN_BEAT {
+                if length > MAX_FOREIGN_IN_HEARTBEAT {
                     return Err(CodecError::Malformed("foreign issuers"));
                 }
                 (0..length)
@@ -130,32 +130,32 @@ impl Decoder<'_> {
     }
 }
 
-/// What a node says of itself in its [`Beat`].
+/// What a node says of itself in its [`Heartbeat`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum BeatState {
-    /// Has not had its first replay, or is taking its peers' state after a long absence.
+pub enum HeartbeatState {
+    /// Has not had its bootstrap, or is taking its peers' state after a long absence.
     Starting,
-    /// Answers replay requests.
+    /// Answers bootstrap requests.
     Synced,
-    /// This is its last beat.
+    /// This is its last heartbeat.
     Leaving,
 }
 
-impl BeatState {
+impl HeartbeatState {
     fn code(self) -> u64 {
         match self {
-            BeatState::Starting => 0,
-            BeatState::Synced => 1,
-            BeatState::Leaving => 2,
+            HeartbeatState::Starting => 0,
+            HeartbeatState::Synced => 1,
+            HeartbeatState::Leaving => 2,
         }
     }
 
     fn of_code(code: u64) -> Result<Self, CodecError> {
         match code {
-            0 => Ok(BeatState::Starting),
-            1 => Ok(BeatState::Synced),
-            2 => Ok(BeatState::Leaving),
-            _ => Err(CodecError::Malformed("state of a beat")),
+            0 => Ok(HeartbeatState::Starting),
+            1 => Ok(HeartbeatState::Synced),
+            2 => Ok(HeartbeatState::Leaving),
+            _ => Err(CodecError::Malformed("state of a heartbeat")),
         }
     }
 }

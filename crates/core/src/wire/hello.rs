@@ -1,7 +1,7 @@
 //! Challenges: who answers one is alive, and no recording.
 
 use super::bounds::MAX_TEXT_BYTES;
-use super::heartbeat::Beat;
+use super::heartbeat::Heartbeat;
 use super::kind::Kind;
 use crate::cache::NodeId;
 use crate::codec::{CodecError, Decoder, Encoder};
@@ -50,7 +50,7 @@ impl Hello {
 ///   flag    knows_you
 ///   text    host
 ///   text    release
-///   array   beat: the fields of a beat; the last field, so that they can become more
+///   array   heartbeat: the fields of a heartbeat; the last field, so that they can become more
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Welcome {
@@ -64,8 +64,8 @@ pub struct Welcome {
     pub host: String,
     /// Release of its software.
     pub release: String,
-    /// A beat of this moment.
-    pub beat: Beat,
+    /// A heartbeat of this moment.
+    pub heartbeat: Heartbeat,
 }
 
 impl Welcome {
@@ -74,7 +74,7 @@ impl Welcome {
         encoder.uints(&[self.to.0, self.number, self.knows_you.into()]);
         encoder.text(&self.host);
         encoder.text(&self.release);
-        encoder.beat(&self.beat);
+        encoder.heartbeat(&self.heartbeat);
         encoder.0
     }
 
@@ -86,7 +86,7 @@ impl Welcome {
             knows_you: decoder.flag("knows you")?,
             host: decoder.text(MAX_TEXT_BYTES, "host")?,
             release: decoder.text(MAX_TEXT_BYTES, "release")?,
-            beat: decoder.beat()?,
+            heartbeat: decoder.heartbeat()?,
         })
     }
 }

@@ -44,13 +44,13 @@ macro_rules! kinds {
 
 kinds! {
     Frame = 1, "frame";
-    ReplayRequest = 2, "replay request";
-    ReplayCommands = 3, "replay commands";
-    ReplayEnd = 4, "replay end";
-    Beat = 5, "beat";
+    BootstrapRequest = 2, "bootstrap request";
+    BootstrapDeltas = 3, "bootstrap deltas";
+    AnswerEnd = 4, "answer end";
+    Heartbeat = 5, "heartbeat";
     Fragment = 6, "fragment";
     Compare = 7, "compare";
-    Splits = 8, "splits";
+    RangeSplits = 8, "range splits";
     Fetch = 9, "fetch";
     Unknown = 10, "unknown";
     FramesRequest = 11, "frames request";
@@ -58,10 +58,10 @@ kinds! {
     Hello = 13, "hello";
     Welcome = 14, "welcome";
     Ack = 15, "ack";
-    Survey = 16, "survey";
+    DigestRequest = 16, "digest request";
     Sketch = 17, "sketch";
     SketchRequest = 18, "sketch request";
-    Exchange = 19, "exchange";
+    Reconcile = 19, "reconcile";
 }
 
 impl From<Kind> for u8 {

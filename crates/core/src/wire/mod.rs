@@ -1,7 +1,7 @@
 //! The messages of the replication protocol and their one byte layout each (docs/PROTOCOL.md).
 //!
-//! A message is a header (version, kind, sender), one MessagePack array, and a seal. Decoding never allocates by a
-//! length it has not checked against the bytes that are there; keys and values lie where they were received.
+//! A message is a header (version, kind, sender), one MessagePack array, and an authenticator. Decoding never allocates
+//! by a length it has not checked against the bytes that are there; keys and values lie where they were received.
 //!
 //! Each family of messages has a file: the types, their layout, encoding and decoding. The layouts name
 //!
@@ -11,12 +11,13 @@
 //! | bin, text | a binary; a string of at most 256 bytes |
 //! | hashes | a bin of integers of 64 bits, little endian, one after the other |
 //! | array | an array of what is named after it |
-//! | part, span, position, partitions, cursor | see [`Part`], `compare.rs`, `sketch.rs`, `replay.rs` |
-//! | commands | see [`Encoder::command`](crate::codec::Encoder::command) |
+//! | part, span, position, partitions, cursor | see [`Part`], `compare.rs`, `sketch.rs`, `bootstrap.rs` |
+//! | deltas | see [`Encoder::delta`](crate::codec::Encoder::delta) |
 //!
-//! Of the outermost array and of a beat, further elements are from a later release and stay unread.
+//! Of the outermost array and of a heartbeat, further elements are from a later release and stay unread.
 
 mod ack;
+mod bootstrap;
 mod bounds;
 mod chunk;
 mod compare;
@@ -29,56 +30,55 @@ mod gaps;
 mod heartbeat;
 mod hello;
 mod kind;
-mod replay;
 mod request;
 mod sketch;
 
-pub use ack::Ack;
+pub use ack::FrameAck;
+pub use bootstrap::{AnswerEnd, BootstrapDeltas, BootstrapRequest, Want};
 pub use bounds::MAX_SYMBOLS;
-pub(crate) use bounds::{MAX_BUDGET, MAX_FOREIGN_IN_BEAT, MAX_TEXT_BYTES};
+pub(crate) use bounds::{MAX_BUDGET, MAX_FOREIGN_IN_HEARTBEAT, MAX_TEXT_BYTES};
 pub(crate) use chunk::{Chunk, Chunker};
 #[cfg(test)]
 pub(crate) use compare::next_position;
-pub use compare::{Compare, Fetch, Holding, SpanDigest, Split, Splits, Unknown};
+pub use compare::{Compare, Fetch, Holding, RangeSplit, RangeSplits, SpanDigest, Unknown};
 pub use envelope::{kind_of, Header, HEADER_BYTES, OLDEST_VERSION, VERSION};
-pub(crate) use envelope::{ENVELOPE_BYTES, ISSUER_BYTES, MAX_SEAL_BYTES, SIGNATURE_BYTES, TAG_BYTES};
+pub(crate) use envelope::{ENVELOPE_BYTES, ISSUER_BYTES, MAX_AUTHENTICATOR_BYTES, SIGNATURE_BYTES, TAG_BYTES};
 pub use error::WireError;
 pub use fields::Part;
 pub use fragment::Fragment;
 pub use frame::Frame;
 pub use gaps::{FramesGone, FramesRequest};
-pub use heartbeat::{Beat, BeatState};
+pub use heartbeat::{Heartbeat, HeartbeatState};
 pub use hello::{Hello, Welcome};
 pub use kind::Kind;
-pub use replay::{ReplayCommands, ReplayEnd, ReplayRequest, Want};
 pub(crate) use request::Request;
-pub use sketch::{partition_of, place, Exchange, Offer, Sketch, SketchRequest, Survey, Symbol};
+pub use sketch::{partition_of, place, DigestRequest, Offer, Reconcile, Sketch, SketchRequest, Symbol};
 
 use bytes::Bytes;
 
 use crate::cache::{Blob, NodeId};
 use crate::codec::{Decoder, Held};
 
-/// Any message, and the subject it travels on. `B` is how the bytes of commands are held, see
-/// [`Command`](crate::cache::Command).
+/// Any message, and the subject it travels on. `B` is how the bytes of deltas are held, see
+/// [`Delta`](crate::cache::Delta).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Message<B = Blob> {
-    /// subject `commands`, or `node.{id}` when it was asked for
+    /// subject `deltas`, or `node.{id}` when it was asked for
     Frame(Frame<B>),
-    /// subject `replay` or `node.{id}`
-    ReplayRequest(ReplayRequest),
+    /// subject `bootstrap` or `node.{id}`
+    BootstrapRequest(BootstrapRequest),
     /// subject `node.{id}`
-    ReplayCommands(ReplayCommands<B>),
+    BootstrapDeltas(BootstrapDeltas<B>),
     /// subject `node.{id}`
-    ReplayEnd(ReplayEnd),
-    /// subject `beat`
-    Beat(Beat),
+    AnswerEnd(AnswerEnd),
+    /// subject `heartbeat`
+    Heartbeat(Heartbeat),
     /// any subject
     Fragment(Fragment),
     /// subject `node.{id}`
     Compare(Compare),
     /// subject `node.{id}`
-    Splits(Splits),
+    RangeSplits(RangeSplits),
     /// subject `node.{id}`
     Fetch(Fetch),
     /// subject `node.{id}`
@@ -92,29 +92,29 @@ pub enum Message<B = Blob> {
     /// subject `node.{id}`
     Welcome(Welcome),
     /// subject `node.{id}`
-    Ack(Ack),
+    Ack(FrameAck),
     /// subject `node.{id}`
-    Survey(Survey),
+    DigestRequest(DigestRequest),
     /// subject `node.{id}`
     Sketch(Sketch),
     /// subject `node.{id}`
     SketchRequest(SketchRequest),
     /// subject `node.{id}`
-    Exchange(Exchange),
+    Reconcile(Reconcile),
 }
 
 impl Message {
-    /// The bytes of the message from `node` without its seal.
+    /// The bytes of the message from `node` without its authenticator.
     pub fn encode(&self, version: u8, node: NodeId) -> Vec<u8> {
         match self {
             Message::Frame(frame) => frame.encode(version, node),
-            Message::ReplayRequest(request) => request.encode(version, node),
-            Message::ReplayCommands(replay) => replay.encode(version, node),
-            Message::ReplayEnd(end) => end.encode(version, node),
-            Message::Beat(beat) => beat.encode(version, node),
+            Message::BootstrapRequest(request) => request.encode(version, node),
+            Message::BootstrapDeltas(bootstrap) => bootstrap.encode(version, node),
+            Message::AnswerEnd(end) => end.encode(version, node),
+            Message::Heartbeat(heartbeat) => heartbeat.encode(version, node),
             Message::Fragment(fragment) => fragment.encode(version, node),
             Message::Compare(compare) => compare.encode(version, node),
-            Message::Splits(splits) => splits.encode(version, node),
+            Message::RangeSplits(splits) => splits.encode(version, node),
             Message::Fetch(fetch) => fetch.encode(version, node),
             Message::Unknown(unknown) => unknown.encode(version, node),
             Message::FramesRequest(request) => request.encode(version, node),
@@ -122,15 +122,15 @@ impl Message {
             Message::Hello(hello) => hello.encode(version, node),
             Message::Welcome(welcome) => welcome.encode(version, node),
             Message::Ack(ack) => ack.encode(version, node),
-            Message::Survey(survey) => survey.encode(version, node),
+            Message::DigestRequest(digest_request) => digest_request.encode(version, node),
             Message::Sketch(sketch) => sketch.encode(version, node),
             Message::SketchRequest(request) => request.encode(version, node),
-            Message::Exchange(exchange) => exchange.encode(version, node),
+            Message::Reconcile(reconcile) => reconcile.encode(version, node),
         }
     }
 
-    /// Reads a message without its seal, of a version this release understands. Fields that a later release appends to
-    /// an array are ignored.
+    /// Reads a message without its authenticator, of a version this release understands. Fields that a later release
+    /// appends to an array are ignored.
     pub fn decode(bytes: Bytes) -> Result<Self, WireError> {
         Message::read(&bytes)
     }
@@ -152,24 +152,24 @@ impl<B> Message<B> {
         let mut decoder = Decoder::after(bytes, HEADER_BYTES);
         let message = match header.known_kind()? {
             Kind::Frame => Frame::decode(&mut decoder).map(Message::Frame),
-            Kind::ReplayRequest => ReplayRequest::decode(&mut decoder).map(Message::ReplayRequest),
-            Kind::ReplayCommands => ReplayCommands::decode(&mut decoder).map(Message::ReplayCommands),
-            Kind::ReplayEnd => ReplayEnd::decode(&mut decoder).map(Message::ReplayEnd),
-            Kind::Beat => Beat::decode(&mut decoder).map(Message::Beat),
+            Kind::BootstrapRequest => BootstrapRequest::decode(&mut decoder).map(Message::BootstrapRequest),
+            Kind::BootstrapDeltas => BootstrapDeltas::decode(&mut decoder).map(Message::BootstrapDeltas),
+            Kind::AnswerEnd => AnswerEnd::decode(&mut decoder).map(Message::AnswerEnd),
+            Kind::Heartbeat => Heartbeat::decode(&mut decoder).map(Message::Heartbeat),
             Kind::Fragment => Fragment::decode(&mut decoder).map(Message::Fragment),
             Kind::Compare => Compare::decode(&mut decoder).map(Message::Compare),
-            Kind::Splits => Splits::decode(&mut decoder).map(Message::Splits),
+            Kind::RangeSplits => RangeSplits::decode(&mut decoder).map(Message::RangeSplits),
             Kind::Fetch => Fetch::decode(&mut decoder).map(Message::Fetch),
             Kind::Unknown => Unknown::decode(&mut decoder).map(Message::Unknown),
             Kind::FramesRequest => FramesRequest::decode(&mut decoder).map(Message::FramesRequest),
             Kind::FramesGone => FramesGone::decode(&mut decoder).map(Message::FramesGone),
             Kind::Hello => Hello::decode(&mut decoder).map(Message::Hello),
             Kind::Welcome => Welcome::decode(&mut decoder).map(Message::Welcome),
-            Kind::Ack => Ack::decode(&mut decoder).map(Message::Ack),
-            Kind::Survey => Survey::decode(&mut decoder).map(Message::Survey),
+            Kind::Ack => FrameAck::decode(&mut decoder).map(Message::Ack),
+            Kind::DigestRequest => DigestRequest::decode(&mut decoder).map(Message::DigestRequest),
             Kind::Sketch => Sketch::decode(&mut decoder).map(Message::Sketch),
             Kind::SketchRequest => SketchRequest::decode(&mut decoder).map(Message::SketchRequest),
-            Kind::Exchange => Exchange::decode(&mut decoder).map(Message::Exchange),
+            Kind::Reconcile => Reconcile::decode(&mut decoder).map(Message::Reconcile),
         };
         message.map_err(WireError::from)
     }

@@ -3,11 +3,11 @@
 use super::bounds::MAX_SYMBOLS;
 use super::fields::Part;
 use super::kind::Kind;
-use crate::cache::{Change, Command, NodeId, Partition, Time, PARTITIONS};
+use crate::cache::{Delta, NodeId, Partition, StateDelta, Time, PARTITIONS};
 use crate::codec::{CodecError, Decoder, Encoder};
 
 /// Begins a comparison: asks for what the partitions hold whose digests differ from those given. The answer is a
-/// [`Sketch`] if it looks as if little differed, else `Splits`.
+/// [`Sketch`] if it looks as if little differed, else `RangeSplits`.
 ///
 /// ```text
 /// array of 5
@@ -18,7 +18,7 @@ use crate::codec::{CodecError, Decoder, Encoder};
 ///   uint   budget
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Survey {
+pub struct DigestRequest {
     /// Number of the request, unique at the asking node.
     pub request: u64,
     /// First partition.
@@ -33,9 +33,9 @@ pub struct Survey {
     pub budget: u64,
 }
 
-impl Survey {
+impl DigestRequest {
     pub(super) fn encode(&self, version: u8, node: NodeId) -> Vec<u8> {
-        let mut encoder = Encoder::message(version, node, Kind::Survey, 5);
+        let mut encoder = Encoder::message(version, node, Kind::DigestRequest, 5);
         encoder.uints(&[self.request, self.from.0.into()]);
         let digests: Vec<u8> = self.digests.iter().flat_map(|digest| digest.to_le_bytes()).collect();
         encoder.bin(&digests);
@@ -44,11 +44,11 @@ impl Survey {
     }
 
     pub(super) fn decode(decoder: &mut Decoder<'_>) -> Result<Self, CodecError> {
-        decoder.array(5, Kind::Survey.name())?;
+        decoder.array(5, Kind::DigestRequest.name())?;
         let request = decoder.uint("request")?;
         let (from, digests) =
             decoder.range(|decoder| decoder.records("digests", |bytes| u32::from_le_bytes(*bytes)))?;
-        Ok(Survey {
+        Ok(DigestRequest {
             request,
             from,
             digests,
@@ -79,7 +79,7 @@ pub struct Symbol {
     pub count: i16,
 }
 
-/// Symbols of all components of some partitions, in answer to a [`Survey`] or a [`SketchRequest`].
+/// Symbols of all components of some partitions, in answer to a [`DigestRequest`] or a [`SketchRequest`].
 ///
 /// ```text
 /// array of 6
@@ -185,7 +185,7 @@ impl SketchRequest {
     }
 }
 
-/// Asks for components by their hashes, and offers others. The answer are their commands, and `Unknown`.
+/// Asks for components by their hashes, and offers others. The answer are their deltas, and `Unknown`.
 ///
 /// ```text
 /// array of 5
@@ -196,7 +196,7 @@ impl SketchRequest {
 ///   uint         budget
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Exchange {
+pub struct Reconcile {
     /// Number of the request, unique at the asking node.
     pub request: u64,
     /// Where the wanted components are, in ascending order.
@@ -209,7 +209,7 @@ pub struct Exchange {
     pub budget: u64,
 }
 
-/// A component that the sender of an [`Exchange`] holds.
+/// A component that the sender of a [`Reconcile`] holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Offer {
     /// Its hash.
@@ -220,9 +220,9 @@ pub struct Offer {
     pub time: Time,
 }
 
-impl Exchange {
+impl Reconcile {
     pub(super) fn encode(&self, version: u8, node: NodeId) -> Vec<u8> {
-        let mut encoder = Encoder::message(version, node, Kind::Exchange, 5);
+        let mut encoder = Encoder::message(version, node, Kind::Reconcile, 5);
         encoder.uint(self.request);
         encoder.partitions(&self.partitions);
         encoder.hashes(&self.wanted);
@@ -234,8 +234,8 @@ impl Exchange {
     }
 
     pub(super) fn decode(decoder: &mut Decoder<'_>) -> Result<Self, CodecError> {
-        decoder.array(5, Kind::Exchange.name())?;
-        Ok(Exchange {
+        decoder.array(5, Kind::Reconcile.name())?;
+        Ok(Reconcile {
             request: decoder.uint("request")?,
             partitions: decoder.partitions()?,
             wanted: decoder.hashes("wanted")?,
@@ -258,26 +258,26 @@ impl Exchange {
 
 /// What a component is about, in 8 bytes: the partition in the upper bits, and a hash of key and identity. It depends
 /// on the request, so that nobody can make components in advance that look like one.
-pub fn place<B: AsRef<[u8]>>((node, request): (NodeId, u64), partition: Partition, command: &Command<B>) -> u64 {
+pub fn place<B: AsRef<[u8]>>((node, request): (NodeId, u64), partition: Partition, delta: &Delta<B>) -> u64 {
     let mut key = [0; blake3::KEY_LEN];
     key[..8].copy_from_slice(&node.0.to_le_bytes());
     key[8..16].copy_from_slice(&request.to_le_bytes());
     let mut hasher = blake3::Hasher::new_keyed(&key);
-    let bytes = command.key.as_ref();
+    let bytes = delta.key.as_ref();
     hasher.update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
     let mut words = |words: &[u64]| {
         for word in words {
             hasher.update(&word.to_le_bytes());
         }
     };
-    match &command.change {
-        Change::Put { .. } | Change::Delete { .. } => {}
-        Change::Add { node, base, .. } => {
+    match &delta.change {
+        StateDelta::Put { .. } | StateDelta::Delete { .. } => {}
+        StateDelta::Add { node, base, .. } => {
             let kind = 2 | u64::from(base.void) << 8 | u64::from(base.expired) << 9;
             words(&[kind, base.stamp.time.0, base.stamp.node.0, node.0]);
         }
-        Change::ListPush { id, .. } | Change::ListRemove { id, .. } => words(&[3, id.time.0, id.node.0]),
-        Change::SetAdd { member, .. } | Change::SetRemove { member, .. } => {
+        StateDelta::ListPush { id, .. } | StateDelta::ListRemove { id, .. } => words(&[3, id.time.0, id.node.0]),
+        StateDelta::SetAdd { member, .. } | StateDelta::SetRemove { member, .. } => {
             words(&[4]);
             hasher.update(member.as_ref());
         }

@@ -1,10 +1,10 @@
-//! The merge rules once more, as plainly as possible: a port of the executable model that the design was judged by.
+//! The merge rules once more, as plainly as possible: a port of the executable model that the design was checked with.
 //! Slow, without digests, without incremental anything. One state per key.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use kvcache_core::cache::{Base, Blob, Change, Command, Key, NodeId, Stamp};
+use kvcache_core::cache::{Base, Blob, Delta, Key, NodeId, Stamp, StateDelta};
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -27,26 +27,26 @@ fn start() -> Horizon {
     (Stamp::default(), true)
 }
 
-fn fragment(change: &Change) -> State {
+fn fragment(change: &StateDelta) -> State {
     let mut state = State {
         horizon: start(),
         ..State::default()
     };
     match change {
-        Change::Put { at, value, seen, .. } => {
+        StateDelta::Put { at, value, seen, .. } => {
             state.horizon = (*at, false);
             state.value = value.bytes().map(Blob::new);
             state.seen = seen.iter().map(|s| ((s.node, s.base), s.sum)).collect();
         }
-        Change::Delete { at, seen } => {
+        StateDelta::Delete { at, seen } => {
             state.horizon = (*at, true);
             state.seen = seen.iter().map(|s| ((s.node, s.base), s.sum)).collect();
         }
-        Change::Add { node, base, sum, at } => drop(state.adds.insert((*node, *base), (*at, *sum))),
-        Change::ListPush { id, value } => drop(state.items.insert(*id, (Some(value.clone()), None))),
-        Change::ListRemove { id, at } => drop(state.items.insert(*id, (None, Some(*at)))),
-        Change::SetAdd { member, at } => drop(state.members.insert(member.clone(), (*at, true))),
-        Change::SetRemove { member, at } => drop(state.members.insert(member.clone(), (*at, false))),
+        StateDelta::Add { node, base, sum, at } => drop(state.adds.insert((*node, *base), (*at, *sum))),
+        StateDelta::ListPush { id, value } => drop(state.items.insert(*id, (Some(value.clone()), None))),
+        StateDelta::ListRemove { id, at } => drop(state.items.insert(*id, (None, Some(*at)))),
+        StateDelta::SetAdd { member, at } => drop(state.members.insert(member.clone(), (*at, true))),
+        StateDelta::SetRemove { member, at } => drop(state.members.insert(member.clone(), (*at, false))),
     }
     state
 }
@@ -129,15 +129,15 @@ fn join(a: State, b: State) -> State {
     normalise(s)
 }
 
-/// The state after all commands.
-pub fn join_all<'a>(commands: impl IntoIterator<Item = &'a Command>) -> State {
+/// The state after all deltas.
+pub fn join_all<'a>(deltas: impl IntoIterator<Item = &'a Delta>) -> State {
     let empty = State {
         horizon: start(),
         ..State::default()
     };
-    commands
+    deltas
         .into_iter()
-        .fold(empty, |state, command| join(state, fragment(&command.change)))
+        .fold(empty, |state, delta| join(state, fragment(&delta.change)))
 }
 
 fn added(s: &State) -> Option<i64> {
@@ -200,11 +200,8 @@ fn integer(text: &[u8]) -> Option<i64> {
 
 /// The number that the key has to show at least: the value of the newest reset plus all increments stamped after it.
 /// `None` where it need not show any, for there is neither, or the value is a text.
-pub fn owed(commands: &[Command], key: &Key) -> Option<i64> {
-    let of_key: Vec<&Command> = commands
-        .iter()
-        .filter(|command| *command.key == *key.as_bytes())
-        .collect();
+pub fn owed(deltas: &[Delta], key: &Key) -> Option<i64> {
+    let of_key: Vec<&Delta> = deltas.iter().filter(|delta| *delta.key == *key.as_bytes()).collect();
     let state = join_all(of_key.iter().copied());
     let start = match &state.value {
         Some(text) => Some(integer(text)?),
@@ -212,9 +209,9 @@ pub fn owed(commands: &[Command], key: &Key) -> Option<i64> {
     };
     let mut sums: BTreeMap<Entry, i64> = BTreeMap::new();
     let mut owed = start;
-    for command in of_key {
-        // Commands of one node stand in the order in which it made them, so the difference is one increment.
-        if let Change::Add { node, base, sum, at } = &command.change {
+    for delta in of_key {
+        // Deltas of one node stand in the order in which it made them, so the difference is one increment.
+        if let StateDelta::Add { node, base, sum, at } = &delta.change {
             let amount = sum - sums.insert((*node, *base), *sum).unwrap_or(0);
             if *at > state.horizon.0 {
                 owed = Some(owed.unwrap_or(0) + amount);

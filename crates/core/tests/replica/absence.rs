@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use kvcache_core::cache::{Cache, KeyHash, NodeId, Partition, Span, PARTITIONS};
-use kvcache_core::replica::{Ack, AckRequest, Config, Input, Lineage, Start, SyncState};
+use kvcache_core::replica::{AckLevel, AckRequest, Input, Lineage, ReplicaConfig, Start, SyncState};
 use kvcache_core::wire::Kind;
 
-use crate::net::{keyring, name, Net, BEAT};
+use crate::net::{keyring, name, Net, HEARTBEAT};
 
 const TTL: u64 = 60_000;
 
@@ -22,8 +22,8 @@ fn forgetful(count: usize) -> Net {
 
 /// Lets `ms` pass while the nodes sweep as the provider does.
 fn run_and_sweep(net: &mut Net, ms: u64) {
-    for _ in 0..ms / (5 * BEAT) {
-        net.run(5 * BEAT);
+    for _ in 0..ms / (5 * HEARTBEAT) {
+        net.run(5 * HEARTBEAT);
         for node in 0..net.nodes.len() {
             if !net.nodes[node].stopped {
                 net.sweep(node);
@@ -75,8 +75,8 @@ fn a_node_that_was_cut_off_for_too_long_takes_the_state_of_its_peers() {
 fn stored(net: &Net, node: usize) -> (Arc<Cache>, Lineage) {
     let (copy, wall) = (net.empty_cache(), net.clock().wall);
     for partition in (0..PARTITIONS as u16).map(Partition) {
-        let load = |command: kvcache_core::cache::Command<&[u8]>| {
-            copy.apply_all(&[command], wall, |applied| assert!(applied.is_ok()));
+        let load = |delta: kvcache_core::cache::Delta<&[u8]>| {
+            copy.apply_all(&[delta], wall, |applied| assert!(applied.is_ok()));
         };
         net.nodes[node].cache.select(Span::of(partition), |_| true, load);
     }
@@ -94,7 +94,7 @@ fn with_a_state_that_was_stored_long_ago(start: impl FnOnce(Lineage) -> Start) -
     net.delete(0, "deleted meanwhile");
     run_and_sweep(&mut net, 3 * TTL);
     assert_eq!(net.nodes[0].cache.entries(), 1, "the deletion is forgotten");
-    let new = net.join_from(start(lineage), cache, keyring(1, &[]), Config::VERSIONS);
+    let new = net.join_from(start(lineage), cache, keyring(1, &[]), ReplicaConfig::VERSIONS);
     assert_eq!(net.get(new, "deleted meanwhile").as_deref(), Some("value"));
     net.settle();
     net.wait_equal();
@@ -123,7 +123,7 @@ fn a_stored_state_is_the_truth_where_there_is_no_other() {
     let (cache, lineage) = stored(&net, 0);
     net.disconnect(0);
     run_and_sweep(&mut net, 3 * TTL);
-    let new = net.join_from(Start::Loaded(lineage), cache, keyring(1, &[]), Config::VERSIONS);
+    let new = net.join_from(Start::Loaded(lineage), cache, keyring(1, &[]), ReplicaConfig::VERSIONS);
     net.settle();
     net.join(keyring(1, &[]));
     net.settle();
@@ -143,7 +143,7 @@ fn a_process_that_was_stopped_for_too_long_takes_the_state_of_its_peers() {
     run_and_sweep(&mut net, 3 * TTL);
     net.drop_nothing();
     net.go_on(2);
-    net.run(10 * BEAT);
+    net.run(10 * HEARTBEAT);
     net.settle();
     assert_eq!(net.counters(2).yields, 1);
     for node in 0..3 {
@@ -160,7 +160,7 @@ fn a_node_that_was_alone_for_long_loses_nothing_to_a_newcomer() {
     // NATS is away for a moment, in which another node comes up that finds nobody.
     net.disconnect(0);
     net.join(keyring(1, &[]));
-    net.run(5 * BEAT);
+    net.run(5 * HEARTBEAT);
     assert_eq!(net.status(1).sync, SyncState::Alone);
     net.set(1, "new", "value");
     net.sweep(1);
@@ -183,12 +183,12 @@ fn a_node_that_was_alone_for_long_loses_nothing_to_a_newcomer() {
 #[test]
 fn a_node_that_was_alone_for_long_takes_nothing_from_a_state_it_never_met() {
     let mut net = forgetful(1);
-    net.run(BEAT);
+    net.run(HEARTBEAT);
     net.set(0, "old", "value");
     net.disconnect(0);
     // It finds nobody: its state is its own.
     net.join(keyring(1, &[]));
-    net.run(5 * BEAT);
+    net.run(5 * HEARTBEAT);
     net.set(1, "new", "value");
     run_and_sweep(&mut net, 3 * TTL);
     net.connect(0);
@@ -202,18 +202,18 @@ fn a_node_that_was_alone_for_long_takes_nothing_from_a_state_it_never_met() {
 }
 
 #[test]
-fn beats_that_waited_for_a_stopped_process_are_no_contact() {
+fn heartbeats_that_waited_for_a_stopped_process_are_no_contact() {
     let mut net = forgetful(3);
     net.set(0, "deleted meanwhile", "value");
     net.wait_equal();
     net.stop(2);
     net.delete(0, "deleted meanwhile");
-    // Beats wait for it, for frames there is no room.
+    // Heartbeats wait for it, for frames there is no room.
     net.drop_where(|sent, to| to == 2 && sent.kind() == Kind::Frame);
     run_and_sweep(&mut net, 3 * TTL);
     net.drop_nothing();
     net.go_on(2);
-    net.run(10 * BEAT);
+    net.run(10 * HEARTBEAT);
     all_end_without(&mut net, "deleted meanwhile");
     assert_eq!(net.counters(2).yields, 1);
 }
@@ -228,20 +228,20 @@ fn a_node_that_hears_but_is_not_heard_is_out_of_contact() {
     net.delete(0, "deleted meanwhile");
     run_and_sweep(&mut net, 3 * TTL);
     net.drop_nothing();
-    net.run(10 * BEAT);
+    net.run(10 * HEARTBEAT);
     all_end_without(&mut net, "deleted meanwhile");
     assert_eq!(net.counters(2).yields, 1);
 }
 
 #[test]
-fn a_node_that_went_before_its_first_replay_was_done_brings_nothing_back() {
+fn a_node_that_went_before_its_first_bootstrap_was_done_brings_nothing_back() {
     let mut net = forgetful(2);
     net.set(0, "deleted meanwhile", "value");
     net.wait_equal();
     // The answers arrive, but their ends do not.
-    net.drop_where(|sent, to| to == 2 && sent.kind() == Kind::ReplayEnd);
+    net.drop_where(|sent, to| to == 2 && sent.kind() == Kind::AnswerEnd);
     net.join(keyring(1, &[]));
-    net.run(BEAT);
+    net.run(HEARTBEAT);
     assert_eq!(net.status(2).sync, SyncState::Syncing { percent: 0 });
     assert_eq!(net.get(2, "deleted meanwhile").as_deref(), Some("value"));
     net.disconnect(2);
@@ -280,13 +280,13 @@ fn two_lonely_nodes_end_equal() {
     net.set(0, "new of 0", "value");
     net.set(1, "new of 1", "value");
     net.drop_nothing();
-    net.run(10 * BEAT);
+    net.run(10 * HEARTBEAT);
     net.settle();
     net.wait_equal();
     assert_eq!(
         net.counters(0).yields + net.counters(1).yields,
         1,
-        "one of the two gives in"
+        "one of the two resyncs"
     );
     for key in ["both", "new of 0", "new of 1"] {
         assert_eq!(net.get(0, key).as_deref(), Some("value"), "{key}");
@@ -296,8 +296,8 @@ fn two_lonely_nodes_end_equal() {
 #[test]
 fn a_frame_older_than_what_is_remembered_is_not_taken() {
     let mut net = forgetful(2);
-    // Node 1 gets nothing of node 0 but beats, and never what these say that it lacks: so the frame stays missing.
-    net.drop_where(|sent, to| to == 1 && sent.kind() != Kind::Beat);
+    // Node 1 gets nothing of node 0 but heartbeats, and never what these say that it lacks: so the frame stays missing.
+    net.drop_where(|sent, to| to == 1 && sent.kind() != Kind::Heartbeat);
     net.set_silently(0, "only there", "value");
     net.set(0, "key", "value");
     net.run(100);
@@ -316,7 +316,7 @@ fn a_frame_older_than_what_is_remembered_is_not_taken() {
     assert_eq!(after.outdated, before.outdated + 1);
     assert_eq!(net.nodes[1].cache.entries(), 0);
     net.drop_nothing();
-    net.run(5 * BEAT);
+    net.run(5 * HEARTBEAT);
     all_end_without(&mut net, "key");
 }
 
@@ -325,9 +325,9 @@ fn a_new_frame_of_a_write_older_than_what_is_remembered_is_not_taken() {
     let mut net = forgetful(2);
     let author = net.empty_cache();
     let now = net.clock().wall;
-    let command = author.set(&name("key"), "value", 0, now).unwrap();
+    let delta = author.set(&name("key"), "value", 0, now).unwrap();
     run_and_sweep(&mut net, 3 * TTL);
-    net.send(0, vec![command]);
+    net.send(0, vec![delta]);
     net.run(10);
     assert_eq!(net.counters(1).outdated, 1);
     assert_eq!(net.nodes[1].cache.entries(), 0);
@@ -342,17 +342,17 @@ fn a_write_older_than_what_is_remembered_is_confirmed_only_when_a_comparison_has
     net.nodes[0].cache.apply(&old, net.clock().wall).unwrap();
     let ask = AckRequest {
         id: 1,
-        wanted: Ack::All,
+        wanted: AckLevel::All,
         deadline: net.clock().mono + 20_000,
     };
     net.input(
         0,
         Input::Local {
-            commands: vec![old],
+            deltas: vec![old],
             acks: vec![ask],
         },
     );
-    net.set_acked(0, "new", "value", 2, Ack::All, 20_000);
+    net.set_acked(0, "new", "value", 2, AckLevel::All, 20_000);
     net.run(10);
     assert_eq!(net.counters(1).outdated, 1);
     assert_eq!(
@@ -374,26 +374,26 @@ fn counters_do_not_grow_with_restarts() {
         let node = net.join(keyring(1, &[]));
         net.settle();
         let now = net.clock().wall;
-        let (_, command) = net.nodes[node].cache.increment(&name("counter"), 3, now).unwrap();
-        net.send(node, vec![command]);
+        let (_, delta) = net.nodes[node].cache.increment(&name("counter"), 3, now).unwrap();
+        net.send(node, vec![delta]);
         total += 3;
         net.run(10);
         net.input(node, Input::Leaving);
         net.disconnect(node);
-        run_and_sweep(&mut net, 5 * BEAT);
+        run_and_sweep(&mut net, 5 * HEARTBEAT);
         if restart % 10 == 9 {
             // Long enough to forget who is gone, and for a look at every partition.
-            run_and_sweep(&mut net, 2 * TTL + 140 * BEAT);
+            run_and_sweep(&mut net, 2 * TTL + 140 * HEARTBEAT);
         }
     }
     net.wait_equal();
     for node in 0..2 {
         assert_eq!(net.get(node, "counter"), Some(total.to_string()));
-        let mut commands = 0;
+        let mut deltas = 0;
         for partition in kvcache_core::cache::Partition::all() {
-            net.nodes[node].cache.commands(partition, |_| commands += 1);
+            net.nodes[node].cache.deltas(partition, |_| deltas += 1);
         }
-        assert!(commands <= 20, "{commands} components of one counter on node {node}");
+        assert!(deltas <= 20, "{deltas} components of one counter on node {node}");
     }
     assert!(net.counters(0).folded + net.counters(1).folded > 0);
 }
@@ -409,23 +409,23 @@ fn a_newcomer_does_not_take_those_it_has_never_heard_for_gone() {
     // Twenty nodes that are gone and one that comes back have added long ago.
     for node in 1..=20 {
         let author = Cache::new(NodeId(node), net.limits);
-        let (_, command) = author.increment(&key, 1, now - 3 * TTL).unwrap();
-        newcomer.apply(&command, now).unwrap();
-        absent.apply(&command, now).unwrap();
+        let (_, delta) = author.increment(&key, 1, now - 3 * TTL).unwrap();
+        newcomer.apply(&delta, now).unwrap();
+        absent.apply(&delta, now).unwrap();
     }
-    let (_, command) = absent.increment(&key, 5, now - 3 * TTL).unwrap();
-    newcomer.apply(&command, now).unwrap();
-    net.join_with(newcomer, keyring(1, &[]), Config::VERSIONS);
+    let (_, delta) = absent.increment(&key, 5, now - 3 * TTL).unwrap();
+    newcomer.apply(&delta, now).unwrap();
+    net.join_with(newcomer, keyring(1, &[]), ReplicaConfig::VERSIONS);
     net.sweep(0);
     net.settle();
-    net.run(3 * BEAT);
+    net.run(3 * HEARTBEAT);
     absent.increment(&key, 5, net.clock().wall).unwrap();
-    net.join_with(absent, keyring(1, &[]), Config::VERSIONS);
+    net.join_with(absent, keyring(1, &[]), ReplicaConfig::VERSIONS);
     net.settle();
     net.wait_equal();
     assert_eq!(net.get(0, &counter).as_deref(), Some("30"));
     // When the newcomer has watched for long enough it folds, and knows by then who may go on adding.
-    run_and_sweep(&mut net, TTL + 10 * BEAT);
+    run_and_sweep(&mut net, TTL + 10 * HEARTBEAT);
     net.wait_equal();
     assert_eq!(net.counters(0).folded, 1);
     for node in 0..2 {
@@ -434,12 +434,12 @@ fn a_newcomer_does_not_take_those_it_has_never_heard_for_gone() {
 }
 
 #[test]
-fn a_node_whose_first_replay_took_too_long_takes_the_state_of_its_peers() {
+fn a_node_whose_first_bootstrap_took_too_long_takes_the_state_of_its_peers() {
     let mut net = Net::new();
     net.limits.tombstone_ttl_ms = TTL;
-    // It connects before the others, so their state began later. It hears that they are there, but what it asks for does
-    // not come.
-    net.drop_where(|sent, to| sent.from == 0 || to == 0 && sent.kind() != Kind::Beat);
+    // It connects before the others, so their state began later. It hears that they are there, but what it asks for
+    // does not come.
+    net.drop_where(|sent, to| sent.from == 0 || to == 0 && sent.kind() != Kind::Heartbeat);
     let late = net.join(keyring(1, &[]));
     net.run(50);
     for _ in 0..2 {
@@ -448,11 +448,11 @@ fn a_node_whose_first_replay_took_too_long_takes_the_state_of_its_peers() {
     net.run_until("the others are synced", |net| {
         (1..3).all(|node| net.status(node).sync == SyncState::Synced)
     });
-    net.drop_where(|sent, to| to == 0 && [Kind::ReplayCommands, Kind::ReplayEnd].contains(&sent.kind()));
+    net.drop_where(|sent, to| to == 0 && [Kind::BootstrapDeltas, Kind::AnswerEnd].contains(&sent.kind()));
     net.run_until("it counts the others as peers", |net| net.status(0).peers.len() == 2);
     net.set(1, "deleted meanwhile", "value");
     net.set(1, "stays", "value");
-    net.run(BEAT);
+    net.run(HEARTBEAT);
     assert_eq!(net.get(late, "deleted meanwhile").as_deref(), Some("value"));
     assert_ne!(net.status(late).sync, SyncState::Synced);
     net.disconnect(late);
@@ -505,7 +505,7 @@ fn a_node_that_went_while_it_settled_brings_nothing_back() {
     // It has the state of one of the others, and waits for the other one to answer.
     let late = net.nodes.len();
     net.drop_where(move |sent, to| {
-        [sent.from, to].contains(&late) && [sent.from, to].contains(&1) && sent.kind() != Kind::Beat
+        [sent.from, to].contains(&late) && [sent.from, to].contains(&1) && sent.kind() != Kind::Heartbeat
     });
     net.join(keyring(1, &[]));
     net.run_until("it has taken the state in", |net| {

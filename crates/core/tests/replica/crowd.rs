@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kvcache_core::cache::{Cache, Key, KeyHash, NodeId};
-use kvcache_core::replica::{Config, SyncState};
+use kvcache_core::replica::{ReplicaConfig, SyncState};
 use kvcache_core::wire::{Kind, Message};
 
-use crate::net::{keyring, Link, Net, BEAT};
+use crate::net::{keyring, Link, Net, HEARTBEAT};
 use crate::repair::count;
 
 /// What an answer may have, and a message more.
@@ -27,7 +27,7 @@ fn join(net: &mut Net) -> usize {
     let number = net.nodes.len() as u64 + 1;
     let node = NodeId(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let cache = Cache::with_secret(node, net.limits, [number, number * 7, number * 11, number * 13]);
-    net.join_with(Arc::new(cache), keyring(1, &[]), Config::VERSIONS)
+    net.join_with(Arc::new(cache), keyring(1, &[]), ReplicaConfig::VERSIONS)
 }
 
 fn set_silently(net: &Net, node: usize, key: &Key, value: Vec<u8>) {
@@ -38,17 +38,17 @@ fn set_silently(net: &Net, node: usize, key: &Key, value: Vec<u8>) {
         .expect("fits");
 }
 
-/// Bytes of commands per answer, by who asked and the number of the request.
+/// Bytes of deltas per answer, by who asked and the number of the request.
 fn answers(net: &Net, from: usize) -> BTreeMap<(NodeId, u64), usize> {
     let mut answers = BTreeMap::new();
     for sent in net.sent[from..]
         .iter()
-        .filter(|sent| sent.kind() == Kind::ReplayCommands)
+        .filter(|sent| sent.kind() == Kind::BootstrapDeltas)
     {
-        let Ok(Message::ReplayCommands(replay)) = Message::decode(sent.payload.clone()) else {
+        let Ok(Message::BootstrapDeltas(bootstrap)) = Message::decode(sent.payload.clone()) else {
             panic!("not a message")
         };
-        *answers.entry((replay.part.to, replay.part.request)).or_default() += sent.payload.len();
+        *answers.entry((bootstrap.part.to, bootstrap.part.request)).or_default() += sent.payload.len();
     }
     answers
 }
@@ -67,7 +67,7 @@ fn they_collide() {
 }
 
 #[test]
-fn a_crowded_partition_is_replayed_in_answers_of_bounded_size() {
+fn a_crowded_partition_is_bootstrapped_in_answers_of_bounded_size() {
     let mut net = Net::new();
     join(&mut net);
     net.settle();
@@ -93,12 +93,12 @@ fn a_crowded_partition_is_replayed_in_answers_of_bounded_size() {
     let answers = bounded(&net, from);
     assert!((15..=60).contains(&answers), "{answers} answers");
     let received = net.counters(1).replay_commands_received;
-    assert!(received <= 66_010, "{received} commands, some of them more than once");
-    assert_eq!(count(&net, from, Kind::Survey), 0, "nothing was overlooked");
+    assert!(received <= 66_010, "{received} deltas, some of them more than once");
+    assert_eq!(count(&net, from, Kind::DigestRequest), 0, "nothing was overlooked");
 }
 
 #[test]
-fn a_crowded_partition_is_replayed_though_the_responder_dies_and_others_write() {
+fn a_crowded_partition_is_bootstrapped_though_the_responder_dies_and_others_write() {
     let mut net = Net::new();
     join(&mut net);
     net.settle();
@@ -117,8 +117,8 @@ fn a_crowded_partition_is_replayed_though_the_responder_dies_and_others_write() 
         assert!(net.now < began + 60_000, "{:?}", net.status(2));
         let now = net.clock().wall;
         let key = colliding((net.now * 7) % 40_000);
-        let command = net.nodes[1].cache.set(&key, Bytes::from("new"), 0, now).expect("fits");
-        net.send(1, vec![command]);
+        let delta = net.nodes[1].cache.set(&key, Bytes::from("new"), 0, now).expect("fits");
+        net.send(1, vec![delta]);
         if !died && net.counters(2).replay_bytes_received > 3_000_000 {
             died = true;
             net.disconnect(0);
@@ -129,12 +129,12 @@ fn a_crowded_partition_is_replayed_though_the_responder_dies_and_others_write() 
     assert!(net.nodes[1].cache.root_digest() == net.nodes[2].cache.root_digest());
     // What only the one that died could go on with was begun anew.
     let received = net.counters(2).replay_commands_received;
-    assert!((30_000..60_000).contains(&received), "{received} commands");
+    assert!((30_000..60_000).contains(&received), "{received} deltas");
     bounded(&net, from);
 }
 
 #[test]
-fn what_differs_at_one_position_takes_one_exchange() {
+fn what_differs_at_one_position_takes_one_reconcile() {
     let mut net = Net::new();
     join(&mut net);
     net.settle();
@@ -143,7 +143,7 @@ fn what_differs_at_one_position_takes_one_exchange() {
     }
     join(&mut net);
     net.settle();
-    net.run(3 * BEAT);
+    net.run(3 * HEARTBEAT);
     for n in 0..100 {
         // Replaced on one side, and new ones on both.
         set_silently(&net, (n % 2) as usize, &colliding(n), vec![2]);
@@ -153,14 +153,14 @@ fn what_differs_at_one_position_takes_one_exchange() {
     let from = net.sent.len();
     net.wait_equal();
     let received: u64 = (0..2).map(|node| net.counters(node).replay_commands_received).sum();
-    let first_replay = 500;
+    let first_bootstrap = 500;
     assert_eq!(
-        received - first_replay,
+        received - first_bootstrap,
         300,
         "each what it lacked, and nothing that was replaced"
     );
-    assert_eq!(count(&net, from, Kind::Exchange), 2, "there and back");
-    assert_eq!(count(&net, from, Kind::Splits), 0);
+    assert_eq!(count(&net, from, Kind::Reconcile), 2, "there and back");
+    assert_eq!(count(&net, from, Kind::RangeSplits), 0);
 }
 
 #[test]
@@ -176,6 +176,6 @@ fn what_differs_at_one_position_is_fetched_in_answers_of_bounded_size() {
     let from = net.sent.len();
     net.wait_equal();
     assert!(count(&net, from, Kind::Compare) > 0);
-    assert_eq!(count(&net, from, Kind::Survey), 1, "one comparison finds all");
+    assert_eq!(count(&net, from, Kind::DigestRequest), 1, "one comparison finds all");
     assert!(bounded(&net, from) >= 6);
 }

@@ -2,32 +2,32 @@
 
 use bytes::Bytes;
 use kvcache_core::cache::{Millis, NodeId, Time};
-use kvcache_core::replica::{Ack, Input, Keyring, Target};
-use kvcache_core::wire::{Beat, BeatState, Kind, Message, VERSION};
+use kvcache_core::replica::{AckLevel, Input, Keyring, Target};
+use kvcache_core::wire::{Heartbeat, HeartbeatState, Kind, Message, VERSION};
 
-use crate::net::{keyring, pair, Net, Sent, BEAT, START};
+use crate::net::{keyring, pair, Net, Sent, HEARTBEAT, START};
 
 const REQUESTS: [Kind; 7] = [
-    Kind::ReplayRequest,
+    Kind::BootstrapRequest,
     Kind::Compare,
     Kind::Fetch,
     Kind::FramesRequest,
-    Kind::Survey,
+    Kind::DigestRequest,
     Kind::SketchRequest,
-    Kind::Exchange,
+    Kind::Reconcile,
 ];
 const ANSWERS: [Kind; 6] = [
-    Kind::ReplayCommands,
-    Kind::ReplayEnd,
-    Kind::Splits,
+    Kind::BootstrapDeltas,
+    Kind::AnswerEnd,
+    Kind::RangeSplits,
     Kind::Unknown,
     Kind::FramesGone,
     Kind::Sketch,
 ];
 
-/// A beat of a node that nobody has met, sent at `wall`.
-fn beat_of(node: u64, number: u64, wall: Millis, keyring: &Keyring) -> Bytes {
-    let beat = Message::Beat(Beat {
+/// A heartbeat of a node that nobody has met, sent at `wall`.
+fn heartbeat_of(node: u64, number: u64, wall: Millis, keyring: &Keyring) -> Bytes {
+    let heartbeat = Message::Heartbeat(Heartbeat {
         number,
         seq: 0,
         digest: Default::default(),
@@ -38,13 +38,13 @@ fn beat_of(node: u64, number: u64, wall: Millis, keyring: &Keyring) -> Bytes {
         since: Default::default(),
         joined: Default::default(),
         listening: Default::default(),
-        state: BeatState::Synced,
-        interval_ms: BEAT,
-        wants_beats: false,
+        state: HeartbeatState::Synced,
+        interval_ms: HEARTBEAT,
+        wants_heartbeats: false,
         versions: (VERSION, VERSION),
         foreign: Vec::new(),
     });
-    keyring.seal(beat.encode(VERSION, NodeId(node)), true)
+    keyring.authenticate(heartbeat.encode(VERSION, NodeId(node)), true)
 }
 
 /// Recordings of 4,200 nodes that are gone.
@@ -52,7 +52,7 @@ fn recordings() -> Vec<Bytes> {
     let keyring = keyring(1, &[]);
     // An hour old.
     (0..4_200)
-        .map(|node| beat_of(1_000_000 + node, 7, START - 3_600_000, &keyring))
+        .map(|node| heartbeat_of(1_000_000 + node, 7, START - 3_600_000, &keyring))
         .collect()
 }
 
@@ -97,7 +97,7 @@ fn recordings_of_thousands_that_are_gone_keep_no_joiner_out() {
     for recording in &recordings {
         net.input(0, Input::Message(recording.clone()));
     }
-    net.run(30 * BEAT);
+    net.run(30 * HEARTBEAT);
     let again = sent_of_kind(&net, from, &[Kind::Hello]);
     assert!(again <= 4_200 * 4, "{again} challenges of those that have not answered");
 }
@@ -110,9 +110,9 @@ fn ids_that_a_peer_invents_without_end_keep_no_joiner_out() {
     for step in 0..50u64 {
         for n in 0..100 {
             // With the right time, so that nothing tells them from a node that joins.
-            let beat = beat_of(5_000_000 + step * 100 + n, 1, net.clock().wall, &keyring_of_all);
+            let heartbeat = heartbeat_of(5_000_000 + step * 100 + n, 1, net.clock().wall, &keyring_of_all);
             for node in 0..net.nodes.len() {
-                net.input(node, Input::Message(beat.clone()));
+                net.input(node, Input::Message(heartbeat.clone()));
             }
         }
         net.run(100);
@@ -130,7 +130,7 @@ fn ids_that_a_peer_invents_without_end_keep_no_joiner_out() {
 #[test]
 fn a_challenge_counts_once() {
     let mut net = Net::of(2);
-    net.run(3 * BEAT);
+    net.run(3 * HEARTBEAT);
     let known = |sent: &&Sent| sent.kind() == Kind::Hello && sent.from == 0;
     let recorded: Vec<Bytes> = net.sent.iter().filter(known).map(|sent| sent.payload.clone()).collect();
     assert!(!recorded.is_empty());
@@ -167,7 +167,7 @@ fn asked_for_all() -> (Net, Vec<Sent>) {
     net.wait_equal();
     let request = |sent: &&Sent| REQUESTS.contains(&sent.kind());
     let requests: Vec<Sent> = net.sent.iter().filter(request).cloned().collect();
-    for kind in [Kind::ReplayRequest, Kind::FramesRequest, Kind::Survey] {
+    for kind in [Kind::BootstrapRequest, Kind::FramesRequest, Kind::DigestRequest] {
         assert!(requests.iter().any(|sent| sent.kind() == kind), "a {kind}");
     }
     (net, requests)
@@ -203,21 +203,21 @@ fn a_request_is_answered_only_to_who_is_alive_and_asked_of_late() {
     // Those of node 2, which ends, are shown to one that has never met it.
     net.input(2, Input::Leaving);
     net.disconnect(2);
-    net.run(BEAT);
+    net.run(HEARTBEAT);
     let fresh = net.join(keyring(1, &[]));
     net.settle();
     let from = net.sent.len();
     for sent in requests.iter().filter(|sent| sent.from == 2) {
         net.input(fresh, Input::Message(sent.payload.clone()));
     }
-    net.run(9 * BEAT);
+    net.run(9 * HEARTBEAT);
     let to_ghost = Target::Node(net.nodes[2].cache.node());
     let answers = net.sent[from..]
         .iter()
         .filter(|sent| sent.to == to_ghost && sent.kind() != Kind::Hello);
     assert_eq!(answers.count(), 0, "answers to a node that is gone");
     // Those of node 1, which lives, went to node 0; some time later they are worth nothing at any other node.
-    net.run(70 * BEAT);
+    net.run(70 * HEARTBEAT);
     let from = net.sent.len();
     for sent in requests.iter().filter(|sent| sent.from == 1) {
         net.input(fresh, Input::Message(sent.payload.clone()));
@@ -241,7 +241,7 @@ fn what_a_joiner_asks_before_it_is_met_is_answered_when_it_is() {
     let asked = net
         .sent
         .iter()
-        .filter(|sent| sent.kind() == Kind::ReplayRequest && sent.from == 2)
+        .filter(|sent| sent.kind() == Kind::BootstrapRequest && sent.from == 2)
         .count();
     assert!(asked <= 8, "{asked} requests");
 }
@@ -250,13 +250,13 @@ fn what_a_joiner_asks_before_it_is_met_is_answered_when_it_is() {
 fn a_backlog_is_not_silence() {
     for behind in [true, false] {
         let mut net = Net::of(2);
-        net.run(2 * BEAT);
+        net.run(2 * HEARTBEAT);
         net.drop_where(|_, to| to == 1);
         // The messages of node 0 wait in the inbox of node 1, which says so, or have not been sent.
         let since = net.clock().mono;
         net.nodes[1].replica.behind_since(behind.then_some(since));
-        net.set_acked(1, "key", "value", 9, Ack::All, 20 * BEAT);
-        net.run(10 * BEAT);
+        net.set_acked(1, "key", "value", 9, AckLevel::All, 20 * HEARTBEAT);
+        net.run(10 * HEARTBEAT);
         let peers = net.status(1).peers.len();
         assert_eq!(peers, usize::from(behind), "behind: {behind}");
         assert_eq!(
@@ -268,7 +268,7 @@ fn a_backlog_is_not_silence() {
         assert_eq!(current, !behind, "reads wait for a peer that is not heard");
         // Taken in, they show that it is there, or is not.
         net.nodes[1].replica.behind_since(None);
-        net.run(BEAT);
+        net.run(HEARTBEAT);
         assert_eq!(net.status(1).peers.len(), 0);
     }
 }
@@ -277,24 +277,27 @@ fn a_backlog_is_not_silence() {
 fn invented_issuers_push_out_none_that_is_heard() {
     let mut net = Net::of(1);
     let invented: Vec<Bytes> = (10..110)
-        .map(|byte| beat_of(7, 1, START, &keyring(byte, &[])))
+        .map(|byte| heartbeat_of(7, 1, START, &keyring(byte, &[])))
         .collect();
     let real = keyring(2, &[]);
     for second in 0..100u64 {
-        net.input(0, Input::Message(beat_of(9, second, net.clock().wall, &real)));
-        for beat in &invented {
-            net.input(0, Input::Message(beat.clone()));
+        net.input(0, Input::Message(heartbeat_of(9, second, net.clock().wall, &real)));
+        for heartbeat in &invented {
+            net.input(0, Input::Message(heartbeat.clone()));
         }
-        net.run(BEAT);
+        net.run(HEARTBEAT);
         let foreign = net.status(0).foreign;
         assert!(foreign.len() <= 16, "{} issuers", foreign.len());
         assert!(foreign.contains(&pair(2).public_key()), "after {second} s");
     }
     // The last place changes hands: one that comes later is named as well, for a while.
-    net.run(2 * BEAT);
-    net.input(0, Input::Message(beat_of(11, 1, net.clock().wall, &keyring(3, &[]))));
+    net.run(2 * HEARTBEAT);
+    net.input(
+        0,
+        Input::Message(heartbeat_of(11, 1, net.clock().wall, &keyring(3, &[]))),
+    );
     assert!(net.status(0).foreign.contains(&pair(3).public_key()));
-    net.run(61 * BEAT);
+    net.run(61 * HEARTBEAT);
     assert!(
         net.status(0).foreign.is_empty(),
         "of those that were not heard for a minute"
@@ -337,27 +340,27 @@ fn signatures_of_another_issuer_are_checked_within_a_budget() {
     // Forged ones in the names of nodes that nobody knows: some are checked, the others are not.
     let other = keyring(2, &[]);
     for node in 0..5_000 {
-        let mut beat = beat_of(1_000 + node, 1, net.clock().wall, &other).to_vec();
-        let last = beat.len() - 2;
-        beat[last] ^= 1;
-        net.input(0, Input::Message(beat.into()));
+        let mut heartbeat = heartbeat_of(1_000 + node, 1, net.clock().wall, &other).to_vec();
+        let last = heartbeat.len() - 2;
+        heartbeat[last] ^= 1;
+        net.input(0, Input::Message(heartbeat.into()));
     }
     assert_eq!(net.counters(0).unauthenticated - after.unauthenticated, 5_000);
-    net.run(2 * BEAT);
+    net.run(2 * HEARTBEAT);
     net.set(1, "other", "value");
     net.wait_equal();
     assert_eq!(net.status(0).peers.len(), 1);
 }
 
 #[test]
-fn strangers_that_swallow_the_first_replay_delay_it_little() {
+fn strangers_that_swallow_the_first_bootstrap_delay_it_little() {
     let mut net = Net::of(3);
     for n in 0..20_000 {
         net.set_silently(0, &format!("key{n}"), "value");
     }
     net.wait_equal();
-    net.run(3 * BEAT);
-    net.drop_where(|sent, _| matches!(sent.to, Target::Replay { .. }));
+    net.run(3 * HEARTBEAT);
+    net.drop_where(|sent, _| matches!(sent.to, Target::Bootstrap { .. }));
     let began = net.now;
     let joiner = net.join(keyring(1, &[]));
     net.wait_equal();
@@ -366,17 +369,17 @@ fn strangers_that_swallow_the_first_replay_delay_it_little() {
 }
 
 #[test]
-fn strangers_that_swallow_parts_of_the_first_replay_delay_it_little() {
+fn strangers_that_swallow_parts_of_the_first_bootstrap_delay_it_little() {
     for answered in 0..8 {
         let mut net = Net::of(3);
         for n in 0..20_000 {
             net.set_silently(0, &format!("key{n}"), "value");
         }
         net.wait_equal();
-        net.run(3 * BEAT);
+        net.run(3 * HEARTBEAT);
         let mut asked = 0;
         net.drop_where(move |sent, _| {
-            let group = matches!(sent.to, Target::Replay { .. });
+            let group = matches!(sent.to, Target::Bootstrap { .. });
             asked += usize::from(group);
             group && asked != answered + 1
         });

@@ -4,24 +4,24 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kvcache_core::cache::{Cache, Command, Key, Limits, Millis, NodeId};
+use kvcache_core::cache::{Cache, Delta, Key, Limits, Millis, NodeId};
 use kvcache_core::replica::{
-    Ack, AckRequest, Config, Counters, Input, Keyring, Now, Output, Refused, Replica, Start, Status, SyncState, Target,
-    Unconfirmed,
+    AckLevel, AckRequest, Counters, Input, Keyring, Now, Output, Refused, Replica, ReplicaConfig, Start, Status,
+    SyncState, Target, Unconfirmed,
 };
 use kvcache_core::wire::{self, Kind};
 
 /// Wall clock at which all nodes start.
 pub const START: Millis = 1_700_000_000_000;
 
-/// Interval of beats.
-pub const BEAT: Millis = 1_000;
+/// Interval of heartbeats.
+pub const HEARTBEAT: Millis = 1_000;
 
 pub fn pair(byte: u8) -> nkeys::KeyPair {
     nkeys::KeyPair::new_from_raw(nkeys::KeyPairType::Cluster, [byte; 32]).expect("a key pair of any bytes")
 }
 
-/// What nodes of the cluster seed made of `byte` seal with; they accept the issuers of `others` as well.
+/// What nodes of the cluster seed made of `byte` authenticate with; they accept the issuers of `others` as well.
 pub fn keyring(byte: u8, others: &[u8]) -> Arc<Keyring> {
     let issuers: Vec<String> = others.iter().map(|byte| pair(*byte).public_key()).collect();
     let seed = pair(byte).seed().expect("a pair that has its seed");
@@ -35,7 +35,7 @@ pub struct Node {
     /// A stopped process does nothing; what is sent to it waits.
     pub stopped: bool,
     mailbox: VecDeque<Input>,
-    /// Whether it is one of those that may be asked for a replay.
+    /// Whether it is one of those that may be asked for a bootstrap.
     pub answers: bool,
     pub acked: BTreeMap<u64, Result<(), Unconfirmed>>,
     /// Subscriptions it asked to be made again.
@@ -106,7 +106,7 @@ pub struct Net {
     pub min_peers: usize,
     /// What the names of hosts begin with.
     pub host: String,
-    /// Whether the server knows who answers replays.
+    /// Whether the server knows who answers bootstraps.
     group_known: bool,
     /// Somebody says to each request that nobody listens, in the name of the server.
     pub forge_no_responders: bool,
@@ -161,7 +161,7 @@ impl Net {
 
     pub fn join(&mut self, keyring: Arc<Keyring>) -> usize {
         let cache = self.empty_cache();
-        self.join_with(cache, keyring, Config::VERSIONS)
+        self.join_with(cache, keyring, ReplicaConfig::VERSIONS)
     }
 
     pub fn empty_cache(&self) -> Arc<Cache> {
@@ -175,10 +175,10 @@ impl Net {
     }
 
     pub fn join_from(&mut self, start: Start, cache: Arc<Cache>, keyring: Arc<Keyring>, versions: (u8, u8)) -> usize {
-        let config = Config {
+        let config = ReplicaConfig {
             host: format!("{}{}", self.host, self.nodes.len()),
             release: "test".into(),
-            beat_interval_ms: BEAT,
+            heartbeat_interval_ms: HEARTBEAT,
             sync_limit_ms: 10_000,
             min_peers: self.min_peers,
             keyring,
@@ -312,13 +312,14 @@ impl Net {
     fn perform(&mut self, node: usize) {
         while let Some(output) = self.nodes[node].replica.poll_output() {
             match output {
-                Output::AnswerReplays => self.nodes[node].answers = true,
-                Output::LeaveReplays => self.nodes[node].answers = false,
+                Output::AnswerBootstraps => self.nodes[node].answers = true,
+                Output::LeaveBootstraps => self.nodes[node].answers = false,
                 Output::Answer(job) => {
                     let (answered, now) = (job.run(&self.nodes[node].cache), self.clock_of(node));
                     self.nodes[node].replica.handle(now, Input::Answered(answered));
                 }
                 Output::SubscribeAgain(what) => self.nodes[node].subscribed_again.push(what),
+                Output::Tell(_) => {}
                 Output::Acked { id, result } => {
                     self.nodes[node].acked.insert(id, result);
                 }
@@ -337,9 +338,9 @@ impl Net {
     fn publish(&mut self, sent: Sent) {
         let others = (0..self.nodes.len()).filter(|&other| other != sent.from && self.nodes[other].connected);
         let receivers: Vec<usize> = match sent.to {
-            Target::Commands | Target::Beat => others.collect(),
+            Target::Deltas | Target::Heartbeat => others.collect(),
             Target::Node(id) => others.filter(|&other| self.nodes[other].cache.node() == id).collect(),
-            Target::Replay { request } => {
+            Target::Bootstrap { request } => {
                 let known = |&other: &usize| self.group_known && self.nodes[other].answers;
                 let group: Vec<usize> = others.filter(known).collect();
                 if group.is_empty() {
@@ -498,7 +499,7 @@ impl Net {
     // --- clients
 
     /// A write at a node that is not replicated: as if all that was ever sent of it had been lost.
-    pub fn set_silently(&self, node: usize, key: &str, value: &str) -> Command {
+    pub fn set_silently(&self, node: usize, key: &str, value: &str) -> Delta {
         let value = Bytes::copy_from_slice(value.as_bytes());
         let now = self.clock_of(node).wall;
         self.nodes[node]
@@ -508,35 +509,35 @@ impl Net {
     }
 
     pub fn set(&mut self, node: usize, key: &str, value: &str) {
-        let command = self.set_silently(node, key, value);
-        self.send(node, vec![command]);
+        let delta = self.set_silently(node, key, value);
+        self.send(node, vec![delta]);
     }
 
     pub fn delete(&mut self, node: usize, key: &str) {
         let now = self.clock_of(node).wall;
-        let (_, command) = self.nodes[node].cache.delete(&name(key), now).unwrap();
-        self.send(node, vec![command]);
+        let (_, delta) = self.nodes[node].cache.delete(&name(key), now).unwrap();
+        self.send(node, vec![delta]);
     }
 
-    pub fn send(&mut self, node: usize, commands: Vec<Command>) {
+    pub fn send(&mut self, node: usize, deltas: Vec<Delta>) {
         self.input(
             node,
             Input::Local {
-                commands,
+                deltas,
                 acks: Vec::new(),
             },
         );
     }
 
     /// A write that wants to be confirmed.
-    pub fn set_acked(&mut self, node: usize, key: &str, value: &str, id: u64, wanted: Ack, within: Millis) {
-        let commands = vec![self.set_silently(node, key, value)];
+    pub fn set_acked(&mut self, node: usize, key: &str, value: &str, id: u64, wanted: AckLevel, within: Millis) {
+        let deltas = vec![self.set_silently(node, key, value)];
         let acks = vec![AckRequest {
             id,
             wanted,
             deadline: self.clock_of(node).mono + within,
         }];
-        self.input(node, Input::Local { commands, acks });
+        self.input(node, Input::Local { deltas, acks });
     }
 
     pub fn get(&self, node: usize, key: &str) -> Option<String> {
@@ -552,9 +553,9 @@ impl Net {
         self.nodes[node].cache.sweep(1_024, self.clock_of(node).wall);
     }
 
-    /// Bytes sent since `from` to single nodes: all but frames and beats.
+    /// Bytes sent since `from` to single nodes: all but frames and heartbeats.
     pub fn repair_bytes(&self, from: usize) -> usize {
-        let directed = |sent: &&Sent| matches!(sent.to, Target::Node(_) | Target::Replay { .. });
+        let directed = |sent: &&Sent| matches!(sent.to, Target::Node(_) | Target::Bootstrap { .. });
         self.sent[from..]
             .iter()
             .filter(directed)

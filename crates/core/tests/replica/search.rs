@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 use kvcache_core::cache::Millis;
-use kvcache_core::replica::{Ack, Channel, Input, Refused, SyncState, Target};
+use kvcache_core::replica::{AckLevel, Channel, Input, Reason, Refused, SyncState, Target};
 use kvcache_core::wire::Kind;
 
-use crate::net::{keyring, pair, Net, Sent, BEAT};
+use crate::net::{keyring, pair, Net, Sent, HEARTBEAT};
 
-const ANSWERS: [Kind; 2] = [Kind::ReplayCommands, Kind::ReplayEnd];
+const ANSWERS: [Kind; 2] = [Kind::BootstrapDeltas, Kind::AnswerEnd];
 
 /// How long a node may need to find that it is alone, and must at least.
 const QUIET: std::ops::RangeInclusive<Millis> = 2_500..=3_000;
@@ -24,13 +24,13 @@ fn state(net: &Net, node: usize) -> SyncState {
     net.status(node).sync
 }
 
-fn reason(net: &Net, node: usize) -> String {
-    net.status(node).reason.unwrap_or_default()
+fn reason(net: &Net, node: usize) -> Reason {
+    net.status(node).reason.expect("a reason")
 }
 
 /// What a write that all have to confirm comes to.
 fn confirmed(net: &mut Net, node: usize, id: u64) -> bool {
-    net.set_acked(node, "confirmed", "value", id, Ack::All, 500);
+    net.set_acked(node, "confirmed", "value", id, AckLevel::All, 500);
     net.run(600);
     net.nodes[node].acked[&id].is_ok()
 }
@@ -80,7 +80,7 @@ fn a_node_that_hears_others_and_is_not_heard_never_says_that_it_is_alone_or_sync
         assert!(!net.nodes[2].answers, "nor is its empty state handed out");
     });
     assert_eq!(state(&net, 2), SyncState::Unreachable);
-    assert_eq!(reason(&net, 2), "2 nodes heard, none answers");
+    assert_eq!(reason(&net, 2), Reason::Unanswered { nodes: 2 });
     assert!(!confirmed(&mut net, 2, 1));
     assert_eq!(net.nodes[2].replica.current_until(), 0);
     net.drop_nothing();
@@ -98,7 +98,7 @@ fn a_lattice_whose_members_went_a_moment_ago_is_not_new() {
     net.join(keyring(1, &[]));
     net.run(500);
     net.disconnect(0);
-    watch(&mut net, 4 * BEAT, |net| assert!(!state(net, 1).is_whole()));
+    watch(&mut net, 4 * HEARTBEAT, |net| assert!(!state(net, 1).is_whole()));
     // Then it is remembered no longer.
     net.run_until("it is alone", |net| state(net, 1) == SyncState::Alone);
 }
@@ -116,10 +116,10 @@ fn a_single_word_of_the_server_makes_no_first_node() {
     let mut net = unanswered();
     net.run(10);
     let request = net.sent.iter().rev().find_map(|sent| match sent.to {
-        Target::Replay { request } if sent.from == 1 => Some(request),
+        Target::Bootstrap { request } if sent.from == 1 => Some(request),
         _ => None,
     });
-    let request = request.expect("it asks whoever answers replays");
+    let request = request.expect("it asks whoever answers bootstraps");
     watch(&mut net, 9_000, |net| {
         // Nor does the same word again and again.
         net.input(1, Input::NoResponders { request });
@@ -137,13 +137,13 @@ fn what_the_server_says_at_one_moment_is_one_word() {
     let requests: Vec<u64> = (net.sent.iter())
         .filter(|sent| sent.from == 1)
         .filter_map(|sent| match sent.to {
-            Target::Replay { request } => Some(request),
+            Target::Bootstrap { request } => Some(request),
             _ => None,
         })
         .collect();
     assert!(
         requests.len() >= 4,
-        "a first replay begins with {} requests",
+        "a bootstrap begins with {} requests",
         requests.len()
     );
     for request in requests {
@@ -153,7 +153,7 @@ fn what_the_server_says_at_one_moment_is_one_word() {
     // Those who take its requests and answer none of them do not keep it waiting for ever.
     let took = net.run_until("it goes on without them", |net| net.nodes[1].answers);
     assert!(took <= 1_500, "{took} ms");
-    assert_eq!(reason(&net, 1), "somebody takes requests and does not answer");
+    assert_eq!(reason(&net, 1), Reason::Swallowed);
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn words_of_the_server_about_what_was_not_asked_of_all_do_not_count() {
 }
 
 #[test]
-fn false_words_of_the_server_end_no_first_replay() {
+fn false_words_of_the_server_end_no_first_bootstrap() {
     let mut net = Net::of(2);
     for n in 0..200 {
         net.set(0, &format!("key {n}"), "value");
@@ -187,7 +187,7 @@ fn false_words_of_the_server_end_no_first_replay() {
 }
 
 #[test]
-fn lost_ends_of_answers_delay_a_first_replay_by_little_more_than_they_are_lost_for() {
+fn lost_ends_of_answers_delay_a_first_bootstrap_by_little_more_than_they_are_lost_for() {
     for keys in [0, 1, 200, 5_000] {
         for forged in [false, true] {
             let mut net = Net::of(2);
@@ -217,7 +217,7 @@ fn no_word_of_the_server_ends_what_was_asked_of_one_node() {
     let wait = |net: &mut Net, forged: bool| {
         let began = net.now;
         while !net.equal() {
-            assert!(net.now < began + 20 * BEAT, "not repaired");
+            assert!(net.now < began + 20 * HEARTBEAT, "not repaired");
             // As soon as it is asked, and before the answer is there.
             net.forge_no_responders = forged;
             net.run(10);
@@ -227,7 +227,7 @@ fn no_word_of_the_server_ends_what_was_asked_of_one_node() {
     let honest = wait(&mut net, false);
     net.set_silently(1, "missed there", "value");
     let forged = wait(&mut net, true);
-    assert!(forged <= honest + 2 * BEAT, "{forged} ms instead of {honest}");
+    assert!(forged <= honest + 2 * HEARTBEAT, "{forged} ms instead of {honest}");
     assert_eq!(net.get(0, "missed there").as_deref(), Some("value"));
 }
 
@@ -254,10 +254,10 @@ fn two_that_were_alone_are_synced_only_when_they_are_one() {
         }
     };
     // What the comparison brings takes its time.
-    net.drop_where(|sent, _| [Kind::ReplayCommands, Kind::Splits, Kind::Sketch].contains(&sent.kind()));
-    watch(&mut net, 3 * BEAT, &mut look);
+    net.drop_where(|sent, _| [Kind::BootstrapDeltas, Kind::RangeSplits, Kind::Sketch].contains(&sent.kind()));
+    watch(&mut net, 3 * HEARTBEAT, &mut look);
     net.drop_nothing();
-    watch(&mut net, 10 * BEAT, &mut look);
+    watch(&mut net, 10 * HEARTBEAT, &mut look);
     assert!(met, "it says that it has met another one");
     net.settle();
     assert!(net.equal());
@@ -277,15 +277,15 @@ fn nodes_that_start_together_take_each_other_for_the_first_ones() {
 fn old_recordings_do_not_keep_a_node_from_finding_that_it_is_alone() {
     let recorded = |age: Millis| {
         let mut net = Net::of(2);
-        let beats: Vec<Bytes> = beats(&net).collect();
+        let heartbeats: Vec<Bytes> = heartbeats(&net).collect();
         net.disconnect(0);
         net.disconnect(1);
         net.now += age;
         net.join(keyring(1, &[]));
-        watch(&mut net, 20 * BEAT, |net| {
-            if net.now % BEAT == 0 {
-                for beat in &beats {
-                    net.input(2, Input::Message(beat.clone()));
+        watch(&mut net, 20 * HEARTBEAT, |net| {
+            if net.now % HEARTBEAT == 0 {
+                for heartbeat in &heartbeats {
+                    net.input(2, Input::Message(heartbeat.clone()));
                 }
             }
         });
@@ -295,19 +295,19 @@ fn old_recordings_do_not_keep_a_node_from_finding_that_it_is_alone() {
     assert_eq!(state(&recorded(16 * minutes), 2), SyncState::Alone);
 }
 
-fn beats(net: &Net) -> impl Iterator<Item = Bytes> + '_ {
-    let beat = |sent: &&Sent| sent.to == Target::Beat && sent.kind() == Kind::Beat;
-    net.sent.iter().filter(beat).map(|sent| sent.payload.clone())
+fn heartbeats(net: &Net) -> impl Iterator<Item = Bytes> + '_ {
+    let heartbeat = |sent: &&Sent| sent.to == Target::Heartbeat && sent.kind() == Kind::Heartbeat;
+    net.sent.iter().filter(heartbeat).map(|sent| sent.payload.clone())
 }
 
 #[test]
 fn what_the_server_refuses_is_said_tried_again_and_over_when_it_works() {
     for what in [
         Refused::Publish(Channel::Node),
-        Refused::Publish(Channel::Beat),
-        Refused::Publish(Channel::Commands),
+        Refused::Publish(Channel::Heartbeat),
+        Refused::Publish(Channel::Deltas),
         Refused::Subscribe(Channel::Node),
-        Refused::Subscribe(Channel::Replay),
+        Refused::Subscribe(Channel::Bootstrap),
         Refused::Subscriptions,
     ] {
         let refused = |net: &mut Net| {
@@ -318,10 +318,11 @@ fn what_the_server_refuses_is_said_tried_again_and_over_when_it_works() {
             let mut net = Net::of(1 + peers);
             refused(&mut net);
             assert_eq!(state(&net, 0), SyncState::Isolated, "{what:?}");
-            assert!(reason(&net, 0).contains("some.subject"), "{what:?}");
+            let subject = "some.subject".to_owned();
+            assert_eq!(reason(&net, 0), Reason::Denied { what, subject });
             assert!(!confirmed(&mut net, 0, 1), "{what:?}");
             // As long as the server refuses each attempt.
-            watch(&mut net, 10 * BEAT, |net| {
+            watch(&mut net, 10 * HEARTBEAT, |net| {
                 if net.now % 1_000 == 0 {
                     refused(net);
                 }
@@ -354,9 +355,9 @@ fn a_process_that_was_stopped_still_makes_its_subscription_again() {
     let what = Refused::Subscribe(Channel::Node);
     let subject = "some.subject".into();
     net.input(0, Input::Refused { what, subject });
-    net.run(BEAT);
+    net.run(HEARTBEAT);
     net.stop(0);
-    net.run(10 * BEAT);
+    net.run(10 * HEARTBEAT);
     net.go_on(0);
     net.run_until("it works again", |net| state(net, 0).is_whole());
     assert_eq!(net.nodes[0].subscribed_again, [what]);
@@ -369,7 +370,7 @@ fn where_a_number_of_peers_is_asked_for_fewer_are_neither_alone_nor_synced() {
     net.join(keyring(1, &[]));
     watch(&mut net, 15_000, |net| assert!(!state(net, 0).is_whole()));
     assert_eq!(state(&net, 0), SyncState::Unsynced);
-    assert_eq!(reason(&net, 0), "0 of 2 peers known (SYNC_MIN_PEERS)");
+    assert_eq!(reason(&net, 0), Reason::TooFewPeers { known: 0, wanted: 2 });
     net.join(keyring(1, &[]));
     watch(&mut net, 5_000, |net| {
         assert!(!state(net, 0).is_whole() && !state(net, 1).is_whole())
@@ -379,7 +380,7 @@ fn where_a_number_of_peers_is_asked_for_fewer_are_neither_alone_nor_synced() {
     // They were there once; that one goes changes nothing.
     net.input(2, Input::Leaving);
     net.disconnect(2);
-    net.run(10 * BEAT);
+    net.run(10 * HEARTBEAT);
     assert_eq!(state(&net, 0), SyncState::Synced);
 }
 
@@ -387,13 +388,12 @@ fn where_a_number_of_peers_is_asked_for_fewer_are_neither_alone_nor_synced() {
 fn a_host_that_is_listed_on_one_side_only_says_so_on_both() {
     let mut net = Net::of(2);
     net.join(keyring(2, &[1]));
-    net.run(12 * BEAT);
+    net.run(12 * HEARTBEAT);
     assert_eq!(state(&net, 2), SyncState::Isolated);
-    assert!(
-        reason(&net, 2).contains("does not accept the issuer of this host"),
-        "{}",
-        reason(&net, 2)
-    );
+    let disowned = [0, 1].map(|by| Reason::Disowned {
+        by: net.nodes[by].cache.node(),
+    });
+    assert!(disowned.contains(&reason(&net, 2)), "{:?}", reason(&net, 2));
     assert_eq!(net.status(0).foreign, [pair(2).public_key()]);
     assert!(!confirmed(&mut net, 2, 1));
 }
@@ -402,14 +402,11 @@ fn a_host_that_is_listed_on_one_side_only_says_so_on_both() {
 fn a_first_node_that_hears_another_cluster_serves_and_says_so() {
     let mut net = Net::of(1);
     net.join(keyring(2, &[]));
-    net.run(12 * BEAT);
+    net.run(12 * HEARTBEAT);
     for (node, other) in [(0, 2), (1, 1)] {
         assert_eq!(state(&net, node), SyncState::Isolated);
         let issuer = pair(other).public_key();
-        assert_eq!(
-            reason(&net, node),
-            format!("nodes of other issuers are heard: {issuer}")
-        );
+        assert_eq!(reason(&net, node), Reason::ForeignIssuers { issuers: vec![issuer] });
         assert!(net.nodes[node].replica.has_joined());
     }
     net.disconnect(1);
@@ -417,7 +414,7 @@ fn a_first_node_that_hears_another_cluster_serves_and_says_so() {
 }
 
 #[test]
-fn a_first_replay_of_which_something_was_refused_is_not_done() {
+fn a_first_bootstrap_of_which_something_was_refused_is_not_done() {
     let mut net = Net::of(1);
     let day = 86_400_000;
     for n in 0..5 {
@@ -425,11 +422,11 @@ fn a_first_replay_of_which_something_was_refused_is_not_done() {
         net.nodes[0].cache.set(&key, "value", 0, later).unwrap();
     }
     net.join(keyring(1, &[]));
-    watch(&mut net, 20 * BEAT, |net| assert!(!state(net, 1).is_whole()));
+    watch(&mut net, 20 * HEARTBEAT, |net| assert!(!state(net, 1).is_whole()));
     assert_eq!(state(&net, 1), SyncState::Refused);
     assert!(
-        reason(&net, 1).contains("deltas from the future"),
-        "{}",
+        matches!(reason(&net, 1), Reason::FromTheFuture { .. }),
+        "{:?}",
         reason(&net, 1)
     );
     assert!(!confirmed(&mut net, 1, 1));

@@ -1,27 +1,27 @@
 //! Slow links: what is asked for follows the rate at which it comes.
 
 use kvcache_core::cache::Millis;
-use kvcache_core::replica::{Ack, SyncState, Target};
+use kvcache_core::replica::{AckLevel, SyncState, Target};
 use kvcache_core::wire::Kind;
 
-use crate::net::{keyring, Link, Net, Sent, BEAT};
+use crate::net::{keyring, Link, Net, Sent, HEARTBEAT};
 
-const ANSWERS: [Kind; 2] = [Kind::ReplayCommands, Kind::ReplayEnd];
-const COMPARED: [Kind; 2] = [Kind::Splits, Kind::Sketch];
+const ANSWERS: [Kind; 2] = [Kind::BootstrapDeltas, Kind::AnswerEnd];
+const COMPARED: [Kind; 2] = [Kind::RangeSplits, Kind::Sketch];
 
-/// Two nodes with so many keys of 100 bytes, and the bytes that a replay of them takes.
+/// Two nodes with so many keys of 100 bytes, and the bytes that a bootstrap of them takes.
 fn filled(keys: usize) -> (Net, u64) {
     let mut net = Net::of(2);
     for n in 0..keys {
         net.set_silently(0, &format!("key{n:06}"), &"v".repeat(60));
     }
     net.wait_equal();
-    net.run(3 * BEAT);
+    net.run(3 * HEARTBEAT);
     let before = net.join(keyring(1, &[]));
     net.settle();
     let bytes = net.counters(before).replay_bytes_received;
     net.disconnect(before);
-    net.run(10 * BEAT);
+    net.run(10 * HEARTBEAT);
     (net, bytes)
 }
 
@@ -37,7 +37,7 @@ fn join(net: &mut Net, link: Link) -> (Millis, u64) {
     }
     let joined = (net.now - began, net.carried(node));
     net.disconnect(node);
-    net.run(10 * BEAT);
+    net.run(10 * HEARTBEAT);
     joined
 }
 
@@ -59,7 +59,7 @@ fn a_join_takes_what_its_link_takes_and_asks_for_everything_once() {
         let least = bytes / rate;
         // To meet takes two ways there and back, and the window needs another one until it is large.
         assert!(
-            took <= least * 12 / 10 + 6 * delay + BEAT / 2,
+            took <= least * 12 / 10 + 6 * delay + HEARTBEAT / 2,
             "{rate} B/ms, {delay} ms each way: {took} ms instead of {least}"
         );
         assert!(
@@ -89,7 +89,7 @@ fn peers_are_heard_all_the_time() {
 }
 
 #[test]
-fn a_replay_goes_on_after_a_reconnect_with_what_is_left() {
+fn a_bootstrap_goes_on_after_a_reconnect_with_what_is_left() {
     let (mut net, bytes) = filled(20_000);
     let node = net.nodes.len();
     net.link(node, Link::of(250, 10));
@@ -101,7 +101,7 @@ fn a_replay_goes_on_after_a_reconnect_with_what_is_left() {
         for n in 0..500 {
             net.set(0, &format!("key{:06}", n * 31), "changed");
         }
-        net.run(BEAT);
+        net.run(HEARTBEAT);
         net.connect(node);
     }
     net.settle_within(60_000);
@@ -147,7 +147,7 @@ fn what_is_under_way_on_a_link_that_becomes_slow_is_not_asked_for_again_and_agai
     let began = net.now;
     net.settle_within(600_000);
     let (took, least) = (net.now - began, bytes / 20);
-    assert!(took <= least * 12 / 10 + 2 * BEAT, "{took} ms instead of {least}");
+    assert!(took <= least * 12 / 10 + 2 * HEARTBEAT, "{took} ms instead of {least}");
     assert!(
         net.carried(node) <= bytes * 12 / 10,
         "{} bytes instead of {bytes}",
@@ -160,7 +160,7 @@ fn an_answer_that_is_lost_is_asked_for_again() {
     let (mut net, bytes) = filled(20_000);
     let mut number = 0;
     net.drop_where(move |sent, to| {
-        let part = sent.kind() == Kind::ReplayCommands && to == 3;
+        let part = sent.kind() == Kind::BootstrapDeltas && to == 3;
         number += usize::from(part);
         part && number % 20 == 0
     });
@@ -171,11 +171,11 @@ fn an_answer_that_is_lost_is_asked_for_again() {
 }
 
 #[test]
-fn a_burst_in_front_of_beats_makes_nobody_silent_and_nothing_is_asked_for_again() {
+fn a_burst_in_front_of_heartbeats_makes_nobody_silent_and_nothing_is_asked_for_again() {
     let mut net = Net::of(4);
     let node = 3;
-    // Some seconds of beats: what is late has to be known from what is not.
-    net.run(5 * BEAT);
+    // Some seconds of heartbeats: what is late has to be known from what is not.
+    net.run(5 * HEARTBEAT);
     net.link(node, Link::of(100, 10));
     let from = net.sent.len();
     for n in 0..2_000 {
@@ -199,9 +199,9 @@ fn a_burst_in_front_of_beats_makes_nobody_silent_and_nothing_is_asked_for_again(
         net.carried(node)
     );
     // A peer that goes now is noticed as before.
-    net.run(30 * BEAT);
+    net.run(30 * HEARTBEAT);
     net.disconnect(1);
-    net.run(7 * BEAT);
+    net.run(7 * HEARTBEAT);
     assert_eq!(net.status(node).peers.len(), 2);
 }
 
@@ -213,14 +213,14 @@ fn three(link: Link) -> (Net, usize) {
         net.join(keyring(1, &[]));
     }
     net.settle();
-    net.run(5 * BEAT);
+    net.run(5 * HEARTBEAT);
     net.link(2, link);
     (net, 2)
 }
 
 /// Bytes of frames that were sent to all since message `from`.
 fn written(net: &Net, from: usize) -> usize {
-    let live = |sent: &&Sent| sent.to == Target::Commands;
+    let live = |sent: &&Sent| sent.to == Target::Deltas;
     let bytes = net.sent[from..].iter().filter(live).map(|sent| sent.payload.len());
     bytes.sum()
 }
@@ -257,15 +257,15 @@ fn what_a_connection_has_lost_is_asked_for_once_though_it_stands_behind_a_burst(
             net.counters(0).frames_resent
         );
         println!("{told}");
-        assert!(took <= least + requests * (2 * delay + 60) + 2 * BEAT, "{told}");
+        assert!(took <= least + requests * (2 * delay + 60) + 2 * HEARTBEAT, "{told}");
         assert!(carried as usize <= bytes * 11 / 10, "{told}");
         let compared = |sent: &&Sent| COMPARED.contains(&sent.kind());
         assert_eq!(net.sent[from..].iter().filter(compared).count(), 0, "{told}");
     }
 }
 
-/// The first answer comes in the middle of a burst, whose beats come as if nothing was wrong, or late by little. What is asked
-/// for again meanwhile is not fetched by a comparison as well.
+/// The first answer comes in the middle of a burst, whose heartbeats come as if nothing was wrong, or late by little.
+/// What is asked for again meanwhile is not fetched by a comparison as well.
 #[test]
 fn what_a_connection_has_lost_comes_once_though_its_queue_does_not_show() {
     let rate = 100;
@@ -275,14 +275,14 @@ fn what_a_connection_has_lost_comes_once_though_its_queue_does_not_show() {
     for ahead in aheads {
         let (mut net, node) = three(Link::of(rate, 10));
         // Where in an interval all this is.
-        net.run(ahead * 7 % BEAT);
+        net.run(ahead * 7 % HEARTBEAT);
         let from = net.sent.len();
         for n in 0..1_500 {
             net.set(0, &format!("key{n:06}"), &value);
         }
         net.run(300);
         net.disconnect(node);
-        net.run(BEAT);
+        net.run(HEARTBEAT);
         let began = net.now;
         net.connect(node);
         // So many milliseconds of the link are in front of it at once, and the rest comes faster than it is carried.
@@ -317,10 +317,10 @@ fn frames_that_were_asked_for_are_waited_for_as_long_as_answers_take() {
     net.link(node, Link::of(50, 150));
     net.join(keyring(1, &[]));
     net.settle();
-    net.run(3 * BEAT);
+    net.run(3 * HEARTBEAT);
     let mut lost = 0;
     net.drop_where(move |sent, to| {
-        let frame = sent.kind() == Kind::Frame && sent.to == Target::Commands && to == node;
+        let frame = sent.kind() == Kind::Frame && sent.to == Target::Deltas && to == node;
         lost += usize::from(frame);
         frame && lost <= 10
     });
@@ -344,10 +344,10 @@ fn a_large_frame_that_was_asked_for_is_waited_for() {
     // More than half a second of the link. That there are frames of this size is known from one that arrives.
     let large = "v".repeat(30_000);
     net.set(0, "first", &large);
-    net.run(8 * BEAT);
+    net.run(8 * HEARTBEAT);
     let lose = |net: &mut Net, count: usize, value: &str| {
         let before = (net.counters(node).frames_asked, net.counters(0).frames_resent);
-        net.drop_where(move |sent, to| to == node && sent.to == Target::Commands);
+        net.drop_where(move |sent, to| to == node && sent.to == Target::Deltas);
         (0..count).for_each(|n| net.set(0, &format!("lost{n}"), value));
         net.drop_nothing();
         net.set(0, "last", "value");
@@ -385,7 +385,7 @@ fn a_huge_value_does_not_put_off_what_is_asked_for_later() {
 /// A node behind a link misses many frames of another one, which a third one has.
 fn with_a_gap(link: Link, frames: usize) -> (Net, usize) {
     let (mut net, node) = three(link);
-    net.drop_where(move |sent, to| to == node && sent.to == Target::Commands);
+    net.drop_where(move |sent, to| to == node && sent.to == Target::Deltas);
     for n in 0..frames {
         net.set(0, &format!("key{n:06}"), &"v".repeat(5_000));
     }
@@ -421,7 +421,7 @@ fn missing_frames_are_sent_at_the_pace_of_the_link() {
         let requests = net.counters(node).frames_asked;
         assert!(requests <= 100, "{told}");
         assert!(
-            took <= least * 11 / 10 + requests * (2 * delay + 60) + 2 * BEAT,
+            took <= least * 11 / 10 + requests * (2 * delay + 60) + 2 * HEARTBEAT,
             "{told}"
         );
         assert!(net.carried(node) <= 600 * 5_000 * 11 / 10, "{told}");
@@ -449,8 +449,8 @@ fn a_slow_first_answer_is_doubted_with_one_request() {
     });
     let requests = net.sent[from..]
         .iter()
-        .filter(|sent| sent.kind() == Kind::ReplayRequest);
-    let (of_all, of_one): (Vec<_>, Vec<_>) = requests.partition(|sent| matches!(sent.to, Target::Replay { .. }));
+        .filter(|sent| sent.kind() == Kind::BootstrapRequest);
+    let (of_all, of_one): (Vec<_>, Vec<_>) = requests.partition(|sent| matches!(sent.to, Target::Bootstrap { .. }));
     assert_eq!((of_all.len(), of_one.len()), (4, 1));
     net.settle_within(600_000);
     let answers = net.sent[from..].iter().filter(|sent| ANSWERS.contains(&sent.kind()));
@@ -479,13 +479,13 @@ fn no_answer_is_waited_for_longer_than_fifteen_seconds() {
     assert!(took <= 17_000, "{took} ms");
 }
 
-/// Writes at `writer` meanwhile, each of which all have to confirm within five seconds. Returns the longest time that one
-/// took.
+/// Writes at `writer` meanwhile, each of which all have to confirm within five seconds. Returns the longest time that
+/// one took.
 fn confirmed_until(net: &mut Net, writer: usize, done: impl Fn(&Net) -> bool) -> Millis {
     let (mut longest, mut id) = (0, 0);
     while !done(net) {
         id += 1;
-        net.set_acked(writer, "confirmed", &id.to_string(), id, Ack::All, 5_000);
+        net.set_acked(writer, "confirmed", &id.to_string(), id, AckLevel::All, 5_000);
         let took = net.run_until("it is answered", |net| net.nodes[writer].acked.contains_key(&id));
         assert_eq!(net.nodes[writer].acked[&id], Ok(()), "write {id}");
         longest = longest.max(took);
@@ -532,7 +532,7 @@ fn a_write_that_a_slow_link_does_not_carry_in_time_names_the_host_behind_it() {
     net.link(node, Link::of(125, 10));
     net.join(keyring(1, &[]));
     net.run_until("it is a peer", |net| net.status(0).peers.len() == 2);
-    net.set_acked(0, "key", "value", 1, Ack::All, 50);
+    net.set_acked(0, "key", "value", 1, AckLevel::All, 50);
     net.run(60);
     let unconfirmed = net.nodes[0].acked[&1].clone().unwrap_err();
     assert_eq!(
@@ -546,8 +546,8 @@ fn a_write_that_a_slow_link_does_not_carry_in_time_names_the_host_behind_it() {
 #[test]
 fn a_long_way_costs_a_few_round_trips() {
     let (mut net, bytes) = filled(30_000);
-    // Bytes per millisecond, 0 for any number, and round trips beside what the link takes: two to meet, then those until
-    // the window is as large as what the way holds.
+    // Bytes per millisecond, 0 for any number, and round trips beside what the link takes: two to meet, then those
+    // until the window is as large as what the way holds.
     for (rate, trips) in [(0, 5), (4_000, 4), (1_000, 3), (250, 3)] {
         let node = net.nodes.len();
         net.link(node, Link::of(rate, 150));
@@ -565,6 +565,6 @@ fn a_long_way_costs_a_few_round_trips() {
         assert!(took <= least * 105 / 100 + trips * 300 + 20, "{told}");
         assert!(net.carried(node) * 100 <= bytes * 102 + 300_000, "{told}");
         net.disconnect(node);
-        net.run(10 * BEAT);
+        net.run(10 * HEARTBEAT);
     }
 }

@@ -2,13 +2,13 @@
 
 use bytes::Bytes;
 use kvcache_core::cache::{Cache, Limits, NodeId, Time};
-use kvcache_core::replica::{Config, Input, Keyring, SyncState, Target};
-use kvcache_core::wire::{Beat, BeatState, Frame, Kind, Message, VERSION};
+use kvcache_core::replica::{Input, Keyring, ReplicaConfig, SyncState, Target};
+use kvcache_core::wire::{Frame, Heartbeat, HeartbeatState, Kind, Message, VERSION};
 use std::sync::Arc;
 
-use crate::net::{keyring, pair, Net, Sent, BEAT};
+use crate::net::{keyring, pair, Net, Sent, HEARTBEAT};
 
-/// Lengths of the parts of seals, see docs/PROTOCOL.md.
+/// Lengths of the parts of authenticators, see docs/PROTOCOL.md.
 const TAG_BYTES: usize = 16;
 const SIGNATURE_BYTES: usize = 64;
 
@@ -17,11 +17,11 @@ fn with_stranger(stranger: Arc<Keyring>) -> Net {
     let mut net = Net::of(2);
     net.set(0, "key", "value");
     net.join(stranger);
-    net.run(12 * BEAT);
+    net.run(12 * HEARTBEAT);
     net.set(2, "key", "poison");
     net.set(2, "other", "poison");
     net.delete(2, "key");
-    net.run(5 * BEAT);
+    net.run(5 * HEARTBEAT);
     net
 }
 
@@ -53,7 +53,7 @@ fn another_seed_changes_nothing_and_is_named() {
 
 #[test]
 fn a_node_without_authentication_changes_nothing() {
-    expect_apart(&with_stranger(Arc::new(Keyring::open())));
+    expect_apart(&with_stranger(Arc::new(Keyring::disabled())));
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn issuers_that_list_each_other_replicate() {
 fn without_authentication_nodes_replicate_as_well() {
     let mut net = Net::new();
     for _ in 0..3 {
-        net.join(Arc::new(Keyring::open()));
+        net.join(Arc::new(Keyring::disabled()));
     }
     net.settle();
     net.set(0, "key", "value");
@@ -95,7 +95,7 @@ fn without_authentication_nodes_replicate_as_well() {
 }
 
 #[test]
-fn a_forged_frame_or_beat_of_a_peer_counts_for_nothing() {
+fn a_forged_frame_or_heartbeat_of_a_peer_counts_for_nothing() {
     let mut net = Net::of(2);
     net.set(0, "key", "value");
     net.wait_equal();
@@ -104,7 +104,7 @@ fn a_forged_frame_or_beat_of_a_peer_counts_for_nothing() {
     let frame = poison(&net, victim);
     let own = frame.encode(VERSION, victim);
     let clock = Time::from_millis(net.clock().wall + 1);
-    let beat = Message::Beat(Beat {
+    let heartbeat = Message::Heartbeat(Heartbeat {
         number: u64::MAX,
         seq: u64::MAX,
         digest: Default::default(),
@@ -115,43 +115,43 @@ fn a_forged_frame_or_beat_of_a_peer_counts_for_nothing() {
         since: Default::default(),
         joined: Default::default(),
         listening: Default::default(),
-        state: BeatState::Leaving,
+        state: HeartbeatState::Leaving,
         interval_ms: 1,
-        wants_beats: false,
+        wants_heartbeats: false,
         versions: (VERSION, VERSION),
         foreign: Vec::new(),
     });
     let strangers = [keyring(2, &[]), keyring(2, &[1])];
     // Of the same seed, for another cache.
     let elsewhere = Keyring::new(&pair(1).seed().expect("it has its seed"), &[], "other").expect("a valid seed");
-    for message in [frame, beat] {
+    for message in [frame, heartbeat] {
         let bytes = message.encode(VERSION, victim);
-        for seal in [
+        for authenticator in [
             vec![],
             vec![0],
             vec![1],
             [vec![7; 16], vec![1]].concat(),
             [vec![b'C'; 120], vec![2]].concat(),
         ] {
-            expect_refused(&mut net, [bytes.clone(), seal].concat().into());
+            expect_refused(&mut net, [bytes.clone(), authenticator].concat().into());
         }
-        // Valid seals of other seeds and caches, with signature and without.
+        // Valid authenticators of other seeds and caches, with signature and without.
         for forger in strangers.iter().map(Arc::as_ref).chain([&elsewhere]) {
             for signed in [false, true] {
-                expect_refused(&mut net, forger.seal(bytes.clone(), signed));
+                expect_refused(&mut net, forger.authenticate(bytes.clone(), signed));
             }
         }
-        // The peer's own seal, of something else that it has said.
+        // The peer's own authenticator, of something else that it has said.
         let tagged = |sent: &&Sent| sent.from == 0 && sent.payload.last() == Some(&1);
         let said = net.sent.iter().find(tagged).expect("its frame").payload.clone();
-        let seal = &said[said.len() - TAG_BYTES - 1..];
-        expect_refused(&mut net, [&bytes[..], seal].concat().into());
+        let authenticator = &said[said.len() - TAG_BYTES - 1..];
+        expect_refused(&mut net, [&bytes[..], authenticator].concat().into());
     }
     net.run(10);
     assert_eq!(net.get(1, "key").as_deref(), Some("value"));
     assert_eq!(net.status(1).peers.len(), peers.len());
-    // The same frame counts when it is the peer's own, so nothing but its seal was against it.
-    net.input(1, Input::Message(keyring(1, &[]).seal(own, false)));
+    // The same frame counts when it is the peer's own, so nothing but its authenticator was against it.
+    net.input(1, Input::Message(keyring(1, &[]).authenticate(own, false)));
     assert_eq!(net.get(1, "key").as_deref(), Some("poison"));
 }
 
@@ -166,14 +166,14 @@ fn a_forged_signature_of_an_accepted_issuer_counts_for_nothing() {
     net.wait_equal();
     let victim = net.nodes[0].cache.node();
     let bytes = poison(&net, victim).encode(VERSION, victim);
-    let signed = keyring(1, &[2]).seal(bytes.clone(), true);
+    let signed = keyring(1, &[2]).authenticate(bytes.clone(), true);
     for place in [0, SIGNATURE_BYTES / 2, SIGNATURE_BYTES - 1] {
         let mut forged = signed.to_vec();
         forged[signed.len() - 1 - SIGNATURE_BYTES + place] ^= 1;
         expect_refused(&mut net, forged.into());
     }
     // A signature of another seed under the accepted issuer's name.
-    let (mut forged, stranger) = (signed.to_vec(), keyring(3, &[]).seal(bytes, true));
+    let (mut forged, stranger) = (signed.to_vec(), keyring(3, &[]).authenticate(bytes, true));
     let signature = signed.len() - 1 - SIGNATURE_BYTES..signed.len() - 1;
     forged[signature.clone()].copy_from_slice(&stranger[signature]);
     expect_refused(&mut net, forged.into());
@@ -199,7 +199,7 @@ fn poison(net: &Net, author: NodeId) -> Message {
         seq: 2,
         wants_ack: false,
         clock: cache.clock().latest(),
-        commands: vec![set.expect("within all limits")],
+        deltas: vec![set.expect("within all limits")],
     })
 }
 
@@ -215,9 +215,9 @@ fn recordings_change_nothing_at_any_later_time() {
         net.set(n % 3, &format!("key{n}"), "old");
         net.run(10);
     }
-    // Some of it goes by replays and comparisons.
+    // Some of it goes by bootstraps and comparisons.
     net.set_silently(0, "silent", "old");
-    net.run(5 * BEAT);
+    net.run(5 * HEARTBEAT);
     net.join(keyring(1, &[]));
     net.settle();
     for n in 0..30 {
@@ -230,7 +230,7 @@ fn recordings_change_nothing_at_any_later_time() {
     net.input(2, Input::Leaving);
     net.disconnect(2);
     for _ in 0..60 {
-        net.run(3 * BEAT);
+        net.run(3 * HEARTBEAT);
         for node in 0..4 {
             net.sweep(node);
         }
@@ -257,7 +257,7 @@ fn recordings_change_nothing_at_any_later_time() {
                 net.run(100);
             }
         }
-        net.run(10 * BEAT);
+        net.run(10 * HEARTBEAT);
         for node in [0, 1, 3, fresh] {
             assert_eq!(net.nodes[node].cache.entries(), 1, "round {round}, node {node}");
             assert_eq!(
@@ -278,14 +278,14 @@ fn recordings_change_nothing_at_any_later_time() {
 fn recordings_keep_nobody_alive() {
     let mut net = Net::of(2);
     net.set(0, "key", "value");
-    net.run(3 * BEAT);
+    net.run(3 * HEARTBEAT);
     let recorded: Vec<Sent> = net.sent.iter().filter(|sent| sent.from == 0).cloned().collect();
     net.disconnect(0);
     for _ in 0..20 {
         for sent in &recorded {
             net.input(1, Input::Message(sent.payload.clone()));
         }
-        net.run(BEAT / 2);
+        net.run(HEARTBEAT / 2);
     }
     assert_eq!(net.status(1).peers.len(), 0);
 }
@@ -293,10 +293,10 @@ fn recordings_keep_nobody_alive() {
 #[test]
 fn who_does_not_prove_to_be_alive_is_soon_forgotten() {
     let mut net = Net::of(2);
-    net.run(2 * BEAT);
+    net.run(2 * HEARTBEAT);
     net.input(1, Input::Leaving);
     net.disconnect(1);
-    net.run(BEAT);
+    net.run(HEARTBEAT);
     let ghost = net.nodes[1].cache.node();
     let recorded: Vec<Sent> = net.sent.iter().filter(|sent| sent.from == 1).cloned().collect();
     // One that has met it knows that its recordings are old; one that joins now does not.
@@ -310,32 +310,32 @@ fn who_does_not_prove_to_be_alive_is_soon_forgotten() {
     for sent in &recorded {
         net.input(0, Input::Message(sent.payload.clone()));
     }
-    net.run(9 * BEAT);
+    net.run(9 * HEARTBEAT);
     assert_eq!(challenges(&net, from), 0, "of a node that was met and went");
     for sent in &recorded {
         net.input(fresh, Input::Message(sent.payload.clone()));
     }
-    net.run(9 * BEAT);
+    net.run(9 * HEARTBEAT);
     let asked = challenges(&net, from);
     assert!((10..=21).contains(&asked), "challenged {asked} times");
     let from = net.sent.len();
-    net.run(60 * BEAT);
+    net.run(60 * HEARTBEAT);
     assert_eq!(challenges(&net, from), 0, "of a node that is known no more");
     // What is heard of it once more is no news.
     for sent in &recorded {
         net.input(fresh, Input::Message(sent.payload.clone()));
     }
-    net.run(9 * BEAT);
+    net.run(9 * HEARTBEAT);
     assert_eq!(challenges(&net, from), 0, "of a node that has not answered");
 }
 
 #[test]
 fn a_recorded_welcome_proves_nothing() {
     let mut net = Net::of(3);
-    net.run(2 * BEAT);
+    net.run(2 * HEARTBEAT);
     net.input(2, Input::Leaving);
     net.disconnect(2);
-    net.run(BEAT);
+    net.run(HEARTBEAT);
     let recorded: Vec<Sent> = net.sent.iter().filter(|sent| sent.from == 2).cloned().collect();
     for node in 0..2 {
         for sent in &recorded {
@@ -356,7 +356,7 @@ fn a_recorded_welcome_proves_nothing() {
 #[test]
 fn a_recorded_welcome_of_a_peer_unsettles_nobody() {
     let mut net = Net::of(2);
-    net.run(2 * BEAT);
+    net.run(2 * HEARTBEAT);
     // Made when neither knew the other, they say so.
     let welcome = |sent: &&Sent| sent.kind() == Kind::Welcome && sent.from == 1;
     let recorded: Vec<Bytes> = net
@@ -384,7 +384,7 @@ fn an_answer_to_one_node_is_no_answer_to_another() {
     let answers: Vec<Bytes> = net
         .sent
         .iter()
-        .filter(|sent| [Kind::ReplayCommands, Kind::ReplayEnd].contains(&sent.kind()))
+        .filter(|sent| [Kind::BootstrapDeltas, Kind::AnswerEnd].contains(&sent.kind()))
         .map(|sent| sent.payload.clone())
         .collect();
     assert!(!answers.is_empty());
@@ -403,10 +403,10 @@ fn versions_apart_run_side_by_side_without_damage() {
     let mut net = Net::of(2);
     let cache = net.empty_cache();
     let later = net.join_with(cache, keyring(1, &[]), (VERSION + 2, VERSION + 2));
-    net.run(12 * BEAT);
+    net.run(12 * HEARTBEAT);
     net.set(0, "key", "old version");
     net.set(later, "key", "new version");
-    net.run(5 * BEAT);
+    net.run(5 * HEARTBEAT);
     assert_eq!(net.get(1, "key").as_deref(), Some("old version"));
     assert_eq!(net.get(later, "key").as_deref(), Some("new version"));
     for node in 0..2 {
@@ -448,10 +448,10 @@ fn nodes_of_nearby_versions_speak_the_one_all_understand() {
 #[test]
 fn a_message_of_version_1_is_ignored() {
     let mut net = Net::of(2);
-    let versions = Config::VERSIONS;
+    let versions = ReplicaConfig::VERSIONS;
     assert_eq!(versions, (2, 2), "what is tested here");
-    // A beat as release 0.1.0 sent it: version 1, kind 5, an array of ten.
-    let beat = [
+    // A heartbeat as release 0.1.0 sent it: version 1, kind 5, an array of ten.
+    let heartbeat = [
         &[1, 5, 0x9a, 1, 0xa5][..],
         b"NHOST",
         &[0xa5],
@@ -459,8 +459,8 @@ fn a_message_of_version_1_is_ignored() {
         &[1, 2, 3, 4, 5, 1, 0xcd, 3, 0xe8],
     ]
     .concat();
-    net.input(0, Input::Message(beat.into()));
-    net.run(BEAT);
+    net.input(0, Input::Message(heartbeat.into()));
+    net.run(HEARTBEAT);
     assert_eq!(net.counters(0).unknown_versions, 1);
     assert_eq!(net.status(0).peers.len(), 1);
 }

@@ -1,7 +1,7 @@
 //! Random operations on caches, shared by the tests of the merge rules.
 #![allow(dead_code)]
 
-use kvcache_core::cache::{Blob, Cache, Change, Command, Key, Limits, Millis, NodeId, Time, Value};
+use kvcache_core::cache::{Blob, Cache, Delta, Key, Limits, Millis, NodeId, StateDelta, Time, Value};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -39,18 +39,18 @@ pub fn cache(node: u64) -> Cache {
     Cache::new(NodeId(node), Limits::default())
 }
 
-pub fn apply_all<'a>(cache: &Cache, commands: impl IntoIterator<Item = &'a Command>, now: Millis) {
-    for command in commands {
-        cache.apply(command, now).expect("an honest command");
+pub fn apply_all<'a>(cache: &Cache, deltas: impl IntoIterator<Item = &'a Delta>, now: Millis) {
+    for delta in deltas {
+        cache.apply(delta, now).expect("an honest delta");
     }
 }
 
-/// Another content under the stamp of a command, as of a peer that uses one twice. Removals of items have no content.
-pub fn twin(command: &Command, choice: u8) -> Command {
-    let mut twin = command.clone();
+/// Another content under the stamp of a delta, as of a peer that uses one twice. Removals of items have no content.
+pub fn twin(delta: &Delta, choice: u8) -> Delta {
+    let mut twin = delta.clone();
     let other = Blob::from(format!("{choice}").as_str());
     let (at, member) = match &mut twin.change {
-        Change::Put {
+        StateDelta::Put {
             value,
             expires_at,
             seen,
@@ -64,29 +64,29 @@ pub fn twin(command: &Command, choice: u8) -> Command {
             }
             return twin;
         }
-        Change::Delete { seen, .. } => {
+        StateDelta::Delete { seen, .. } => {
             seen.truncate(usize::from(choice % 2));
             return twin;
         }
-        Change::Add { sum, .. } => {
+        StateDelta::Add { sum, .. } => {
             *sum += i64::from(choice);
             return twin;
         }
-        Change::ListPush { value, .. } => {
+        StateDelta::ListPush { value, .. } => {
             *value = other;
             return twin;
         }
-        Change::ListRemove { .. } => return twin,
-        Change::SetAdd { member, at } | Change::SetRemove { member, at } => (*at, member.clone()),
+        StateDelta::ListRemove { .. } => return twin,
+        StateDelta::SetAdd { member, at } | StateDelta::SetRemove { member, at } => (*at, member.clone()),
     };
-    twin.change = match command.change {
-        Change::SetAdd { .. } => Change::SetRemove { member, at },
-        _ => Change::SetAdd { member, at },
+    twin.change = match delta.change {
+        StateDelta::SetAdd { .. } => StateDelta::SetRemove { member, at },
+        _ => StateDelta::SetAdd { member, at },
     };
     twin
 }
 
-/// A step of a history: a client writes at a node, or an old command arrives there, perhaps again.
+/// A step of a history: a client writes at a node, or an old delta arrives there, perhaps again.
 #[derive(Clone, Debug)]
 pub enum Step {
     Write {
@@ -97,7 +97,7 @@ pub enum Step {
     },
     Deliver {
         node: usize,
-        command: Index,
+        delta: Index,
     },
     /// A node forgets deletions, of which there are none that old.
     Forget {
@@ -109,7 +109,7 @@ pub fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         3 => (0usize..3, 0usize..2, write(), prop_oneof![4 => 0u64..50, 1 => 500u64..2_500])
             .prop_map(|(node, key, write, pause)| Step::Write { node, key, write, pause }),
-        2 => (0usize..3, any::<Index>()).prop_map(|(node, command)| Step::Deliver { node, command }),
+        2 => (0usize..3, any::<Index>()).prop_map(|(node, delta)| Step::Deliver { node, delta }),
         1 => (0usize..3).prop_map(|node| Step::Forget { node }),
     ];
     prop::collection::vec(step, 1..40)
@@ -117,7 +117,7 @@ pub fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 pub struct History {
     pub nodes: Vec<Cache>,
-    pub commands: Vec<Command>,
+    pub deltas: Vec<Delta>,
     pub now: Millis,
 }
 
@@ -128,7 +128,7 @@ pub fn keys() -> [Key; 2] {
 pub fn play(steps: &[Step]) -> History {
     let mut history = History {
         nodes: (1..=3).map(cache).collect(),
-        commands: Vec::new(),
+        deltas: Vec::new(),
         now: START,
     };
     for step in steps {
@@ -140,14 +140,12 @@ pub fn play(steps: &[Step]) -> History {
                 pause,
             } => {
                 history.now += pause;
-                let command = perform(&history.nodes[*node], &keys()[*key], write, history.now);
-                history.commands.extend(command.ok().flatten());
+                let delta = perform(&history.nodes[*node], &keys()[*key], write, history.now);
+                history.deltas.extend(delta.ok().flatten());
             }
-            Step::Deliver { node, command } if !history.commands.is_empty() => {
-                let command = command.get(&history.commands);
-                history.nodes[*node]
-                    .apply(command, history.now)
-                    .expect("an honest command");
+            Step::Deliver { node, delta } if !history.deltas.is_empty() => {
+                let delta = delta.get(&history.deltas);
+                history.nodes[*node].apply(delta, history.now).expect("an honest delta");
             }
             Step::Deliver { .. } => {}
             Step::Forget { node } => history.nodes[*node].raise_floor(Time::from_millis(START - 1)),

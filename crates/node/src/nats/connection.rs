@@ -29,7 +29,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// One attempt takes no longer: the client library gives each address of a name 5 s.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(30);
 
-/// At most this many lines about errors of the server, and as many about a connection that comes and goes, per interval.
+/// At most this many lines about errors of the server, and as many about a connection that comes and goes, per
+/// interval.
 const LINES_PER_INTERVAL: u32 = 5;
 const LINES_INTERVAL_MS: Millis = 30_000;
 
@@ -52,7 +53,8 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Starts to connect and makes the subscriptions, whose messages go to `inbox`. Returns at once; [`ConnectionEvent::Up`] tells the rest.
+    /// Starts to connect and makes the subscriptions, whose messages go to `inbox`. Returns at once;
+    /// [`ConnectionEvent::Up`] tells the rest.
     pub async fn open(
         servers: &[ServerAddress],
         credentials: &Credentials,
@@ -72,8 +74,8 @@ impl Connection {
         let client = watched(options, watcher, addresses).await?;
         let mut drains = Vec::new();
         for (channel, subject) in [
-            (Channel::Commands, subjects.commands().to_owned()),
-            (Channel::Beat, subjects.beat()),
+            (Channel::Deltas, subjects.commands().to_owned()),
+            (Channel::Heartbeat, subjects.beat()),
             (Channel::Node, subjects.node(node)),
             (Channel::Node, format!("{}.*", subjects.node(node))),
         ] {

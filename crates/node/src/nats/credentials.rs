@@ -153,8 +153,8 @@ impl Tls {
         *self == Tls::default()
     }
 
-    /// The files are read again for every attempt. `insist`: without TLS there is no connection, also to an address that
-    /// does not ask for it.
+    /// The files are read again for every attempt. `insist`: without TLS there is no connection, also to an address
+    /// that does not ask for it.
     pub(super) fn apply(&self, mut options: ConnectOptions, insist: bool) -> Result<ConnectOptions, NatsError> {
         // Which implementation there is must not depend on what else is built in. An error says that one is chosen.
         let _ = crypto::ring::default_provider().install_default();

@@ -1,6 +1,6 @@
 //! The only code that touches the network: it carries the bytes of the [replica](kvcache_core::replica) over NATS.
 //!
-//! One task owns the state machine. It selects over connection events, messages, local commands and the deadline, and
+//! One task owns the state machine. It selects over connection events, messages, local deltas and the deadline, and
 //! performs what the machine asks for.
 
 mod address;
@@ -21,5 +21,5 @@ pub use credentials::{
 };
 pub use error::NatsError;
 pub use reconnect::explain;
-pub use replicator::{Replicated, Replicator, Settings};
+pub use replicator::{Replicated, Replicator, ReplicatorConfig};
 pub use subjects::{Subject, SubjectError, Subjects};

@@ -1,6 +1,6 @@
-//! The bounded queue of commands between local writers and the replication task.
+//! The bounded queue of deltas between local writers and the replication task.
 //!
-//! While the task cannot keep up, or NATS is away, a newer command takes the place of an older one that it makes
+//! While the task cannot keep up, or NATS is away, a newer delta takes the place of an older one that it makes
 //! superfluous; when that is not enough, writers wait.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -10,37 +10,37 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use hashbrown::{DefaultHashBuilder, HashTable};
 use tokio::sync::{oneshot, Notify};
 
-use kvcache_core::cache::{Change, Command, Millis};
-use kvcache_core::replica::{Ack, Unconfirmed};
+use kvcache_core::cache::{Delta, Millis, StateDelta};
+use kvcache_core::replica::{AckLevel, Unconfirmed};
 
-/// What a queued command costs beside its key and value.
+/// What a queued delta costs beside its key and value.
 const COMMAND_BYTES: usize = 256;
 
-/// An emptied queue has room for so many commands at most.
+/// An emptied queue has room for so many deltas at most.
 const KEPT: usize = 1_024;
 
-/// To clear the index takes as long as its capacity, to take entries out one by one as long as they are many: about this
-/// many times longer for each.
+/// To clear the index takes as long as its capacity, to take entries out one by one as long as they are many: about
+/// this many times longer for each.
 const SPARSE: usize = 8;
 
-/// Somebody who waits until a command is confirmed.
+/// Somebody who waits until a delta is confirmed.
 pub(super) struct Waiting {
-    pub wanted: Ack,
+    pub wanted: AckLevel,
     /// Until when, in milliseconds of the monotonic clock.
     pub deadline: Millis,
     pub answer: oneshot::Sender<Result<(), Unconfirmed>>,
 }
 
-/// Commands on their way to the peers, and whoever waits for one of them.
+/// Deltas on their way to the peers, and whoever waits for one of them.
 #[derive(Default)]
 pub(super) struct Taken {
-    pub commands: Vec<Command>,
+    pub deltas: Vec<Delta>,
     pub waiting: Vec<Waiting>,
 }
 
-/// A command that was not queued, and why.
+/// A delta that was not queued, and why.
 struct Refused {
-    command: Command,
+    delta: Delta,
     waiting: Option<Waiting>,
     why: Why,
 }
@@ -69,14 +69,14 @@ struct Inner {
 
 #[derive(Default)]
 struct State {
-    commands: VecDeque<Command>,
+    deltas: VecDeque<Delta>,
     /// Of the key and slot of each of them.
     hashes: VecDeque<u64>,
-    /// Number of the first of them; every command ever queued has one.
+    /// Number of the first of them; every delta ever queued has one.
     first: u64,
-    /// Numbers of the queued commands, by what they are about. Of several about the same, the newest.
+    /// Numbers of the queued deltas, by what they are about. Of several about the same, the newest.
     places: HashTable<u64>,
-    /// By the numbers of the commands that are waited for.
+    /// By the numbers of the deltas that are waited for.
     waiting: BTreeMap<u64, Vec<Waiting>>,
     bytes: usize,
     merged: u64,
@@ -102,29 +102,29 @@ impl Queue {
         self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues a command if there is room. Gives it back if not, or when replication has stopped.
-    pub fn push_now(&self, command: Command) -> Result<(), Command> {
-        self.try_push(command, None).map_err(|refused| refused.command)
+    /// Queues a delta if there is room. Gives it back if not, or when replication has stopped.
+    pub fn push_now(&self, delta: Delta) -> Result<(), Delta> {
+        self.try_push(delta, None).map_err(|refused| refused.delta)
     }
 
-    /// Queues a command; waits while the queue is full. Gives the command back when replication has stopped.
-    pub async fn push(&self, command: Command, waiting: Option<Waiting>) -> Result<(), Command> {
-        match self.try_push(command, waiting) {
+    /// Queues a delta; waits while the queue is full. Gives the delta back when replication has stopped.
+    pub async fn push(&self, delta: Delta, waiting: Option<Waiting>) -> Result<(), Delta> {
+        match self.try_push(delta, waiting) {
             Ok(()) => Ok(()),
             Err(refused) => self.push_when_there_is_room(refused).await,
         }
     }
 
-    async fn push_when_there_is_room(&self, mut refused: Box<Refused>) -> Result<(), Command> {
+    async fn push_when_there_is_room(&self, mut refused: Box<Refused>) -> Result<(), Delta> {
         loop {
             if refused.why == Why::Closed {
-                return Err(refused.command);
+                return Err(refused.delta);
             }
             let room = self.inner.room.notified();
             tokio::pin!(room);
             // From here on a notification is not missed.
             room.as_mut().enable();
-            match self.try_push(refused.command, refused.waiting) {
+            match self.try_push(refused.delta, refused.waiting) {
                 Ok(()) => return Ok(()),
                 Err(again) => refused = again,
             }
@@ -134,11 +134,11 @@ impl Queue {
         }
     }
 
-    fn try_push(&self, command: Command, waiting: Option<Waiting>) -> Result<(), Box<Refused>> {
-        let hash = self.inner.hasher.hash_one((&command.key, command.slot()));
+    fn try_push(&self, delta: Delta, waiting: Option<Waiting>) -> Result<(), Box<Refused>> {
+        let hash = self.inner.hasher.hash_one((&delta.key, delta.slot()));
         let mut state = self.lock();
-        let (empty, plenty) = (state.commands.is_empty(), state.bytes > self.inner.capacity / 2);
-        state.push(command, hash, waiting, self.inner.capacity)?;
+        let (empty, plenty) = (state.deltas.is_empty(), state.bytes > self.inner.capacity / 2);
+        state.push(delta, hash, waiting, self.inner.capacity)?;
         let wake = empty || (!plenty && state.bytes > self.inner.capacity / 2);
         drop(state);
         // Whoever is awake looks by himself, and waking is not for nothing.
@@ -152,7 +152,7 @@ impl Queue {
     pub async fn filled(&self) {
         loop {
             let filled = self.inner.filled.notified();
-            if !self.lock().commands.is_empty() {
+            if !self.lock().deltas.is_empty() {
                 return;
             }
             filled.await;
@@ -170,48 +170,42 @@ impl Queue {
         }
     }
 
-    /// Takes the oldest commands, `most` of them at most.
+    /// Takes the oldest deltas, `most` of them at most.
     pub fn take(&self, most: usize) -> Taken {
         let taken = self.lock().take(most);
         self.inner.room.notify_waiters();
         taken
     }
 
-    /// Takes no more commands.
+    /// Takes no more deltas.
     pub fn close(&self) {
         self.lock().closed = true;
         self.inner.room.notify_waiters();
     }
 
-    /// How many commands were never sent because a newer one made them superfluous.
+    /// How many deltas were never sent because a newer one made them superfluous.
     pub fn merged(&self) -> u64 {
         self.lock().merged
     }
 }
 
 impl State {
-    fn push(
-        &mut self,
-        command: Command,
-        hash: u64,
-        waiting: Option<Waiting>,
-        capacity: usize,
-    ) -> Result<(), Box<Refused>> {
-        let refused = |command, waiting, why| Err(Box::new(Refused { command, waiting, why }));
+    fn push(&mut self, delta: Delta, hash: u64, waiting: Option<Waiting>, capacity: usize) -> Result<(), Box<Refused>> {
+        let refused = |delta, waiting, why| Err(Box::new(Refused { delta, waiting, why }));
         if self.closed {
-            return refused(command, waiting, Why::Closed);
+            return refused(delta, waiting, Why::Closed);
         }
-        let (commands, hashes, first) = (&mut self.commands, &mut self.hashes, self.first);
+        let (deltas, hashes, first) = (&mut self.deltas, &mut self.hashes, self.first);
         let index = |number: u64| (number - first) as usize;
-        let bytes = size(&command);
+        let bytes = size(&delta);
         let known = self
             .places
-            .find_mut(hash, |&number| about_the_same(&commands[index(number)], &command));
+            .find_mut(hash, |&number| about_the_same(&deltas[index(number)], &delta));
         if let Some(place) = &known {
-            let old = &mut commands[index(**place)];
-            if command.supersedes(old) {
+            let old = &mut deltas[index(**place)];
+            if delta.supersedes(old) {
                 self.bytes = self.bytes + bytes - size(old);
-                *old = command;
+                *old = delta;
                 if let Some(waiting) = waiting {
                     self.waiting.entry(**place).or_default().push(waiting);
                 }
@@ -219,12 +213,12 @@ impl State {
                 return Ok(());
             }
         }
-        if self.bytes + bytes > capacity && !commands.is_empty() {
-            return refused(command, waiting, Why::Full);
+        if self.bytes + bytes > capacity && !deltas.is_empty() {
+            return refused(delta, waiting, Why::Full);
         }
         self.bytes += bytes;
-        let number = first + commands.len() as u64;
-        commands.push_back(command);
+        let number = first + deltas.len() as u64;
+        deltas.push_back(delta);
         hashes.push_back(hash);
         if let Some(waiting) = waiting {
             self.waiting.insert(number, vec![waiting]);
@@ -239,32 +233,32 @@ impl State {
     }
 
     fn take(&mut self, most: usize) -> Taken {
-        let count = self.commands.len().min(most);
+        let count = self.deltas.len().min(most);
         if count == 0 {
             return Taken::default();
         }
         let end = self.first + count as u64;
         let later = self.waiting.split_off(&end);
         let waiting = std::mem::replace(&mut self.waiting, later);
-        let commands = if count == self.commands.len() {
+        let deltas = if count == self.deltas.len() {
             self.bytes = 0;
-            // As large a one again, so that the next commands find one that they fit into, in memory just used.
+            // As large a one again, so that the next deltas find one that they fit into, in memory just used.
             let next = VecDeque::with_capacity(count.min(KEPT));
-            std::mem::replace(&mut self.commands, next).into()
+            std::mem::replace(&mut self.deltas, next).into()
         } else {
-            let commands: Vec<Command> = self.commands.drain(..count).collect();
-            self.bytes -= commands.iter().map(size).sum::<usize>();
-            commands
+            let deltas: Vec<Delta> = self.deltas.drain(..count).collect();
+            self.bytes -= deltas.iter().map(size).sum::<usize>();
+            deltas
         };
         self.forget_places(count);
         self.first = end;
         Taken {
-            commands,
+            deltas,
             waiting: waiting.into_values().flatten().collect(),
         }
     }
 
-    /// Takes the numbers of the first `count` commands out of the index.
+    /// Takes the numbers of the first `count` deltas out of the index.
     fn forget_places(&mut self, count: usize) {
         if count == self.hashes.len() && count >= self.places.capacity() / SPARSE {
             self.places.clear();
@@ -281,19 +275,19 @@ impl State {
 }
 
 /// Whether the newer of both may say all that the older one says.
-fn about_the_same(a: &Command, b: &Command) -> bool {
+fn about_the_same(a: &Delta, b: &Delta) -> bool {
     a.key == b.key && a.slot() == b.slot()
 }
 
-fn size(command: &Command) -> usize {
-    let value = match &command.change {
-        Change::Put { value, seen, .. } => value.bytes().map_or(0, <[u8]>::len) + seen.len() * 64,
-        Change::Delete { seen, .. } => seen.len() * 64,
-        Change::ListPush { value, .. } => value.len(),
-        Change::SetAdd { member, .. } | Change::SetRemove { member, .. } => member.len(),
-        Change::Add { .. } | Change::ListRemove { .. } => 0,
+fn size(delta: &Delta) -> usize {
+    let value = match &delta.change {
+        StateDelta::Put { value, seen, .. } => value.bytes().map_or(0, <[u8]>::len) + seen.len() * 64,
+        StateDelta::Delete { seen, .. } => seen.len() * 64,
+        StateDelta::ListPush { value, .. } => value.len(),
+        StateDelta::SetAdd { member, .. } | StateDelta::SetRemove { member, .. } => member.len(),
+        StateDelta::Add { .. } | StateDelta::ListRemove { .. } => 0,
     };
-    command.key.len() + value + COMMAND_BYTES
+    delta.key.len() + value + COMMAND_BYTES
 }
 
 #[cfg(test)]
@@ -305,21 +299,21 @@ mod tests {
 
     const NOW: Millis = 1_700_000_000_000;
 
-    fn set(cache: &Cache, key: &str, value: &str) -> Command {
+    fn set(cache: &Cache, key: &str, value: &str) -> Delta {
         let value = Bytes::copy_from_slice(value.as_bytes());
         cache.set(&Key::shared(key.as_bytes()), value, 0, NOW).unwrap()
     }
 
     #[tokio::test]
-    async fn newer_commands_take_the_place_of_older_ones() {
+    async fn newer_deltas_take_the_place_of_older_ones() {
         let cache = Cache::new(NodeId(1), Limits::default());
         let queue = Queue::new(1 << 20);
         let counter = Key::shared(b"counter");
         for n in 0..100 {
-            let command = set(&cache, if n % 2 == 0 { "even" } else { "odd" }, &n.to_string());
-            queue.push(command, None).await.unwrap();
-            let (_, command) = cache.increment(&counter, 1, NOW).unwrap();
-            queue.push(command, None).await.unwrap();
+            let delta = set(&cache, if n % 2 == 0 { "even" } else { "odd" }, &n.to_string());
+            queue.push(delta, None).await.unwrap();
+            let (_, delta) = cache.increment(&counter, 1, NOW).unwrap();
+            queue.push(delta, None).await.unwrap();
         }
         let list = Key::shared(b"list");
         for n in 0..3 {
@@ -329,11 +323,11 @@ mod tests {
                 .unwrap();
         }
         let taken = queue.take(usize::MAX);
-        assert_eq!(taken.commands.len(), 3 + 3, "one for each key, one for each item");
+        assert_eq!(taken.deltas.len(), 3 + 3, "one for each key, one for each item");
         assert_eq!(queue.merged(), 197);
         let other = Cache::new(NodeId(2), Limits::default());
-        for command in &taken.commands {
-            other.apply(command, NOW).unwrap();
+        for delta in &taken.deltas {
+            other.apply(delta, NOW).unwrap();
         }
         assert_eq!(other.root_digest(), cache.root_digest());
         assert_eq!(queue.lock().bytes, 0);
@@ -347,17 +341,17 @@ mod tests {
         let push = |key: &str, deadline| {
             let (answer, _) = oneshot::channel();
             let waiting = Waiting {
-                wanted: Ack::All,
+                wanted: AckLevel::All,
                 deadline,
                 answer,
             };
             assert!(queue.try_push(set(&cache, key, ""), Some(waiting)).is_ok());
         };
         let take = |most| {
-            let Taken { commands, waiting } = queue.take(most);
-            let keys: Vec<String> = commands
+            let Taken { deltas, waiting } = queue.take(most);
+            let keys: Vec<String> = deltas
                 .iter()
-                .map(|command| String::from_utf8_lossy(&command.key[1..]).into())
+                .map(|delta| String::from_utf8_lossy(&delta.key[1..]).into())
                 .collect();
             let deadlines: Vec<Millis> = waiting.iter().map(|waiting| waiting.deadline).collect();
             (keys.join(" "), deadlines)
@@ -386,12 +380,12 @@ mod tests {
         let queue = Queue::new(1 << 20);
         let push = |number: usize| assert_eq!(queue.push_now(set(&cache, &number.to_string(), "")), Ok(()));
         (0..1_000).for_each(push);
-        assert_eq!(queue.take(usize::MAX).commands.len(), 1_000);
+        assert_eq!(queue.take(usize::MAX).deltas.len(), 1_000);
         // The index is still as large as it was, and all of the queue is taken each time.
         for number in [1, 1, 2] {
             push(number);
             assert!(queue.lock().places.capacity() / SPARSE > 1);
-            assert_eq!(queue.take(usize::MAX).commands.len(), 1);
+            assert_eq!(queue.take(usize::MAX).deltas.len(), 1);
             assert!(queue.lock().places.is_empty() && queue.lock().hashes.is_empty());
         }
         assert_eq!(queue.merged(), 0);
@@ -408,12 +402,12 @@ mod tests {
         let refused = set(&cache, "no room", "");
         assert_eq!(queue.push_now(refused.clone()), Err(refused));
         let waiting = tokio::spawn({
-            let (queue, command) = (queue.clone(), set(&cache, "one more", ""));
-            async move { queue.push(command, None).await }
+            let (queue, delta) = (queue.clone(), set(&cache, "one more", ""));
+            async move { queue.push(delta, None).await }
         });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
-        assert_eq!(queue.take(1).commands.len(), 1);
+        assert_eq!(queue.take(1).deltas.len(), 1);
         assert_eq!(waiting.await.unwrap(), Ok(()));
         queue.close();
         let late = set(&cache, "too late", "");
@@ -422,23 +416,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_command_larger_than_the_queue_passes_alone() {
+    async fn a_delta_larger_than_the_queue_passes_alone() {
         let cache = Cache::new(NodeId(1), Limits::default());
         let queue = Queue::new(10);
         let large = set(&cache, "key", "larger than ten bytes");
         queue.push(large, None).await.unwrap();
-        assert_eq!(queue.take(10).commands.len(), 1);
+        assert_eq!(queue.take(10).deltas.len(), 1);
     }
 
     #[tokio::test]
-    async fn whoever_waits_for_a_superseded_command_waits_for_the_newer_one() {
+    async fn whoever_waits_for_a_superseded_delta_waits_for_the_newer_one() {
         let cache = Cache::new(NodeId(1), Limits::default());
         let queue = Queue::new(1 << 20);
         let mut answers = Vec::new();
         for value in ["1", "2"] {
             let (answer, receiver) = oneshot::channel();
             let waiting = Waiting {
-                wanted: Ack::All,
+                wanted: AckLevel::All,
                 deadline: 0,
                 answer,
             };
@@ -446,6 +440,6 @@ mod tests {
             answers.push(receiver);
         }
         let taken = queue.take(10);
-        assert_eq!((taken.commands.len(), taken.waiting.len()), (1, 2));
+        assert_eq!((taken.deltas.len(), taken.waiting.len()), (1, 2));
     }
 }

@@ -56,11 +56,11 @@ impl Refusal {
 
 fn channel(subjects: &Subjects, subject: &str) -> Option<Channel> {
     if subject == subjects.commands() {
-        Some(Channel::Commands)
+        Some(Channel::Deltas)
     } else if subject == subjects.beat() {
-        Some(Channel::Beat)
+        Some(Channel::Heartbeat)
     } else if subject == subjects.replay() {
-        Some(Channel::Replay)
+        Some(Channel::Bootstrap)
     } else {
         subject.starts_with(&subjects.nodes()).then_some(Channel::Node)
     }
@@ -79,7 +79,7 @@ mod tests {
         for (error, what) in [
             (
                 format!("nats: Permissions Violation for Publish to \"{}\"", subjects.commands()),
-                Refused::Publish(Channel::Commands),
+                Refused::Publish(Channel::Deltas),
             ),
             (
                 format!("Permissions Violation for Subscription to \"{node}.*\""),
@@ -90,11 +90,11 @@ mod tests {
                     "'Permissions Violation for Subscription to \"{}\" using queue \"q\"'",
                     subjects.replay()
                 ),
-                Refused::Subscribe(Channel::Replay),
+                Refused::Subscribe(Channel::Bootstrap),
             ),
             (
                 format!("Permissions Violation for Publish to \"{}\"", subjects.beat()),
-                Refused::Publish(Channel::Beat),
+                Refused::Publish(Channel::Heartbeat),
             ),
             ("maximum subscriptions exceeded".into(), Refused::Subscriptions),
             ("maximum connections exceeded".into(), Refused::Connection),

@@ -17,23 +17,23 @@ use super::error::NatsError;
 use super::inbox::{Drain, Inbox};
 use super::queue::{Queue, Taken, Waiting};
 use super::subjects::{replay_group, Subjects};
-use crate::time;
-use kvcache_core::cache::{Cache, Command, Millis, NodeId};
+use crate::{time, words};
+use kvcache_core::cache::{Cache, Delta, Millis, NodeId};
 use kvcache_core::replica::{
-    Ack, AckRequest, Answered, Channel, ClockFault, Config, Handover, Input, Keyring, Output, Refused, Replica, Start,
-    Status, SyncState, Target, Unconfirmed,
+    AckLevel, AckRequest, Answered, Channel, ClockFault, Handover, Input, Keyring, Output, Refused, Replica,
+    ReplicaConfig, Start, Status, SyncState, Target, Unconfirmed,
 };
 
-/// Commands taken from the queue at once.
+/// Deltas taken from the queue at once.
 const BATCH: usize = 1_024;
 
-/// While no other node is known, commands wait up to this long for others to share a frame with.
+/// While no other node is known, deltas wait up to this long for others to share a frame with.
 const GATHER_MS: Millis = 50;
 
 /// A message of so many bytes takes some tenths of a millisecond to be made, or to be taken in.
 const LARGE: usize = 16 << 10;
 
-/// How long the last commands may take to leave at a stop.
+/// How long the last deltas may take to leave at a stop.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// The status that others see is at most this old.
@@ -44,7 +44,7 @@ const ANSWER_SLACK_MS: Millis = 250;
 
 /// Where and how to replicate.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct ReplicatorConfig {
     /// Addresses of NATS servers; any of them will do.
     pub servers: Vec<ServerAddress>,
     /// Credentials for NATS.
@@ -55,15 +55,15 @@ pub struct Settings {
     pub subjects: Subjects,
     /// Name of the host, for peers to show.
     pub host: String,
-    /// Interval of beats in milliseconds.
-    pub beat_interval_ms: Millis,
-    /// After how many milliseconds without a finished first replay the node says that it is not synced.
+    /// Interval of heartbeats in milliseconds.
+    pub heartbeat_interval_ms: Millis,
+    /// After how many milliseconds without a finished bootstrap the node says that it is not synced.
     pub sync_limit_ms: Millis,
     /// So many peers have to have been known before the node calls itself synced or alone.
     pub min_peers: usize,
     /// What messages are authenticated with.
     pub keyring: Arc<Keyring>,
-    /// Bytes of commands that may wait to be sent; then writers wait.
+    /// Bytes of deltas that may wait to be sent; then writers wait.
     pub queue_bytes: usize,
     /// Bytes of peers' messages that may wait to be taken in; beyond it they are dropped and fetched later.
     pub inbox_bytes: usize,
@@ -71,7 +71,7 @@ pub struct Settings {
     pub ring_bytes: usize,
 }
 
-/// What became of a command that was to be replicated.
+/// What became of a delta that was to be replicated.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Replicated {
     /// It is queued, and confirmed as far as was asked for.
@@ -79,7 +79,7 @@ pub enum Replicated {
     /// It is queued, but not confirmed in time.
     Unconfirmed(Unconfirmed),
     /// Replication has stopped: as far as is known it does not leave this host. Here it is for whoever takes over.
-    Stopped(Command),
+    Stopped(Delta),
 }
 
 /// Replication that runs until it is stopped.
@@ -88,18 +88,18 @@ pub struct Replicator {
     status: watch::Receiver<Status>,
     current: watch::Receiver<Millis>,
     handover: Arc<std::sync::Mutex<Handover>>,
-    /// How long the first replay is waited for.
+    /// How long the bootstrap is waited for.
     sync_until: Millis,
     stop: Mutex<Option<(oneshot::Sender<()>, JoinHandle<()>)>>,
 }
 
 impl Replicator {
     /// Starts replication of `cache`. Returns when the connection is being made; a server that is away is waited for.
-    /// `from` says what it begins with, such as what an earlier replicator of the same cache hands over when it stops. It is
-    /// awaited when nothing can fail any more.
+    /// `from` says what it begins with, such as what an earlier replicator of the same cache hands over when it stops.
+    /// It is awaited when nothing can fail any more.
     pub async fn start(
         cache: Arc<Cache>,
-        settings: Settings,
+        settings: ReplicatorConfig,
         from: impl Future<Output = Start>,
     ) -> Result<Self, NatsError> {
         let node = cache.node();
@@ -115,15 +115,15 @@ impl Replicator {
         )
         .await?;
         let group = replay_group(&settings.keyring);
-        let config = Config {
+        let config = ReplicaConfig {
             host: settings.host,
             release: env!("CARGO_PKG_VERSION").into(),
-            beat_interval_ms: settings.beat_interval_ms,
+            heartbeat_interval_ms: settings.heartbeat_interval_ms,
             sync_limit_ms: settings.sync_limit_ms,
             min_peers: settings.min_peers,
             keyring: settings.keyring,
             ring_bytes: settings.ring_bytes,
-            versions: Config::VERSIONS,
+            versions: ReplicaConfig::VERSIONS,
         };
         let replica = Replica::new(cache.clone(), config, from.await);
         let handover = Arc::new(std::sync::Mutex::new(replica.handover()));
@@ -144,7 +144,7 @@ impl Replicator {
             inbox,
             queue: queue.clone(),
             handover: handover.clone(),
-            replays: None,
+            bootstraps: None,
             refused: Vec::new(),
             waiting: HashMap::new(),
             next_waiting: 0,
@@ -164,22 +164,22 @@ impl Replicator {
         })
     }
 
-    /// Hands a command of a local write over, if the queue has room. Gives it back if not, or when replication has
+    /// Hands a delta of a local write over, if the queue has room. Gives it back if not, or when replication has
     /// stopped.
-    pub fn replicate_now(&self, command: Command) -> Result<(), Command> {
-        self.queue.push_now(command)
+    pub fn replicate_now(&self, delta: Delta) -> Result<(), Delta> {
+        self.queue.push_now(delta)
     }
 
-    /// Hands a command of a local write over. Waits while the bounded queue is full, then until `wanted` peers have
+    /// Hands a delta of a local write over. Waits while the bounded queue is full, then until `wanted` peers have
     /// confirmed it, but no longer than `timeout_ms` for that.
-    pub async fn replicate(&self, command: Command, wanted: Ack, timeout_ms: Millis) -> Replicated {
-        if wanted == Ack::Local {
-            return match self.queue.push(command, None).await {
+    pub async fn replicate(&self, delta: Delta, wanted: AckLevel, timeout_ms: Millis) -> Replicated {
+        if wanted == AckLevel::Local {
+            return match self.queue.push(delta, None).await {
                 Ok(()) => Replicated::Done,
-                Err(command) => Replicated::Stopped(command),
+                Err(delta) => Replicated::Stopped(delta),
             };
         }
-        let kept = command.clone();
+        let kept = delta.clone();
         let deadline = time::mono() + timeout_ms;
         let (answer, confirmed) = oneshot::channel();
         let waiting = Waiting {
@@ -188,8 +188,8 @@ impl Replicator {
             answer,
         };
         let confirmed = async {
-            if let Err(command) = self.queue.push(command, Some(waiting)).await {
-                return Replicated::Stopped(command);
+            if let Err(delta) = self.queue.push(delta, Some(waiting)).await {
+                return Replicated::Stopped(delta);
             }
             match confirmed.await {
                 Ok(Ok(())) => Replicated::Done,
@@ -197,7 +197,7 @@ impl Replicator {
                 Err(_) => Replicated::Stopped(kept),
             }
         };
-        // The replica answers in time, unless it has not even been given the command.
+        // The replica answers in time, unless it has not even been given the delta.
         let limit = time::instant(deadline + ANSWER_SLACK_MS);
         tokio::time::timeout_at(limit, confirmed).await.unwrap_or_else(|_| {
             let status = self.status.borrow();
@@ -244,7 +244,7 @@ impl Replicator {
         self.status.borrow().clone()
     }
 
-    /// Waits until the first replay is done or its limit has passed. Returns the state then.
+    /// Waits until the bootstrap is done or its limit has passed. Returns the state then.
     pub async fn first_sync(&self) -> SyncState {
         let mut status = self.status.clone();
         let ended = status.wait_for(|status| !status.sync.is_under_way());
@@ -288,7 +288,7 @@ struct Driver {
     /// What whoever takes over has to know.
     handover: Arc<std::sync::Mutex<Handover>>,
     /// Subscription of the replay group, while this node answers.
-    replays: Option<Drain>,
+    bootstraps: Option<Drain>,
     /// Subscriptions to be made again.
     refused: Vec<Refused>,
     /// Writes that wait for confirmations.
@@ -309,8 +309,8 @@ async fn gathered(queue: &Queue, until: Millis) {
     }
 }
 
-/// What came of an answer; for ever, if none is being made. One that failed is as if it had been empty: whoever asked will
-/// ask again.
+/// What came of an answer; for ever, if none is being made. One that failed is as if it had been empty: whoever asked
+/// will ask again.
 async fn made(answering: &mut Option<JoinHandle<Answered>>) -> Answered {
     let Some(task) = answering else {
         return std::future::pending().await;
@@ -323,8 +323,8 @@ async fn made(answering: &mut Option<JoinHandle<Answered>>) -> Answered {
     })
 }
 
-/// Lets other tasks go on after a message of so many bytes, if that is many. The task that a send wakes, such as that of
-/// the connection, waits for this very worker of the runtime, though others have nothing to do.
+/// Lets other tasks go on after a message of so many bytes, if that is many. The task that a send wakes, such as that
+/// of the connection, waits for this very worker of the runtime, though others have nothing to do.
 async fn give_way(bytes: usize) {
     if bytes >= LARGE {
         tokio::task::yield_now().await;
@@ -347,7 +347,7 @@ impl Driver {
                 Some((message, arrived)) = self.inbox.next() => self.message(message, arrived).await,
                 answered = made(&mut self.answering) => self.input(Input::Answered(answered)).await,
                 () = gathered(&queue, gather_until), if self.connected => { self.local(BATCH).await; }
-                // While NATS is away, commands wait for it: newer ones take the place of older ones. When that is not
+                // While NATS is away, deltas wait for it: newer ones take the place of older ones. When that is not
                 // enough they are given up; peers will see that frames are missing, and compare.
                 () = queue.full(), if !self.connected => { self.local(usize::MAX).await; }
                 () = tokio::time::sleep_until(time::instant(wake)) => self.tick().await,
@@ -361,7 +361,7 @@ impl Driver {
         self.flush().await;
     }
 
-    /// Until when commands that are queued may wait: nobody hears their frame, and each costs a call of the system.
+    /// Until when deltas that are queued may wait: nobody hears their frame, and each costs a call of the system.
     fn gather_until(&self) -> Millis {
         match self.replica.is_alone() {
             true => self.last_local + GATHER_MS,
@@ -381,7 +381,7 @@ impl Driver {
         }
         tokio::select! {
             flushed = self.client.flush() => if let Err(error) = flushed {
-                tracing::warn!(%error, "the last commands may not have left");
+                tracing::warn!(%error, "the last deltas may not have left");
             },
             _ = up.wait_for(|up| !up) => {}
         }
@@ -410,7 +410,7 @@ impl Driver {
 
     async fn subscribe_again(&mut self, connection: &mut Connection, what: Refused) {
         match what {
-            Refused::Subscribe(Channel::Replay) if self.replays.is_some() => self.answer_replays().await,
+            Refused::Subscribe(Channel::Bootstrap) if self.bootstraps.is_some() => self.answer_bootstraps().await,
             Refused::Subscribe(channel) => connection.subscribe_again(channel, &self.inbox).await,
             // Which ones it has refused the server does not say: all are made again with a new connection.
             Refused::Subscriptions => {
@@ -423,7 +423,8 @@ impl Driver {
 
     async fn message(&mut self, message: async_nats::Message, arrived: Millis) {
         // The server answers a request for which nobody listens with a status on the reply subject. Nodes send nothing
-        // there. What else comes is not of this protocol, such as a stream's confirmation that it has stored the request.
+        // there. What else comes is not of this protocol, such as a stream's confirmation that it has stored the
+        // request.
         let request = self.subjects.request_of(self.node, &message.subject);
         let length = message.payload.len();
         let input = match (request, message.status) {
@@ -443,8 +444,8 @@ impl Driver {
 
     /// Makes frames of what has queued up. Returns whether there was anything.
     async fn local(&mut self, most: usize) -> bool {
-        let Taken { commands, waiting } = self.queue.take(most);
-        if commands.is_empty() {
+        let Taken { deltas, waiting } = self.queue.take(most);
+        if deltas.is_empty() {
             return false;
         }
         self.last_local = time::mono();
@@ -463,7 +464,7 @@ impl Driver {
                 deadline,
             });
         }
-        self.input(Input::Local { commands, acks }).await;
+        self.input(Input::Local { deltas, acks }).await;
         true
     }
 
@@ -483,13 +484,14 @@ impl Driver {
         while let Some(output) = self.replica.poll_output() {
             match output {
                 Output::Publish { to, payload } => self.publish(to, payload).await,
-                Output::AnswerReplays => self.answer_replays().await,
-                Output::LeaveReplays => self.replays = None,
+                Output::AnswerBootstraps => self.answer_bootstraps().await,
+                Output::LeaveBootstraps => self.bootstraps = None,
                 Output::Answer(job) => {
                     let cache = self.cache.clone();
                     self.answering = Some(tokio::task::spawn_blocking(move || job.run(&cache)));
                 }
                 Output::SubscribeAgain(what) => self.refused.push(what),
+                Output::Tell(notice) => words::log(&notice),
                 Output::Acked { id, result } => {
                     if let Some(answer) = self.waiting.remove(&id) {
                         // Whoever waited may have given up.
@@ -510,10 +512,10 @@ impl Driver {
         let length = payload.len();
         let send = async {
             match to {
-                Target::Commands => self.client.publish(self.subjects.commands().to_owned(), payload).await,
-                Target::Beat => self.client.publish(self.subjects.beat(), payload).await,
+                Target::Deltas => self.client.publish(self.subjects.commands().to_owned(), payload).await,
+                Target::Heartbeat => self.client.publish(self.subjects.beat(), payload).await,
                 Target::Node(node) => self.client.publish(self.subjects.node(node), payload).await,
-                Target::Replay { request } => {
+                Target::Bootstrap { request } => {
                     let reply = self.subjects.reply(self.node, request);
                     self.client
                         .publish_with_reply(self.subjects.replay().to_owned(), reply, payload)
@@ -530,11 +532,11 @@ impl Driver {
         give_way(length).await;
     }
 
-    async fn answer_replays(&mut self) {
+    async fn answer_bootstraps(&mut self) {
         let subject = self.subjects.replay().to_owned();
         match self.client.queue_subscribe(subject, self.group.clone()).await {
-            Ok(subscription) => self.replays = Some(self.inbox.drain(subscription)),
-            Err(error) => tracing::error!(%error, "cannot answer replay requests"),
+            Ok(subscription) => self.bootstraps = Some(self.inbox.drain(subscription)),
+            Err(error) => tracing::error!(%error, "cannot answer bootstrap requests"),
         }
     }
 

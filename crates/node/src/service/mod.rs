@@ -1,7 +1,7 @@
 //! The replicated cache as a service: all that a front end sees.
 //!
-//! A front end has calls of somebody in a [`Scope`], and words for [`Error`] and [`Status`]. Each call takes one path: the
-//! key in its namespace, catch up, apply, replicate, wait for confirmations.
+//! A front end has calls of somebody in a [`Scope`], and words for [`Error`] and [`Status`]. Each call takes one path:
+//! the key in its namespace, catch up, apply, replicate, wait for confirmations.
 
 mod error;
 mod operations;
@@ -10,19 +10,21 @@ mod reads;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
-use kvcache_core::cache::{Cache, Command};
+use kvcache_core::cache::{Cache, Delta};
 use kvcache_core::replica::{self, Start};
 
 use crate::nats::{NatsError, Replicated, Replicator};
 use crate::time;
 use reads::LargeReads;
 
-pub use crate::nats::{connect, Settings as Replication};
+pub use crate::nats::{connect, ReplicatorConfig};
 pub use error::Error;
 pub use kvcache_core::cache::{CacheError, Digest, Limits, Millis, NodeId};
-pub use kvcache_core::replica::{Ack, SyncState, Unconfirmed};
+pub use kvcache_core::replica::{AckLevel, SyncState, Unconfirmed};
 pub use operations::Answer;
 pub use reads::{ReadError, Turn};
+
+pub use crate::words;
 
 /// Partitions swept per step: all 1,024 in about 13 s.
 pub const SWEEP_PARTITIONS: usize = 8;
@@ -30,9 +32,9 @@ pub const SWEEP_PARTITIONS: usize = 8;
 pub const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How to serve.
-pub struct Config {
+pub struct ServiceConfig {
     /// Where and how to replicate; `None` for a map on this node alone.
-    pub replication: Option<Replication>,
+    pub replication: Option<ReplicatorConfig>,
     /// How long callers wait for an answer, in milliseconds.
     pub patience_ms: Millis,
     /// Called several times a second, with the number of keys.
@@ -41,10 +43,10 @@ pub struct Config {
     pub idle: fn(),
 }
 
-impl Config {
+impl ServiceConfig {
     /// Serves with this replication.
-    pub fn with(replication: Option<Replication>) -> Self {
-        Config {
+    pub fn with(replication: Option<ReplicatorConfig>) -> Self {
+        ServiceConfig {
             replication,
             patience_ms: 2_000,
             each_sweep: Box::new(|_| {}),
@@ -77,7 +79,7 @@ pub struct Scope<'a> {
     /// Keyspace; empty for the shared one.
     pub namespace: &'a str,
     /// What its calls wait for.
-    pub acks: Acks,
+    pub acks: AckPolicy,
     /// Bytes of the largest answer that reaches it.
     pub max_answer_bytes: usize,
 }
@@ -88,8 +90,8 @@ impl<'a> Scope<'a> {
         Scope {
             caller,
             namespace: "",
-            acks: Acks {
-                wanted: Ack::Local,
+            acks: AckPolicy {
+                wanted: AckLevel::Local,
                 timeout_ms: 0,
             },
             max_answer_bytes: usize::MAX,
@@ -99,9 +101,9 @@ impl<'a> Scope<'a> {
 
 /// What calls wait for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Acks {
+pub struct AckPolicy {
     /// Who has to confirm a write before it is answered.
-    pub wanted: Ack,
+    pub wanted: AckLevel,
     /// How long that may take, in milliseconds.
     pub timeout_ms: u64,
 }
@@ -139,7 +141,7 @@ struct Inner {
 impl Service {
     /// Serves `cache`, which may hold something already. Replication runs when this returns, if there is to be any; a
     /// server that is away is waited for. To be called on a runtime.
-    pub async fn start(cache: Arc<Cache>, config: Config) -> Result<Self, StartError> {
+    pub async fn start(cache: Arc<Cache>, config: ServiceConfig) -> Result<Self, StartError> {
         let large_reads = LargeReads::start(config.patience_ms, config.idle)?;
         let replicator = match config.replication {
             Some(replication) => Some(Replicator::start(cache.clone(), replication, async { Start::Empty }).await?),
@@ -155,8 +157,9 @@ impl Service {
         Ok(Service { inner })
     }
 
-    /// Replicates otherwise from now on, or no more. If that cannot start, all goes on as it was. Writes wait meanwhile.
-    pub async fn reconfigure(&self, replication: Option<Replication>) -> Result<(), NatsError> {
+    /// Replicates otherwise from now on, or no more. If that cannot start, all goes on as it was. Writes wait
+    /// meanwhile.
+    pub async fn reconfigure(&self, replication: Option<ReplicatorConfig>) -> Result<(), NatsError> {
         let mut from = self.inner.reconfiguring.lock().await;
         let before = self.replicator();
         let stop = async {
@@ -177,7 +180,7 @@ impl Service {
         Ok(())
     }
 
-    /// Waits until the first bootstrap is done or its limit has passed. Returns the state then; `None` on a node alone.
+    /// Waits until the bootstrap is done or its limit has passed. Returns the state then; `None` on a node alone.
     pub async fn first_sync(&self) -> Option<SyncState> {
         match self.replicator() {
             Some(replicator) => Some(replicator.first_sync().await),
@@ -222,8 +225,8 @@ impl Service {
     // --- the path of a call
 
     /// Refuses a write that others have to confirm where it is known that they will not, before it is applied.
-    fn may_be_confirmed(&self, acks: Acks) -> Result<(), Error> {
-        if acks.wanted == Ack::Local {
+    fn may_be_confirmed(&self, acks: AckPolicy) -> Result<(), Error> {
+        if acks.wanted == AckLevel::Local {
             return Ok(());
         }
         match self.replicator().filter(|replicator| replicator.is_refused()) {
@@ -232,19 +235,19 @@ impl Service {
                 let status = replicator.status();
                 Err(Error::CannotBeConfirmed {
                     state: status.sync,
-                    reason: status.reason.unwrap_or_else(|| "no reason is known".into()),
+                    reason: status.reason,
                 })
             }
         }
     }
 
-    /// Where the scope asks all peers to confirm its writes, an answer must not miss one that was confirmed: a node that
-    /// may have been out of contact catches up first.
-    async fn catch_up(&self, acks: Acks) -> Result<(), Error> {
+    /// Where the scope asks all peers to confirm its writes, an answer must not miss one that was confirmed: a node
+    /// that may have been out of contact catches up first.
+    async fn catch_up(&self, acks: AckPolicy) -> Result<(), Error> {
         match acks.wanted {
-            Ack::Local | Ack::Peers(_) => Ok(()),
+            AckLevel::Local | AckLevel::Peers(_) => Ok(()),
             // Boxed, as the future of every call would be large for the few that wait.
-            Ack::All => Box::pin(self.wait_until_current(acks.timeout_ms)).await,
+            AckLevel::All => Box::pin(self.wait_until_current(acks.timeout_ms)).await,
         }
     }
 
@@ -258,30 +261,30 @@ impl Service {
         }
     }
 
-    /// Hands a command over to replication. Waits while its queue is full, and for the confirmations that the scope asks
+    /// Hands a delta over to replication. Waits while its queue is full, and for the confirmations that the scope asks
     /// for.
-    async fn replicate(&self, acks: Acks, command: Command) -> Result<(), Error> {
-        let command = {
+    async fn replicate(&self, acks: AckPolicy, delta: Delta) -> Result<(), Error> {
+        let delta = {
             let replicator = self.inner.replicator.read().unwrap_or_else(PoisonError::into_inner);
             match (replicator.as_ref(), acks.wanted) {
                 (None, _) => return Ok(()),
-                (Some(replicator), Ack::Local) => match replicator.replicate_now(command) {
+                (Some(replicator), AckLevel::Local) => match replicator.replicate_now(delta) {
                     Ok(()) => return Ok(()),
-                    Err(command) => command,
+                    Err(delta) => delta,
                 },
-                (Some(_), Ack::Peers(_) | Ack::All) => command,
+                (Some(_), AckLevel::Peers(_) | AckLevel::All) => delta,
             }
         };
-        Box::pin(self.replicate_waiting(command, acks)).await
+        Box::pin(self.replicate_waiting(delta, acks)).await
     }
 
-    async fn replicate_waiting(&self, mut command: Command, acks: Acks) -> Result<(), Error> {
-        let Acks { wanted, timeout_ms } = acks;
+    async fn replicate_waiting(&self, mut delta: Delta, acks: AckPolicy) -> Result<(), Error> {
+        let AckPolicy { wanted, timeout_ms } = acks;
         loop {
             let Some(replicator) = self.replicator() else {
                 return Ok(());
             };
-            match replicator.replicate(command, wanted, timeout_ms).await {
+            match replicator.replicate(delta, wanted, timeout_ms).await {
                 Replicated::Done => return Ok(()),
                 Replicated::Unconfirmed(unconfirmed) => {
                     return Err(Error::Unconfirmed {
@@ -290,7 +293,7 @@ impl Service {
                         unconfirmed,
                     })
                 }
-                Replicated::Stopped(left) => command = left,
+                Replicated::Stopped(left) => delta = left,
             }
             // Somebody may be about to take over.
             drop(self.inner.reconfiguring.lock().await);

@@ -4,7 +4,7 @@
 use std::ops::RangeInclusive;
 
 use bytes::Bytes;
-use kvcache_core::cache::{Blob, Cache, CacheError, Command, Key, Millis};
+use kvcache_core::cache::{Blob, Cache, CacheError, Delta, Key, Millis};
 
 use super::reads::Turn;
 use super::{Error, Scope, Service};
@@ -40,8 +40,8 @@ enum Looks {
 }
 
 impl Service {
-    /// The key that the scope means by `name`. Every operation asks here, also those that write nothing: what is looked up
-    /// need not be longer than what can be there.
+    /// The key that the scope means by `name`. Every operation asks here, also those that write nothing: what is looked
+    /// up need not be longer than what can be there.
     fn key(&self, scope: &Scope<'_>, name: &[u8]) -> Result<Key, Error> {
         let key = Key::new(scope.namespace, name)?;
         let (length, limit) = (key.as_bytes().len(), self.limits().max_value_bytes);
@@ -50,7 +50,6 @@ impl Service {
                 what: "key",
                 length,
                 limit,
-                setting: "MAX_VALUE_BYTES",
             }));
         }
         Ok(key)
@@ -66,22 +65,22 @@ impl Service {
         scope: &Scope<'_>,
         name: &[u8],
         looks: Looks,
-        operation: impl FnOnce(&Cache, &Key, Millis) -> Result<(T, Option<Command>), CacheError>,
+        operation: impl FnOnce(&Cache, &Key, Millis) -> Result<(T, Option<Delta>), CacheError>,
     ) -> Result<T, Error> {
         let key = self.key(scope, name)?;
         self.may_be_confirmed(scope.acks)?;
         if looks == Looks::AtState {
             self.catch_up(scope.acks).await?;
         }
-        let (answer, command) = operation(&self.inner.cache, &key, time::wall())?;
-        if let Some(command) = command {
-            self.replicate(scope.acks, command).await?;
+        let (answer, delta) = operation(&self.inner.cache, &key, time::wall())?;
+        if let Some(delta) = delta {
+            self.replicate(scope.acks, delta).await?;
         }
         Ok(answer)
     }
 
-    /// The path of reads of elements, which `read` gives up beyond so many bytes. It is made here if it `may_be_small` and
-    /// is.
+    /// The path of reads of elements, which `read` gives up beyond so many bytes. It is made here if it `may_be_small`
+    /// and is.
     async fn read<T: Send + 'static>(
         &self,
         scope: &Scope<'_>,
@@ -147,7 +146,7 @@ impl Service {
         &self,
         scope: &Scope<'_>,
         name: &[u8],
-        (start, stop): (i32, i32),
+        (start, stop): (i64, i64),
         encode: impl FnOnce(Vec<Bytes>) -> T + Send + 'static,
     ) -> Result<Answer<T>, Error> {
         let key = self.key(scope, name)?;
@@ -212,7 +211,7 @@ impl Service {
 
     /// Deletes a key of any type. Returns whether it was there.
     pub async fn delete(&self, scope: &Scope<'_>, name: &[u8]) -> Result<bool, Error> {
-        let delete = |cache: &Cache, key: &Key, now| cache.delete(key, now).map(with_command);
+        let delete = |cache: &Cache, key: &Key, now| cache.delete(key, now).map(with_delta);
         self.write(scope, name, Looks::AtState, delete).await
     }
 
@@ -229,29 +228,28 @@ impl Service {
         amount: i64,
         range: RangeInclusive<i64>,
     ) -> Result<i64, Error> {
-        let increment =
-            |cache: &Cache, key: &Key, now| cache.increment_within(key, amount, range, now).map(with_command);
+        let increment = |cache: &Cache, key: &Key, now| cache.increment_within(key, amount, range, now).map(with_delta);
         self.write(scope, name, Looks::AtState, increment).await
     }
 
     /// Appends an item to a list. Returns its new length.
     pub async fn list_push(&self, scope: &Scope<'_>, name: &[u8], value: impl Into<Blob>) -> Result<u32, Error> {
-        let push = |cache: &Cache, key: &Key, now| cache.list_push(key, value, now).map(with_command);
+        let push = |cache: &Cache, key: &Key, now| cache.list_push(key, value, now).map(with_delta);
         self.write(scope, name, Looks::AtState, push).await
     }
 
     /// Removes the first item of a list that is equal. Returns whether there was one.
     pub async fn list_remove(&self, scope: &Scope<'_>, name: &[u8], value: &[u8]) -> Result<bool, Error> {
         let remove = |cache: &Cache, key: &Key, now| {
-            let command = cache.list_remove(key, value, now)?;
-            Ok((command.is_some(), command))
+            let delta = cache.list_remove(key, value, now)?;
+            Ok((delta.is_some(), delta))
         };
         self.write(scope, name, Looks::AtState, remove).await
     }
 
     /// Adds a member to a set. Returns whether it is new.
     pub async fn set_add(&self, scope: &Scope<'_>, name: &[u8], member: impl Into<Blob>) -> Result<bool, Error> {
-        let add = |cache: &Cache, key: &Key, now| cache.set_add(key, member, now).map(with_command);
+        let add = |cache: &Cache, key: &Key, now| cache.set_add(key, member, now).map(with_delta);
         self.write(scope, name, Looks::AtState, add).await
     }
 
@@ -262,6 +260,6 @@ impl Service {
     }
 }
 
-fn with_command<T>((answer, command): (T, Command)) -> (T, Option<Command>) {
-    (answer, Some(command))
+fn with_delta<T>((answer, delta): (T, Delta)) -> (T, Option<Delta>) {
+    (answer, Some(delta))
 }

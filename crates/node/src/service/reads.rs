@@ -1,10 +1,10 @@
 //! Reads whose answers are large: made by threads of their own.
 //!
 //! To collect, sort and write a million members takes half a second of processor time. On a worker of the runtime it
-//! would keep whatever else waits for that worker from running: small calls, and replication, whose peers would take this
-//! node for dead. So such reads wait here, a few at a time are made, by threads of a lower priority, and callers take
-//! turns. A turn ends when the answer has left: to store 20 MB keeps a processor and the NATS server as busy as to make
-//! them, and where all are stored at once, small calls wait for the processor.
+//! would keep whatever else waits for that worker from running: small calls, and replication, whose peers would take
+//! this node for dead. So such reads wait here, a few at a time are made, by threads of a lower priority, and callers
+//! take turns. A turn ends when the answer has left: to store 20 MB keeps a processor and the NATS server as busy as to
+//! make them, and where all are stored at once, small calls wait for the processor.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -116,8 +116,8 @@ impl Waiting {
 }
 
 impl LargeReads {
-    /// Starts the threads: one for two processors. `patience_ms` is how long callers wait for an answer. A thread that has
-    /// nothing to do says so with `idle`.
+    /// Starts the threads: one for two processors. `patience_ms` is how long callers wait for an answer. A thread that
+    /// has nothing to do says so with `idle`.
     pub fn start(patience_ms: Millis, idle: fn()) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let processors = std::thread::available_parallelism().map_or(1, usize::from);

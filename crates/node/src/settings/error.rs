@@ -4,9 +4,9 @@ use std::fmt;
 
 /// All settings that cannot be used. One line for each.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ConfigError(Vec<SettingError>);
+pub struct SettingsError(Vec<SettingError>);
 
-impl ConfigError {
+impl SettingsError {
     /// Each of them. There is at least one.
     pub fn each(&self) -> impl Iterator<Item = &SettingError> {
         self.0.iter()
@@ -16,7 +16,7 @@ impl ConfigError {
     pub fn both<A, B>(first: Result<A, Self>, second: Result<B, Self>) -> Result<(A, B), Self> {
         match (first, second) {
             (Ok(first), Ok(second)) => Ok((first, second)),
-            (Err(ConfigError(first)), Err(ConfigError(second))) => Err(ConfigError([first, second].concat())),
+            (Err(SettingsError(first)), Err(SettingsError(second))) => Err(SettingsError([first, second].concat())),
             (Err(error), Ok(_)) | (Ok(_), Err(error)) => Err(error),
         }
     }
@@ -25,20 +25,20 @@ impl ConfigError {
     pub(super) fn unless_empty<T>(refused: Vec<SettingError>, value: T) -> Result<T, Self> {
         match refused.is_empty() {
             true => Ok(value),
-            false => Err(ConfigError(refused)),
+            false => Err(SettingsError(refused)),
         }
     }
 }
 
-impl From<SettingError> for ConfigError {
+impl From<SettingError> for SettingsError {
     fn from(error: SettingError) -> Self {
-        ConfigError(vec![error])
+        SettingsError(vec![error])
     }
 }
 
-impl std::error::Error for ConfigError {}
+impl std::error::Error for SettingsError {}
 
-impl fmt::Display for ConfigError {
+impl fmt::Display for SettingsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (number, error) in self.each().enumerate() {
             if number > 0 {

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use kvcache_core::cache::MAX_NAMESPACE_BYTES;
-use kvcache_core::replica::Ack;
+use kvcache_core::replica::AckLevel;
 
 use crate::nats::{ServerAddress, Subject, SubjectError, UserSeed};
 use crate::secret::Secret;
@@ -152,22 +152,22 @@ impl Kind for Span {
 }
 
 /// Who has to confirm a write.
-pub(super) struct AckLevel {
+pub(super) struct Acknowledgement {
     pub max_peers: u32,
 }
 
-impl Kind for AckLevel {
-    type Value = Ack;
+impl Kind for Acknowledgement {
+    type Value = AckLevel;
 
-    fn unset(&self) -> Ack {
-        Ack::Local
+    fn unset(&self) -> AckLevel {
+        AckLevel::Local
     }
 
-    fn parse(&self, text: &str) -> Result<Ack, String> {
+    fn parse(&self, text: &str) -> Result<AckLevel, String> {
         match text.parse::<u32>() {
-            _ if text.eq_ignore_ascii_case("all") => Ok(Ack::All),
-            Ok(0) => Ok(Ack::Local),
-            Ok(peers) if peers <= self.max_peers => Ok(Ack::Peers(peers)),
+            _ if text.eq_ignore_ascii_case("all") => Ok(AckLevel::All),
+            Ok(0) => Ok(AckLevel::Local),
+            Ok(peers) if peers <= self.max_peers => Ok(AckLevel::Peers(peers)),
             _ => Err(format!("0, a number of peers up to {}, or all", self.max_peers)),
         }
     }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use kvcache_core::cache::NodeId;
 use kvcache_core::replica::{ClusterKeys, Keyring, KeyringError};
 
-use super::{millis, Config, RawSettings, SettingError};
-use crate::nats::{Credentials, ServerAddress, Settings};
+use super::{millis, RawSettings, SettingError, Settings};
+use crate::nats::{Credentials, ReplicatorConfig, ServerAddress};
 
 /// What a host says of its lattice.
 pub struct Lattice {
@@ -41,9 +41,9 @@ impl Lattice {
     pub fn replication(
         &self,
         node: NodeId,
-        config: &Config,
+        config: &Settings,
         raw: &RawSettings,
-    ) -> Result<Option<Settings>, LatticeError> {
+    ) -> Result<Option<ReplicatorConfig>, LatticeError> {
         if !config.replication {
             tracing::info!("replication is switched off: a plain map on this host");
             return Ok(None);
@@ -61,13 +61,13 @@ impl Lattice {
         };
         let keyring = self.keyring(config, subjects.commands())?;
         tracing::info!(%node, subject = subjects.commands(), "replicating");
-        Ok(Some(Settings {
+        Ok(Some(ReplicatorConfig {
             servers: config.nats_url.clone().unwrap_or_else(|| vec![self.server.clone()]),
             credentials,
             tls: config.tls.clone(),
             subjects,
             host: self.host.clone(),
-            beat_interval_ms: millis(config.beat_interval),
+            heartbeat_interval_ms: millis(config.heartbeat_interval),
             sync_limit_ms: millis(config.sync_timeout),
             min_peers: config.sync_min_peers,
             keyring: Arc::new(keyring),
@@ -77,15 +77,15 @@ impl Lattice {
         }))
     }
 
-    fn keyring(&self, config: &Config, root: &str) -> Result<Keyring, KeyringError> {
+    fn keyring(&self, config: &Settings, root: &str) -> Result<Keyring, KeyringError> {
         if !config.frame_auth {
             tracing::warn!("FRAME_AUTH=off: whoever may publish on the subjects of this cache can change it");
-            return Ok(Keyring::open());
+            return Ok(Keyring::disabled());
         }
         let Some(keys) = self.cluster.as_ref().map_err(Clone::clone)? else {
             // Only a host for tests may do without; its front end refuses others.
             tracing::warn!("the host has no cluster seed: messages are not authenticated, as with FRAME_AUTH=off");
-            return Ok(Keyring::open());
+            return Ok(Keyring::disabled());
         };
         Ok(Keyring::of(keys, root))
     }

@@ -1,7 +1,7 @@
 //! Settings: one validated type, from a JSON object of settings and from the values of links.
 //!
-//! `table` has all of them, each with its kind. `kind` reads texts, `raw` holds what was given, `precedence`
-//! says whose word counts, and this file makes a configuration of it. A new setting is a row of the table and a field here.
+//! `table` has all of them, each with its kind. `kind` reads texts, `raw` holds what was given, `precedence` says whose
+//! word counts, and this file makes a configuration of it. A new setting is a row of the table and a field here.
 
 mod error;
 mod kind;
@@ -16,7 +16,7 @@ use std::time::Duration;
 use kvcache_core::cache::Limits;
 
 use crate::nats;
-use crate::service::Acks;
+use crate::service::AckPolicy;
 use kind::no_subject;
 use raw::Reader;
 use table::*;
@@ -24,17 +24,18 @@ use table::*;
 pub use crate::nats::{Credentials, ServerAddress, Subject, Subjects, Tls, UserSeed};
 pub use kvcache_core::replica::{ClusterKeys, KeyringError};
 
-pub use error::{ConfigError, Origin, SettingError};
+pub use error::{Origin, SettingError, SettingsError};
 pub use lattice::{Lattice, LatticeError};
 pub use markdown::markdown;
 pub use raw::{did_you_mean, RawSettings};
 
-/// Deletions are remembered for this many intervals of beats at least: a peer that missed a few is not away for long.
-const TTL_BEATS: u32 = 10;
+/// Deletions are remembered for this many intervals of heartbeats at least: a peer that missed a few is not away for
+/// long.
+const TTL_HEARTBEATS: u32 = 10;
 
 /// Settings of the process, validated.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Config {
+pub struct Settings {
     /// Whether to replicate at all.
     pub replication: bool,
     /// Servers for replication; `None`: the lattice's own.
@@ -45,13 +46,13 @@ pub struct Config {
     pub tls: Tls,
     /// How long the lattice is waited for at the start.
     pub lattice_patience: Duration,
-    /// Subject of commands instead of the derived one.
+    /// Subject of deltas instead of the derived one.
     pub commands_subject: Option<Subject>,
-    /// Subject of replay requests instead of the derived one.
+    /// Subject of bootstrap requests instead of the derived one.
     pub replay_subject: Option<Subject>,
-    /// Interval of beats.
-    pub beat_interval: Duration,
-    /// How long links wait for the first replay.
+    /// Interval of heartbeats.
+    pub heartbeat_interval: Duration,
+    /// How long links wait for the bootstrap.
     pub sync_timeout: Duration,
     /// So many peers have to have been known before the provider calls itself synced or alone.
     pub sync_min_peers: usize,
@@ -59,7 +60,7 @@ pub struct Config {
     pub limits: Limits,
     /// Whether messages of replication are authenticated.
     pub frame_auth: bool,
-    /// Bytes of commands that may wait to be sent.
+    /// Bytes of deltas that may wait to be sent.
     pub queue_bytes: usize,
     /// Bytes of peers' messages that may wait to be taken in.
     pub inbox_bytes: usize,
@@ -71,23 +72,23 @@ pub struct Config {
 
 /// Settings of one link, validated.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct LinkConfig {
+pub struct LinkSettings {
     /// Keyspace of the link; empty for the shared one.
     pub namespace: String,
     /// What its calls wait for.
-    pub acks: Acks,
+    pub acks: AckPolicy,
 }
 
-impl Config {
+impl Settings {
     /// Validates the settings of the process. The error names all that cannot be used.
-    pub fn new(raw: &RawSettings) -> Result<Self, ConfigError> {
+    pub fn new(raw: &RawSettings) -> Result<Self, SettingsError> {
         let mut read = Reader::new(raw);
         if raw.is_in_json(&NAMESPACE) {
             let expected = "it among the values of a link, not of the provider";
             read.refuse(raw.error(&NAMESPACE, expected));
         }
         let nats_url = read.get(&NATS_URL);
-        let config = Config {
+        let config = Settings {
             replication: read.get(&REPLICATION),
             credentials: credentials(&mut read, nats_url.as_deref().unwrap_or_default()),
             nats_url,
@@ -95,7 +96,7 @@ impl Config {
             lattice_patience: read.get(&LATTICE_CONNECT_SECS),
             commands_subject: read.get(&STATE_REPL_SUBJECT),
             replay_subject: read.get(&REPLAY_REQ_SUBJECT),
-            beat_interval: read.get(&REPLAY_HEARTBEAT_SECS),
+            heartbeat_interval: read.get(&REPLAY_HEARTBEAT_SECS),
             sync_timeout: read.get(&SYNC_TIMEOUT_SECS),
             sync_min_peers: read.get(&SYNC_MIN_PEERS),
             limits: Limits {
@@ -110,10 +111,10 @@ impl Config {
             max_answer_bytes: read.get(&MAX_ANSWER_BYTES),
         };
         // The default of each goes together with any value of the other: nothing is named for what stands in its place.
-        if config.limits.tombstone_ttl_ms < millis(TTL_BEATS * config.beat_interval) {
+        if config.limits.tombstone_ttl_ms < millis(TTL_HEARTBEATS * config.heartbeat_interval) {
             read.refuse(SettingError::Together(
                 "settings TOMBSTONE_TTL_SECS and REPLAY_HEARTBEAT_SECS: expected deletions to be remembered for at least \
-                 10 intervals of beats",
+                 10 intervals of heartbeats",
             ));
         }
         link(&mut read);
@@ -124,9 +125,9 @@ impl Config {
         read.done(config)
     }
 
-    /// Reads the files that the settings name. Apart from the rest: settings are also compared with those that strangers
-    /// name.
-    pub fn check_files(&self, raw: &RawSettings) -> Result<(), ConfigError> {
+    /// Reads the files that the settings name. Apart from the rest: settings are also compared with those that
+    /// strangers name.
+    pub fn check_files(&self, raw: &RawSettings) -> Result<(), SettingsError> {
         let mut read = Reader::new(raw);
         if let Some(Credentials::File(file)) = &self.credentials {
             let expected = "a credentials file with user JWT and seed, as nsc writes it";
@@ -166,9 +167,9 @@ impl Config {
         Ok(subjects)
     }
 
-    /// Validates the settings of a link that somebody has put: as [`Config::link`], but it may not ask for fewer
+    /// Validates the settings of a link that somebody has put: as [`Settings::link`], but it may not ask for fewer
     /// confirmations than the provider does.
-    pub fn put_link(base: &RawSettings, values: &RawSettings) -> Result<LinkConfig, ConfigError> {
+    pub fn put_link(base: &RawSettings, values: &RawSettings) -> Result<LinkSettings, SettingsError> {
         let link = Self::link(&base.overlaid_with(values))?;
         if link.acks.wanted < Self::link(base)?.acks.wanted {
             return Err(SettingError::WeakerAck.into());
@@ -177,7 +178,7 @@ impl Config {
     }
 
     /// Validates the settings of a link: its own over those of the provider.
-    pub fn link(raw: &RawSettings) -> Result<LinkConfig, ConfigError> {
+    pub fn link(raw: &RawSettings) -> Result<LinkSettings, SettingsError> {
         let mut read = Reader::new(raw);
         let link = link(&mut read);
         read.done(link)
@@ -188,10 +189,10 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn link(read: &mut Reader<'_>) -> LinkConfig {
-    LinkConfig {
+fn link(read: &mut Reader<'_>) -> LinkSettings {
+    LinkSettings {
         namespace: read.get(&NAMESPACE),
-        acks: Acks {
+        acks: AckPolicy {
             wanted: read.get(&ACK),
             timeout_ms: millis(read.get(&ACK_TIMEOUT_MS)),
         },
@@ -250,16 +251,27 @@ fn tls(read: &mut Reader<'_>) -> Tls {
 
 #[cfg(test)]
 mod tests {
-    use kvcache_core::replica::Ack;
+    use kvcache_core::replica::AckLevel;
 
     use super::*;
 
-    fn parse(json: &str) -> Result<Config, ConfigError> {
-        Config::new(&RawSettings::from_json(Some(json))?)
+    fn parse(json: &str) -> Result<Settings, SettingsError> {
+        Settings::new(&RawSettings::from_json(Some(json))?)
     }
 
-    fn seconds(config: &Config) -> (u64, u64) {
-        (config.beat_interval.as_secs(), config.sync_timeout.as_secs())
+    fn seconds(config: &Settings) -> (u64, u64) {
+        (config.heartbeat_interval.as_secs(), config.sync_timeout.as_secs())
+    }
+
+    #[test]
+    fn the_settings_that_are_named_to_people_exist() {
+        let words = include_str!("../words.rs");
+        let named = words.split(|part: char| !part.is_ascii_uppercase() && part != '_');
+        let named: Vec<&str> = named.filter(|name| name.trim_matches('_').contains('_')).collect();
+        assert!(named.contains(&"FRAME_AUTH"), "{named:?}");
+        for name in named {
+            assert!(super::table::find(name).is_some(), "{name}");
+        }
     }
 
     #[test]
@@ -342,13 +354,13 @@ mod tests {
     }
 
     /// What comes of settings, for the process and for a link.
-    type Outcome = (Result<Config, ConfigError>, Result<LinkConfig, ConfigError>);
+    type Outcome = (Result<Settings, SettingsError>, Result<LinkSettings, SettingsError>);
 
     #[test]
     fn every_setting_of_the_table_is_read() {
         let outcome = |name: &str, text: &str| -> Outcome {
             let raw = link(&[(name, text)]);
-            (Config::new(&raw), Config::link(&raw))
+            (Settings::new(&raw), Settings::link(&raw))
         };
         // Among these is one that each setting does not mean by itself.
         let texts = [
@@ -402,11 +414,11 @@ mod tests {
             assert_eq!(did_you_mean(name), meant, "{name}");
             let raw = link(&[(name, "anything")]);
             assert_eq!(raw.unknown(), [name.to_ascii_uppercase()]);
-            assert_eq!(Config::new(&raw), Config::new(&RawSettings::default()));
+            assert_eq!(Settings::new(&raw), Settings::new(&RawSettings::default()));
         }
         let other = r#"{"CONFIG_B64": "x", "config_json": "x", "Ack": 1, "list": [1]}"#;
         assert_eq!(base(other).unknown(), ["LIST"]);
-        assert_eq!(Config::new(&base(other)), parse(r#"{"ACK": 1}"#));
+        assert_eq!(Settings::new(&base(other)), parse(r#"{"ACK": 1}"#));
     }
 
     #[test]
@@ -450,7 +462,7 @@ mod tests {
         ] {
             assert!(completes(json, values).is_ok(), "{json} {values:?}");
         }
-        let config = Config::new(&completes("{}", &[elsewhere, ("REPLAY_HEARTBEAT_SECS", "7")]).unwrap()).unwrap();
+        let config = Settings::new(&completes("{}", &[elsewhere, ("REPLAY_HEARTBEAT_SECS", "7")]).unwrap()).unwrap();
         assert_eq!((seconds(&config).0, config.nats_url.unwrap().len()), (7, 1));
         for (json, values, named) in [
             (r#"{"NATS_URL": "nats://a"}"#, &[elsewhere][..], "NATS_URL"),
@@ -489,12 +501,12 @@ mod tests {
             assert!(error.contains(named), "{values:?}: {error}");
         }
         for (ack, fewer) in [("0", true), ("1", true), ("2", false), ("3", false), ("all", false)] {
-            let put = Config::put_link(&in_force, &link(&[("ACK", ack)]));
+            let put = Settings::put_link(&in_force, &link(&[("ACK", ack)]));
             assert_eq!(put == Err(SettingError::WeakerAck.into()), fewer, "ACK={ack}");
         }
         assert_eq!(
-            Config::put_link(&in_force, &link(&[])).unwrap().acks.wanted,
-            Ack::Peers(2)
+            Settings::put_link(&in_force, &link(&[])).unwrap().acks.wanted,
+            AckLevel::Peers(2)
         );
     }
 }

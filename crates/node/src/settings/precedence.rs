@@ -1,9 +1,9 @@
 //! Whose word counts: what a link may set, beside what the host data has set for the process.
 
-use super::error::{ConfigError, SettingError};
+use super::error::{SettingError, SettingsError};
 use super::raw::RawSettings;
 use super::table::{self, Scope, CLIENT_JWT, CLIENT_SEED, NATS_CREDS, NATS_TOKEN, NATS_URL};
-use super::Config;
+use super::Settings;
 
 /// Settings that prove to a server who this is.
 const CREDENTIALS: [&str; 4] = [CLIENT_JWT.name, CLIENT_SEED.name, NATS_CREDS.name, NATS_TOKEN.name];
@@ -14,10 +14,10 @@ impl RawSettings {
     /// Such a link may set what `config_json` leaves open, not contradict it. It cannot switch off authentication, and
     /// no server it names is told the credentials of `config_json`: links of the host data were messages once, which
     /// nobody signs.
-    pub fn completed_by(&self, link: &RawSettings) -> Result<Self, ConfigError> {
+    pub fn completed_by(&self, link: &RawSettings) -> Result<Self, SettingsError> {
         let wanted = link.of_process();
         let contradicts =
-            |name: &str| Config::new(&self.overlaid_with(&wanted.only(name))).ok() != Config::new(self).ok();
+            |name: &str| Settings::new(&self.overlaid_with(&wanted.only(name))).ok() != Settings::new(self).ok();
         let is_of_host = |name: &str| table::find(name).is_some_and(|setting| setting.scope() == Scope::Host);
         let may_not = |name: &&String| (self.has(name) || is_of_host(name)) && contradicts(name);
         if let Some(names) = listed(wanted.names().filter(may_not)) {
@@ -32,18 +32,18 @@ impl RawSettings {
             return Err(error.into());
         }
         let completed = self.overlaid_with(&wanted);
-        Config::new(&completed).map(|_| completed)
+        Settings::new(&completed).map(|_| completed)
     }
 
     /// Whether a link says nothing about the process but what is in force.
-    pub fn agree_with(&self, in_force: &RawSettings) -> Result<(), ConfigError> {
+    pub fn agree_with(&self, in_force: &RawSettings) -> Result<(), SettingsError> {
         let wanted = self.of_process();
-        let config = Config::new(in_force)?;
-        if wanted.is_empty() || Config::new(&in_force.overlaid_with(&wanted))? == config {
+        let config = Settings::new(in_force)?;
+        if wanted.is_empty() || Settings::new(&in_force.overlaid_with(&wanted))? == config {
             return Ok(());
         }
         let differs = |name: &&String| {
-            let with = Config::new(&in_force.overlaid_with(&wanted.only(name)));
+            let with = Settings::new(&in_force.overlaid_with(&wanted.only(name)));
             with.ok().as_ref() != Some(&config)
         };
         let names = listed(wanted.names().filter(differs)).or_else(|| listed(wanted.names()));

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use super::error::{ConfigError, Origin, SettingError};
+use super::error::{Origin, SettingError, SettingsError};
 use super::kind::Kind;
 use super::table::{self, Setting, SETTINGS};
 use crate::secret::cleaned;
@@ -31,7 +31,7 @@ impl fmt::Debug for RawSettings {
 
 impl RawSettings {
     /// Reads `config_json`. None, an empty text and `null` mean no settings.
-    pub fn from_json(text: Option<&str>) -> Result<Self, ConfigError> {
+    pub fn from_json(text: Option<&str>) -> Result<Self, SettingsError> {
         let text = text.map(str::trim).unwrap_or_default();
         if text.is_empty() {
             return Ok(Self::default());
@@ -193,8 +193,8 @@ impl<'a> Reader<'a> {
     }
 
     /// `value`, unless something was refused.
-    pub fn done<T>(self, value: T) -> Result<T, ConfigError> {
-        ConfigError::unless_empty(self.refused, value)
+    pub fn done<T>(self, value: T) -> Result<T, SettingsError> {
+        SettingsError::unless_empty(self.refused, value)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::kind::{
-    addresses, file, secret, seed, subject, AckLevel, Kind, Namespace, Number, Span, Switch, Text, Unit,
+    addresses, file, secret, seed, subject, Acknowledgement, Kind, Namespace, Number, Span, Switch, Text, Unit,
 };
 use crate::nats::{ServerAddress, Subject, UserSeed};
 use crate::secret::Secret;
@@ -114,17 +114,17 @@ settings! {
         "how long the server of the lattice is waited for at the start; 0: one attempt";
     STATE_REPL_SUBJECT: Text<Subject>, Process,
         subject("`lattice.{lattice}.kvcache.{link}.commands`", "NATS subject without wildcards, at most 981 bytes"),
-        "subject of commands; all other subjects move below it; alike on all hosts";
+        "subject of deltas; all other subjects move below it; alike on all hosts";
     REPLAY_REQ_SUBJECT: Text<Subject>, Process,
         subject("`lattice.{lattice}.kvcache.{link}.replay`", "NATS subject without wildcards, none of the others"),
-        "subject of replay requests; alike on all hosts";
+        "subject of bootstrap requests; alike on all hosts";
     REPLAY_HEARTBEAT_SECS: Span, Process, Span { unit: Unit::Seconds, default: 1, min: 1, max: 3_600 },
-        "interval of beats; also how fast differences are noticed; above 300, a quiet host counts as gone between two beats";
+        "interval of heartbeats; also how fast differences are noticed; above 300, a quiet host counts as gone between two heartbeats";
     SYNC_TIMEOUT_SECS: Span, Process, Span { unit: Unit::Seconds, default: 10, min: 0, max: 3_600 },
-        "how long putting a link waits for the first replay; then the provider serves what it has and goes on trying";
+        "how long putting a link waits for the bootstrap; then the provider serves what it has and goes on trying";
     SYNC_MIN_PEERS: Number<usize>, Process, Number { unit: "hosts", default: 0, min: 0, max: 1_000 },
         "so many other hosts have to have been known before this one calls itself `synced` or `alone`";
-    // Shorter deletions would be forgotten while a peer that missed a few beats is still there.
+    // Shorter deletions would be forgotten while a peer that missed a few heartbeats is still there.
     TOMBSTONE_TTL_SECS: Span, Process, Span { unit: Unit::Seconds, default: 86_400, min: 10, max: 31_536_000 },
         "how long deletions are remembered, at least 10 x `REPLAY_HEARTBEAT_SECS`; alike on all hosts";
     MAX_CLOCK_SKEW_SECS: Span, Process, Span { unit: Unit::Seconds, default: 900, min: 1, max: 86_400 },
@@ -142,7 +142,7 @@ settings! {
         "messages of peers that wait to be taken in; beyond it they are dropped and fetched again";
     RING_BYTES: Number<usize>, Process, buffer(16 << 20),
         "recent frames kept for peers that missed some";
-    ACK: AckLevel, EachLink, AckLevel { max_peers: 1_000 },
+    ACK: Acknowledgement, EachLink, Acknowledgement { max_peers: 1_000 },
         "how many other hosts confirm a write before it is answered";
     // By default shorter than the two seconds in which a host gives up a call.
     ACK_TIMEOUT_MS: Span, EachLink, Span { unit: Unit::Milliseconds, default: 1_500, min: 1, max: 600_000 },

@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 
 use super::Cache;
 use crate::cache::blob::Blob;
-use crate::cache::command::Command;
 use crate::cache::component::Span;
+use crate::cache::delta::Delta;
 use crate::cache::fold::Fold;
 use crate::cache::hash::{KeyHash, Partition, PARTITIONS};
 use crate::cache::scalar::Moment;
@@ -53,8 +53,8 @@ impl Cache {
         })
     }
 
-    /// Drops components in the span, without a trace and as though they had never arrived: those whose hash `doomed`
-    /// accepts and which are stamped before `floor`. Returns how many were dropped. `doomed` is called with the
+    /// Drops components in the span, without a trace and as though they had never arrived: those whose hash `to_remove`
+    /// accepts and which are stamped before `floor`. Returns how many were dropped. `to_remove` is called with the
     /// partition locked.
     ///
     /// This is for a node that was away for longer than deletions are remembered. What its peers lack of what it holds
@@ -67,13 +67,13 @@ impl Cache {
     /// horizon any more, nor fresh: its sum has been folded into a value, or deleted, where that cannot be seen any
     /// more. A dropped reset takes those with it that are on older bases than itself; those on it that stay, because
     /// the peers hold them, count in full here as they do there.
-    pub fn forget(&self, span: Span, floor: Time, mut doomed: impl FnMut(u64) -> bool, now: Millis) -> usize {
+    pub fn forget(&self, span: Span, floor: Time, mut to_remove: impl FnMut(u64) -> bool, now: Millis) -> usize {
         let mut dropped = 0;
         let inside = |key: &[u8], _: State<'_>| span.elements(KeyHash::of(key)).is_some();
         self.tables.change_all(span.partition(), now, inside, |key, state| {
             let hash = KeyHash::of(key);
             let elements = span.elements(hash).expect("asked just before");
-            let forgotten = state.forget(hash, &elements, floor, &mut doomed);
+            let forgotten = state.forget(hash, &elements, floor, &mut to_remove);
             dropped += forgotten.dropped;
             (forgotten.delta, forgotten.blank)
         });
@@ -81,7 +81,7 @@ impl Cache {
     }
 
     /// Folds the counters of a partition that hold at least `at_least` entries of nodes that are gone, so that
-    /// restarts do not make counters grow without bound. Returns the commands for the peers; what a reader sees of a
+    /// restarts do not make counters grow without bound. Returns the deltas for the peers; what a reader sees of a
     /// key does not change, here or anywhere.
     ///
     /// An entry can go when its newest addition is stamped before the floor and `may_add` does not accept its node.
@@ -102,14 +102,15 @@ impl Cache {
     ///   total in full: its author had all that the older one is stamped above.
     ///
     /// Left alone are keys that show no integer, whose total leaves i64, or that hold entries on a reset which has yet
-    /// to arrive. Entries from before a deadline that has passed do not count and are not folded: nobody makes new ones.
+    /// to arrive. Entries from before a deadline that has passed do not count and are not folded: nobody makes new
+    /// ones.
     pub fn fold(
         &self,
         partition: Partition,
         at_least: usize,
         now: Millis,
         may_add: impl Fn(NodeId) -> bool,
-    ) -> Vec<Command> {
+    ) -> Vec<Delta> {
         let fold = Fold {
             author: self.node(),
             now: self.clock.now(now),
@@ -117,7 +118,7 @@ impl Cache {
             at_least,
             may_add: &may_add,
         };
-        let mut commands = Vec::new();
+        let mut deltas = Vec::new();
         let foldable = |_: &[u8], state: State<'_>| matches!(state, State::Large(_));
         self.tables.change_all(partition, now, foldable, |key, state| {
             let Some(change) = state.fold(&fold) else {
@@ -125,9 +126,9 @@ impl Cache {
             };
             let delta = state.apply(KeyHash::of(key), &change);
             let key = Blob::new(key);
-            commands.push(Command { key, change });
+            deltas.push(Delta { key, change });
             (delta, false)
         });
-        commands
+        deltas
     }
 }

@@ -18,8 +18,8 @@ impl Floor {
         self.0.fetch_max(floor.0, Ordering::Relaxed);
     }
 
-    /// A floor after `newest`, which no clock that is right can have, was raised while the wall clock was ahead: it comes
-    /// down to what is `due`. What was collected then is gone, but peers may have it, and give it back.
+    /// A floor after `newest`, which no clock that is right can have, was raised while the wall clock was ahead: it
+    /// comes down to what is `due`. What was collected then is gone, but peers may have it, and give it back.
     pub fn lower(&self, newest: Time, due: Time) {
         let lower = |floor: u64| (floor > newest.0).then_some(due.0);
         // Nothing to do is what happens.

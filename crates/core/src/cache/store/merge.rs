@@ -1,40 +1,40 @@
 //! Merging what peers have written.
 
 use super::Cache;
-use crate::cache::command::{Command, CommandError};
+use crate::cache::delta::{Delta, DeltaError};
 use crate::cache::stamp::{Millis, Time};
 use crate::cache::table::Home;
 
-/// Commands that are merged under one lock of a partition at most: others have to wait meanwhile.
+/// Deltas that are merged under one lock of a partition at most: others have to wait meanwhile.
 const MAX_LOCKED: usize = 256;
 
-/// Keys for which an empty table is made large enough at once, at most: commands may all be about one key.
+/// Keys for which an empty table is made large enough at once, at most: deltas may all be about one key.
 const MAX_RESERVED: usize = 4_096;
 
 impl Cache {
-    /// Merges a command of a peer. Returns whether it changed anything.
-    pub fn apply<B: AsRef<[u8]>>(&self, command: &Command<B>, now: Millis) -> Result<bool, CommandError> {
+    /// Merges a delta of a peer. Returns whether it changed anything.
+    pub fn apply<B: AsRef<[u8]>>(&self, delta: &Delta<B>, now: Millis) -> Result<bool, DeltaError> {
         let mut answer = Ok(false);
-        self.apply_all(std::slice::from_ref(command), now, |applied| answer = applied);
+        self.apply_all(std::slice::from_ref(delta), now, |applied| answer = applied);
         answer
     }
 
-    /// Merges the commands of a message, in order. Answers for each as [`Cache::apply`] does.
+    /// Merges the deltas of a message, in order. Answers for each as [`Cache::apply`] does.
     ///
-    /// Of a large cache nearly every key is far away in memory. So the processor is asked for what later commands need
-    /// while earlier ones are merged. Commands for one partition in a row, of which a replay consists, take its lock
+    /// Of a large cache nearly every key is far away in memory. So the processor is asked for what later deltas need
+    /// while earlier ones are merged. Deltas for one partition in a row, of which a bootstrap consists, take its lock
     /// together, some hundred at a time. `answer` is called with the partition locked.
     pub fn apply_all<B: AsRef<[u8]>>(
         &self,
-        commands: &[Command<B>],
+        deltas: &[Delta<B>],
         now: Millis,
-        mut answer: impl FnMut(Result<bool, CommandError>),
+        mut answer: impl FnMut(Result<bool, DeltaError>),
     ) {
         let latest = Time::from_millis(now.saturating_add(self.limits.max_clock_skew_ms));
         let floor = self.floor();
-        let homes: Vec<Home> = commands
+        let homes: Vec<Home> = deltas
             .iter()
-            .map(|command| self.tables.home(command.key.as_ref()))
+            .map(|delta| self.tables.home(delta.key.as_ref()))
             .collect();
         let mut fetched = 0;
         let mut done = 0;
@@ -48,20 +48,15 @@ impl Cache {
                 if run > 1 {
                     locked.expect(run.min(MAX_RESERVED));
                 }
-                for (command, home) in commands[batch.clone()].iter().zip(&homes[batch]) {
-                    answer(command.check(latest).map(|()| {
-                        self.clock.observe(command.newest().time);
+                for (delta, home) in deltas[batch.clone()].iter().zip(&homes[batch]) {
+                    answer(delta.check(latest).map(|()| {
+                        self.clock.observe(delta.newest().time);
                         // Of a deletion there is always a mark: a living counter may build upon it. One that is alone
                         // goes with the next sweep, and nobody hands it out.
-                        let forgotten = command.removes_an_element() && command.newest().time < floor;
-                        let key = command.key.as_ref();
-                        let (_, changed) = locked.merge(
-                            key,
-                            *home,
-                            now,
-                            |_| command,
-                            |command| Some((&command.change, forgotten)),
-                        );
+                        let forgotten = delta.removes_an_element() && delta.newest().time < floor;
+                        let key = delta.key.as_ref();
+                        let (_, changed) =
+                            locked.merge(key, *home, now, |_| delta, |delta| Some((&delta.change, forgotten)));
                         changed
                     }));
                 }

@@ -52,7 +52,7 @@ impl Default for Limits {
 /// The replicated map of one node.
 ///
 /// Reads and local writes are plain calls on `&self` that lock one partition. A local write has happened when the call
-/// returns; the [`Command`](super::Command) it returns has to reach the peers, in any order and any number of times.
+/// returns; the [`Delta`](super::Delta) it returns has to reach the peers, in any order and any number of times.
 pub struct Cache {
     clock: Clock,
     limits: Limits,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::Cache;
 use crate::cache::blob::Blob;
-use crate::cache::command::{Change, Command, Value};
+use crate::cache::delta::{Delta, StateDelta, Value};
 use crate::cache::error::CacheError;
 use crate::cache::horizon::Base;
 use crate::cache::key::Key;
@@ -39,13 +39,13 @@ impl Cache {
         self.read(key, |state| state.kind(moment).is_some())
     }
 
-    /// Items `start..=stop` of a list; negative indices count from the end (Redis LRANGE). An error where they take more
-    /// than `max_bytes` ([`answer_bytes`]).
+    /// Items `start..=stop` of a list; negative indices count from the end (Redis LRANGE). An error where they take
+    /// more than `max_bytes` ([`answer_bytes`]).
     pub fn list_range(
         &self,
         key: &Key,
-        start: i32,
-        stop: i32,
+        start: i64,
+        stop: i64,
         now: Millis,
         max_bytes: usize,
     ) -> Result<Vec<Bytes>, CacheError> {
@@ -145,7 +145,7 @@ impl Cache {
         value: impl Into<Blob>,
         expires_seconds: u32,
         now: Millis,
-    ) -> Result<Command, CacheError> {
+    ) -> Result<Delta, CacheError> {
         let value = value.into();
         self.check_length("key", key.as_bytes())?;
         self.check_length("value", &value)?;
@@ -156,7 +156,7 @@ impl Cache {
             };
             Ok((
                 (),
-                Some(Change::Put {
+                Some(StateDelta::Put {
                     at,
                     value: Value::Held(value),
                     expires_at,
@@ -164,23 +164,23 @@ impl Cache {
                 }),
             ))
         })
-        .map(|((), command)| command.expect("a set always writes"))
+        .map(|((), delta)| delta.expect("a set always writes"))
     }
 
     /// Deletes a key of any type (Redis DEL). Returns whether there was something to delete. The deletion is written in
     /// any case: a value stamped before it may be on its way here.
-    pub fn delete(&self, key: &Key, now: Millis) -> Result<(bool, Command), CacheError> {
+    pub fn delete(&self, key: &Key, now: Millis) -> Result<(bool, Delta), CacheError> {
         // A key that was never written is remembered too.
         self.check_length("key", key.as_bytes())?;
         self.write(key, now, |state, at, moment| {
             let there = state.kind(moment).is_some();
-            Ok((there, Some(Change::Delete { at, seen: state.seen() })))
+            Ok((there, Some(StateDelta::Delete { at, seen: state.seen() })))
         })
-        .map(|(there, command)| (there, command.expect("a delete always writes")))
+        .map(|(there, delta)| (there, delta.expect("a delete always writes")))
     }
 
     /// Adds to a counter and returns its new value (Redis INCRBY).
-    pub fn increment(&self, key: &Key, amount: i64, now: Millis) -> Result<(i64, Command), CacheError> {
+    pub fn increment(&self, key: &Key, amount: i64, now: Millis) -> Result<(i64, Delta), CacheError> {
         self.increment_within(key, amount, i64::MIN..=i64::MAX, now)
     }
 
@@ -191,7 +191,7 @@ impl Cache {
         amount: i64,
         range: RangeInclusive<i64>,
         now: Millis,
-    ) -> Result<(i64, Command), CacheError> {
+    ) -> Result<(i64, Delta), CacheError> {
         self.check_length("key", key.as_bytes())?;
         let node = self.node();
         self.write(key, now, |state, at, moment| {
@@ -206,13 +206,13 @@ impl Cache {
                 // What this node has added is more than one entry can tell, as on a value near the other end of i64.
                 None => (Base::fresh(at.time), amount),
             };
-            Ok((total, Some(Change::Add { node, base, sum, at })))
+            Ok((total, Some(StateDelta::Add { node, base, sum, at })))
         })
-        .map(|(total, command)| (total, command.expect("an increment always writes")))
+        .map(|(total, delta)| (total, delta.expect("an increment always writes")))
     }
 
     /// Appends to a list and returns its new length (Redis RPUSH).
-    pub fn list_push(&self, key: &Key, value: impl Into<Blob>, now: Millis) -> Result<(u32, Command), CacheError> {
+    pub fn list_push(&self, key: &Key, value: impl Into<Blob>, now: Millis) -> Result<(u32, Delta), CacheError> {
         let value = value.into();
         self.check_length("list name", key.as_bytes())?;
         self.check_length("value", &value)?;
@@ -220,35 +220,35 @@ impl Cache {
             expect_kind(state, Kind::List, moment)?;
             let length = state.list().map_or(0, |list| list.items.len());
             let length = u32::try_from(length + 1).map_err(|_| CacheError::ListTooLong)?;
-            Ok((length, Some(Change::ListPush { id: at, value })))
+            Ok((length, Some(StateDelta::ListPush { id: at, value })))
         })
-        .map(|(length, command)| (length, command.expect("a push always writes")))
+        .map(|(length, delta)| (length, delta.expect("a push always writes")))
     }
 
     /// Removes the first item equal to `value` (Redis LREM with count 1). `None` if there was none.
-    pub fn list_remove(&self, key: &Key, value: &[u8], now: Millis) -> Result<Option<Command>, CacheError> {
+    pub fn list_remove(&self, key: &Key, value: &[u8], now: Millis) -> Result<Option<Delta>, CacheError> {
         self.write(key, now, |state, at, moment| {
             expect_kind(state, Kind::List, moment)?;
             let found = state
                 .list()
                 .and_then(|list| list.items.iter().find(|item| *item.value == *value));
-            Ok(((), found.map(|item| Change::ListRemove { id: item.id, at })))
+            Ok(((), found.map(|item| StateDelta::ListRemove { id: item.id, at })))
         })
-        .map(|((), command)| command)
+        .map(|((), delta)| delta)
     }
 
     /// Adds a member to a set (Redis SADD). Returns whether it was new. The addition is written in any case: it is
     /// newer than a removal that may be on its way here.
-    pub fn set_add(&self, key: &Key, member: impl Into<Blob>, now: Millis) -> Result<(bool, Command), CacheError> {
+    pub fn set_add(&self, key: &Key, member: impl Into<Blob>, now: Millis) -> Result<(bool, Delta), CacheError> {
         let member = member.into();
         self.check_length("set name", key.as_bytes())?;
         self.check_length("value", &member)?;
         self.write(key, now, |state, at, moment| {
             expect_kind(state, Kind::Set, moment)?;
             let known = state.set().is_some_and(|set| set.contains(&member));
-            Ok((!known, Some(Change::SetAdd { member, at })))
+            Ok((!known, Some(StateDelta::SetAdd { member, at })))
         })
-        .map(|(new, command)| (new, command.expect("an addition always writes")))
+        .map(|(new, delta)| (new, delta.expect("an addition always writes")))
     }
 
     /// Removes a member from a set (Redis SREM). Returns whether it was in there. The removal is written wherever there
@@ -258,7 +258,7 @@ impl Cache {
         key: &Key,
         member: impl Into<Blob>,
         now: Millis,
-    ) -> Result<(bool, Option<Command>), CacheError> {
+    ) -> Result<(bool, Option<Delta>), CacheError> {
         let member = member.into();
         self.check_length("value", &member)?;
         self.write(key, now, |state, at, moment| {
@@ -266,7 +266,7 @@ impl Cache {
             let known = state.set().is_some_and(|set| set.contains(&member));
             // A mark on a key that is no set here could void a concurrent writer's scalar or list.
             let is_set = state.kind(moment) == Some(Kind::Set);
-            Ok((known, is_set.then_some(Change::SetRemove { member, at })))
+            Ok((known, is_set.then_some(StateDelta::SetRemove { member, at })))
         })
     }
 
@@ -280,13 +280,13 @@ impl Cache {
     ///
     /// The stamp is taken under the lock, and is above everything the state holds: removals too, and what was written
     /// while the clock was ahead, before it was set back. So operations on a key happen in the order of their stamps,
-    /// and no two of this node have the same. Deadlines are judged by the clock, not by such a stamp.
+    /// and no two of this node have the same. Deadlines are compared with the clock, not by such a stamp.
     fn write<T>(
         &self,
         key: &Key,
         now: Millis,
-        decide: impl FnOnce(State<'_>, Stamp, Moment) -> Result<(T, Option<Change>), CacheError>,
-    ) -> Result<(T, Option<Command>), CacheError> {
+        decide: impl FnOnce(State<'_>, Stamp, Moment) -> Result<(T, Option<StateDelta>), CacheError>,
+    ) -> Result<(T, Option<Delta>), CacheError> {
         let decide = |state: State<'_>| {
             let tick = self.clock.tick(now);
             decide(state, tick.above(state.newest()), self.moment_at(tick.time))
@@ -298,7 +298,7 @@ impl Cache {
         let (answer, change) = decided?;
         Ok((
             answer,
-            change.map(|change| Command {
+            change.map(|change| Delta {
                 key: key.as_blob().clone(),
                 change,
             }),
@@ -314,7 +314,6 @@ impl Cache {
             what,
             length: bytes.len(),
             limit,
-            setting: "MAX_VALUE_BYTES",
         })
     }
 }

@@ -1,8 +1,8 @@
 //! What replication reads: digests, components, and how much there is.
 
 use super::Cache;
-use crate::cache::command::Command;
 use crate::cache::component::{Component, Part, Position, Span};
+use crate::cache::delta::Delta;
 use crate::cache::hash::{KeyHash, Partition};
 use crate::cache::stamp::Millis;
 use crate::cache::state::State;
@@ -25,19 +25,19 @@ impl Cache {
         found
     }
 
-    /// Writes out the components in the span whose hash `wanted` accepts, each as one command that brings it to a
-    /// cache that lacks it, but for what the next sweep drops ([`Cache::commands`]). Both functions are called with the
+    /// Writes out the components in the span whose hash `wanted` accepts, each as one delta that brings it to a
+    /// cache that lacks it, but for what the next sweep drops ([`Cache::deltas`]). Both functions are called with the
     /// partition locked.
-    pub fn select(&self, span: Span, wanted: impl FnMut(u64) -> bool, mut emit: impl FnMut(Command<&[u8]>)) {
-        self.select_components(span, wanted, |_, command| emit(command));
+    pub fn select(&self, span: Span, wanted: impl FnMut(u64) -> bool, mut emit: impl FnMut(Delta<&[u8]>)) {
+        self.select_components(span, wanted, |_, delta| emit(delta));
     }
 
-    /// As [`Cache::select`], with the component that each command is of.
+    /// As [`Cache::select`], with the component that each delta is of.
     pub fn select_components(
         &self,
         span: Span,
         mut wanted: impl FnMut(u64) -> bool,
-        mut emit: impl FnMut(Component, Command<&[u8]>),
+        mut emit: impl FnMut(Component, Delta<&[u8]>),
     ) {
         let moment = self.latest_moment();
         let forgotten = |state: State<'_>| state.is_forgotten(moment);
@@ -46,7 +46,7 @@ impl Cache {
                 return;
             }
             let change = part.change();
-            emit(component, Command { key, change });
+            emit(component, Delta { key, change });
         });
     }
 

@@ -2,7 +2,7 @@
 //! is written out under one lock and sent in one answer has.
 
 use super::Cache;
-use crate::cache::command::Command;
+use crate::cache::delta::Delta;
 use crate::cache::hash::Partition;
 use crate::cache::table::{entries, let_others_in, Entry};
 
@@ -44,27 +44,28 @@ impl Cursor {
 }
 
 impl Cache {
-    /// Writes a partition out as commands that rebuild it in any other cache. What the next sweep drops is left out:
+    /// Writes a partition out as deltas that rebuild it in any other cache. What the next sweep drops is left out:
     /// two nodes that are not swept at the same time would give it back to each other for ever.
     ///
-    /// This and all that looks at every key of a partition takes its lock for a piece of its table at a time. So what is
-    /// seen need not be what the partition held at any one moment; but of each key it is, at some moment since the call.
-    pub fn commands(&self, partition: Partition, mut emit: impl FnMut(Command<&[u8]>)) {
+    /// This and all that looks at every key of a partition takes its lock for a piece of its table at a time. So what
+    /// is seen need not be what the partition held at any one moment; but of each key it is, at some moment since the
+    /// call.
+    pub fn deltas(&self, partition: Partition, mut emit: impl FnMut(Delta<&[u8]>)) {
         let mut from = Some(Cursor::default());
         while let Some(cursor) = from {
             from = self.slice(partition, cursor, usize::MAX, &mut emit);
         }
     }
 
-    /// Writes out a slice of a partition, as [`Cache::commands`] does with the whole: commands of about `most` bytes, or
-    /// a single larger one, and no more than one piece of the table. Returns where the next slice begins, or `None` at the
-    /// end of the partition. `emit` is called with the partition locked.
+    /// Writes out a slice of a partition, as [`Cache::deltas`] does with the whole: deltas of about `most` bytes, or a
+    /// single larger one, and no more than one piece of the table. Returns where the next slice begins, or `None` at
+    /// the end of the partition. `emit` is called with the partition locked.
     pub fn slice(
         &self,
         partition: Partition,
         from: Cursor,
         most: usize,
-        mut emit: impl FnMut(Command<&[u8]>),
+        mut emit: impl FnMut(Delta<&[u8]>),
     ) -> Option<Cursor> {
         if from > Cursor::default() {
             let_others_in();
@@ -81,7 +82,7 @@ impl Cache {
             state.parts(|part| {
                 if elements.is_none_or(|(from, to)| (from..=to).contains(&self.tables.order_of_part(&part))) {
                     let change = part.change();
-                    emit(Command { key, change });
+                    emit(Delta { key, change });
                 }
             });
         };
@@ -98,7 +99,8 @@ impl Cache {
             return Cursor::after(last);
         }
 
-        // Keys that fill a slice by themselves have slices of their own. All others are about evenly spread over the order.
+        // Keys that fill a slice by themselves have slices of their own. All others are about evenly spread over the
+        // order.
         let (mut bytes, mut bytes_of_key, mut large) = (0usize, 0usize, None);
         for entry in entries(piece) {
             let (order, size) = (self.tables.order_of(entry), entry.written_bytes());
@@ -146,7 +148,7 @@ mod tests {
 
     use super::super::Limits;
     use super::*;
-    use crate::cache::command::Change;
+    use crate::cache::delta::StateDelta;
     use crate::cache::hash::KeyHash;
     use crate::cache::key::Key;
     use crate::cache::stamp::NodeId;
@@ -171,13 +173,13 @@ mod tests {
     /// Key and element.
     type Identity = (Vec<u8>, Vec<u8>);
 
-    fn identity(command: &Command<&[u8]>) -> Identity {
-        let element = match command.change {
-            Change::SetAdd { member, .. } | Change::SetRemove { member, .. } => member.to_vec(),
-            Change::ListPush { id, .. } | Change::ListRemove { id, .. } => id.time.0.to_le_bytes().to_vec(),
+    fn identity(delta: &Delta<&[u8]>) -> Identity {
+        let element = match delta.change {
+            StateDelta::SetAdd { member, .. } | StateDelta::SetRemove { member, .. } => member.to_vec(),
+            StateDelta::ListPush { id, .. } | StateDelta::ListRemove { id, .. } => id.time.0.to_le_bytes().to_vec(),
             _ => Vec::new(),
         };
-        (command.key.to_vec(), element)
+        (delta.key.to_vec(), element)
     }
 
     /// All components that slices show, each once, and the number of slices. `between` is called after each slice.
@@ -186,10 +188,10 @@ mod tests {
         let mut from = Some(Cursor::default());
         while let Some(cursor) = from {
             let (mut bytes, mut count) = (0, 0);
-            from = cache.slice(partition(), cursor, MOST, |command| {
-                let (key, element) = identity(&command);
+            from = cache.slice(partition(), cursor, MOST, |delta| {
+                let (key, element) = identity(&delta);
                 bytes += key.len() + element.len() + 32;
-                if let Change::Put { value, .. } = &command.change {
+                if let StateDelta::Put { value, .. } = &delta.change {
                     bytes += value.bytes().map_or(0, <[u8]>::len);
                 }
                 count += 1;
@@ -218,8 +220,8 @@ mod tests {
             drop(cache.set_remove(&key(1 << 40), &members(n)[..], 1).expect("a set"));
         }
         let mut expected = BTreeSet::new();
-        cache.commands(partition(), |command| {
-            expected.insert(identity(&command));
+        cache.deltas(partition(), |delta| {
+            expected.insert(identity(&delta));
         });
         assert_eq!(expected.len(), 30_003 + 4_000);
         let (all, slices) = written(&cache, || ());

@@ -18,7 +18,8 @@
 //! | | 1 or 4 | length of the value; 4 bytes with [`LONG_VALUE`] |
 //! | | | the key, then the value; without [`VALUE`] 8 bytes of its content hash if it was given back |
 //!
-//! The allocator's size classes are 16 bytes apart: a key and a value of 16 bytes each fit into 48, with a deadline too.
+//! The allocator's size classes are 16 bytes apart: a key and a value of 16 bytes each fit into 48, with a deadline
+//! too.
 //!
 //! What `unsafe` here relies on. All of it is kept by this file alone: nobody else sees the pointer of an [`Entry`].
 //!
@@ -41,8 +42,8 @@ use std::slice;
 use super::nodes::Nodes;
 use super::prefetch::prefetch;
 use crate::cache::blob::Blob;
-use crate::cache::command::{Change, Value};
 use crate::cache::component::COMMAND_BYTES;
+use crate::cache::delta::{StateDelta, Value};
 use crate::cache::hash::KeyHash;
 use crate::cache::horizon::Horizon;
 use crate::cache::reset::Reset;
@@ -102,7 +103,7 @@ impl Entry {
         nodes: &Nodes,
         key: &[u8],
         hash: KeyHash,
-        change: &Change<B>,
+        change: &StateDelta<B>,
     ) -> Option<(Entry, u64)> {
         if let Some(reset) = Reset::of(change).filter(|reset| reset.seen.is_empty()) {
             let delta = reset.hash(hash);
@@ -114,7 +115,7 @@ impl Entry {
     }
 
     /// Merges a change. Returns the change of the digest (wrapping); 0 if nothing changed.
-    pub fn apply<B: AsRef<[u8]>>(&mut self, nodes: &Nodes, hash: KeyHash, change: &Change<B>) -> u64 {
+    pub fn apply<B: AsRef<[u8]>>(&mut self, nodes: &Nodes, hash: KeyHash, change: &StateDelta<B>) -> u64 {
         // One reset replaces another whole: no need to take the old one apart.
         if let (None, Some(reset)) = (self.as_large(), Reset::of(change).filter(|reset| reset.seen.is_empty())) {
             let old = self.packed(nodes).reset;
@@ -171,7 +172,7 @@ impl Entry {
         self.large_pointer().is_none()
     }
 
-    /// About how many bytes the commands have that make up the state.
+    /// About how many bytes the deltas have that make up the state.
     pub fn written_bytes(&self) -> usize {
         match self.as_large() {
             Some(large) => {
@@ -569,8 +570,8 @@ mod tests {
     use super::*;
     use crate::cache::hash::KeyHash;
 
-    fn put(at: u64, node: u64, value: &[u8], expires_at: Option<u64>) -> Change {
-        Change::Put {
+    fn put(at: u64, node: u64, value: &[u8], expires_at: Option<u64>) -> StateDelta {
+        StateDelta::Put {
             at: Stamp {
                 time: Time(at),
                 node: NodeId(node),
@@ -581,16 +582,16 @@ mod tests {
         }
     }
 
-    fn given_back(put: &Change) -> Change {
+    fn given_back(put: &StateDelta) -> StateDelta {
         let mut put = put.clone();
-        if let Change::Put { value, .. } = &mut put {
+        if let StateDelta::Put { value, .. } = &mut put {
             *value = value.given_back();
         }
         put
     }
 
-    fn add(at: u64) -> Change {
-        Change::Add {
+    fn add(at: u64) -> StateDelta {
+        StateDelta::Add {
             node: NodeId(9),
             base: Default::default(),
             sum: 1,
@@ -601,14 +602,14 @@ mod tests {
         }
     }
 
-    fn parts(state: State<'_>, hash: KeyHash) -> Vec<(u64, u64, Change<&[u8]>)> {
+    fn parts(state: State<'_>, hash: KeyHash) -> Vec<(u64, u64, StateDelta<&[u8]>)> {
         let mut parts = Vec::new();
         state.parts(|part| parts.push((part.element(), part.hash(hash), part.change())));
         parts
     }
 
     /// What a key of its own state, without entry, makes of the same changes.
-    fn check(nodes: &Nodes, key: &[u8], changes: &[Change]) {
+    fn check(nodes: &Nodes, key: &[u8], changes: &[StateDelta]) {
         let hash = KeyHash::of(key);
         let mut model = KeyState::new();
         let mut entry: Option<Entry> = None;

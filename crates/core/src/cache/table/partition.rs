@@ -24,8 +24,8 @@ impl std::iter::Sum for Digest {
 /// From so many buckets on a table counts as large: with entries, 1,024 of them are some 10 MB.
 const LARGE_TABLE: usize = 128;
 
-/// Written only while the partition's shard is locked for writing, so no step of reading, adding and writing needs to be
-/// atomic; read at any time.
+/// Written only while the partition's shard is locked for writing, so no step of reading, adding and writing needs to
+/// be atomic; read at any time.
 #[derive(Debug, Default)]
 pub(in crate::cache) struct PartitionStats {
     digest: AtomicU64,

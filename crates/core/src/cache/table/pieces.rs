@@ -30,8 +30,8 @@ pub(super) fn order_of(place: u64) -> u64 {
     place.rotate_left(7)
 }
 
-/// A table, in pieces that follow one another in the order of [`order_of`]. `place_of` in its functions hashes the key of
-/// an entry, and `place` is that of a key.
+/// A table, in pieces that follow one another in the order of [`order_of`]. `place_of` in its functions hashes the key
+/// of an entry, and `place` is that of a key.
 pub(in crate::cache) struct Table {
     first: Piece,
     /// All others, each with the order at which it begins.
@@ -241,7 +241,7 @@ mod tests {
     use super::super::nodes::Nodes;
     use super::super::table_hash::TableSecret;
     use super::*;
-    use crate::cache::command::{Change, Value};
+    use crate::cache::delta::{StateDelta, Value};
     use crate::cache::hash::KeyHash;
     use crate::cache::stamp::{NodeId, Stamp, Time};
 
@@ -251,7 +251,7 @@ mod tests {
             node: NodeId(1),
         };
         let (value, seen) = (Value::Held(&b"value"[..]), Vec::new());
-        let put = Change::Put {
+        let put = StateDelta::Put {
             at,
             value,
             expires_at: None,

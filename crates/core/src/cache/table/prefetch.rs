@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 
-/// For so many elements memory is asked for at once, and before it is needed: about as many requests as a core has under
-/// way at once. To ask takes time too, since a processor waits until it has looked up the page; but it looks up several
-/// pages at a time if the requests come one after the other, without other work between them.
+/// For so many elements memory is asked for at once, and before it is needed: about as many requests as a core has
+/// under way at once. To ask takes time too, since a processor waits until it has looked up the page; but it looks up
+/// several pages at a time if the requests come one after the other, without other work between them.
 pub(super) const AT_ONCE: usize = 8;
 
 /// Asks for the memory at `address`, which need not be valid.

@@ -1,9 +1,9 @@
 //! The hash by which the tables of this process find keys: aHash under a secret of the process.
 //!
-//! Keys with one XXH3-64 are made at will, since its seed is known to everybody: tens of thousands of them in one bucket
-//! made every lookup walk all of them. aHash is made for tables whose keys others choose, and so is SipHash-1-3, with
-//! which a get of a key of 16 bytes took 15 % more instructions. XXH3 with a secret seed promises nothing. What has to be
-//! equal on all nodes (partitions, positions, digests) stays XXH3-64.
+//! Keys with one XXH3-64 are made at will, since its seed is known to everybody: tens of thousands of them in one
+//! bucket made every lookup walk all of them. aHash is made for tables whose keys others choose, and so is SipHash-1-3,
+//! with which a get of a key of 16 bytes took 15 % more instructions. XXH3 with a secret seed promises nothing. What
+//! has to be equal on all nodes (partitions, positions, digests) stays XXH3-64.
 
 use std::hash::{BuildHasher, Hasher};
 
@@ -76,9 +76,9 @@ mod tests {
         assert_eq!(hashes.len(), 200);
     }
 
-    /// Keys of 16 bytes with one hash. Of such a key the hash is that of `swapped(low) + high + fold(low * high)`, where
-    /// `low` and `high` are its halves, each combined with a constant, and `fold` combines the halves of the product. For
-    /// a small even `low` and a guess of the upper half of the product, `high` follows bit by bit.
+    /// Keys of 16 bytes with one hash. Of such a key the hash is that of `swapped(low) + high + fold(low * high)`,
+    /// where `low` and `high` are its halves, each combined with a constant, and `fold` combines the halves of the
+    /// product. For a small even `low` and a guess of the upper half of the product, `high` follows bit by bit.
     fn colliding_keys(most: usize) -> Vec<[u8; 16]> {
         const LOW: u64 = 0x1f67_b3b7_a4a4_4072 ^ 0x78e5_c0cc_4ee6_79cb;
         const HIGH: u64 = 0x2172_ffcc_7dd0_5a82 ^ 0x8e24_43f7_7446_08b8;

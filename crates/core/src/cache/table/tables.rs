@@ -13,8 +13,8 @@ use super::partition::PartitionStats;
 use super::pieces::{entries, let_others_in, order_of, tables, ByPartition, Piece, Table};
 use super::prefetch::{ahead, prefetch, AT_ONCE};
 use super::table_hash::{Home, TableSecret};
-use crate::cache::command::Change;
 use crate::cache::component::Part;
+use crate::cache::delta::StateDelta;
 use crate::cache::hash::{Partition, PARTITIONS};
 use crate::cache::stamp::Millis;
 use crate::cache::state::{KeyState, State};
@@ -58,7 +58,7 @@ impl Tables {
         key: &[u8],
         now: Millis,
         decide: impl FnOnce(State<'_>) -> T,
-        change: impl for<'t> FnOnce(&'t T) -> Option<(&'t Change<B>, bool)>,
+        change: impl for<'t> FnOnce(&'t T) -> Option<(&'t StateDelta<B>, bool)>,
     ) -> (T, bool) {
         let home = self.home(key);
         // At the same time as the lock.
@@ -79,9 +79,9 @@ impl Tables {
 
     // --- what several keys need
 
-    /// Asks the processor for what the commands after number `done` need, in the two steps in which a hash table is
-    /// looked through: where the hash leads to, and, one group of commands later, the entry that is found there.
-    /// `fetched` counts the commands of which the first step is done.
+    /// Asks the processor for what the deltas after number `done` need, in the two steps in which a hash table is
+    /// looked through: where the hash leads to, and, one group of deltas later, the entry that is found there.
+    /// `fetched` counts the deltas of which the first step is done.
     pub fn fetch_ahead(&self, homes: &[Home], done: usize, fetched: &mut usize) {
         let entries = fetched.saturating_sub(AT_ONCE);
         if done + AT_ONCE < entries {
@@ -89,11 +89,11 @@ impl Tables {
         }
         let (buckets, entries) = ((*fetched).max(done), entries.max(done));
         *fetched = entries + 2 * AT_ONCE;
-        let within = |command: usize| command.min(homes.len());
+        let within = |delta: usize| delta.min(homes.len());
         for home in &homes[within(buckets)..within(*fetched)] {
             self.fetch_bucket(*home);
         }
-        // Of a command that is alone only the bucket can be fetched ahead.
+        // Of a delta that is alone only the bucket can be fetched ahead.
         if homes.len() > 1 {
             for home in &homes[within(entries)..within(entries + AT_ONCE)] {
                 self.fetch_entry(*home);
@@ -142,8 +142,8 @@ impl Tables {
         }
     }
 
-    /// Runs `change` on every key of a partition that `wanted` accepts, under the partition's lock; it returns the change
-    /// of the digest, and whether the key is to be dropped. Returns how many were dropped.
+    /// Runs `change` on every key of a partition that `wanted` accepts, under the partition's lock; it returns the
+    /// change of the digest, and whether the key is to be dropped. Returns how many were dropped.
     pub fn change_all(
         &self,
         partition: Partition,
@@ -281,7 +281,7 @@ impl Locked<'_> {
         Home { hash, partition, place }: Home,
         now: Millis,
         decide: impl FnOnce(State<'_>) -> T,
-        change: impl for<'t> FnOnce(&'t T) -> Option<(&'t Change<B>, bool)>,
+        change: impl for<'t> FnOnce(&'t T) -> Option<(&'t StateDelta<B>, bool)>,
     ) -> (T, bool) {
         debug_assert_eq!(*self.table.key(), partition);
         let (tables, stats, table) = (self.tables, self.stats, &mut *self.table);
@@ -313,8 +313,8 @@ impl Locked<'_> {
     }
 }
 
-/// Asks the processor to fetch the bucket in which a key with this hash is looked for first: so it comes at the same time
-/// as the control bytes, not after them.
+/// Asks the processor to fetch the bucket in which a key with this hash is looked for first: so it comes at the same
+/// time as the control bytes, not after them.
 fn fetch_bucket(piece: &Piece, place: u64) {
     let place = place as usize & (piece.buckets() - 1);
     // Buckets are counted downwards.
@@ -333,7 +333,7 @@ fn note_table(stats: &PartitionStats, table: &Table) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::command::Value;
+    use crate::cache::delta::Value;
     use crate::cache::key::Key;
     use crate::cache::stamp::{NodeId, Stamp, Time};
 
@@ -341,7 +341,7 @@ mod tests {
     #[test]
     fn tables_take_the_same_per_key_at_every_number_of_keys() {
         let tables = Tables::new([0; 4]);
-        let put = Change::Put {
+        let put = StateDelta::Put {
             at: Stamp {
                 time: Time(1 << 16),
                 node: NodeId(1),

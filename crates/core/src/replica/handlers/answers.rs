@@ -11,62 +11,63 @@ use crate::replica::parts::pull::{Progress, Pull};
 use crate::replica::parts::schedule::Repair;
 use crate::replica::parts::sketch::{self, decode};
 use crate::replica::parts::task::{is_whole, FollowUp, Named, Purpose, Sketched, Task};
-use crate::wire::{self, ReplayCommands, ReplayEnd, Sketch, Splits, Unknown};
+use crate::wire::{self, AnswerEnd, BootstrapDeltas, RangeSplits, Sketch, Unknown};
 
 /// How often further symbols of a sketch are asked for, before what differs is looked for span by span.
 const MAX_ROUNDS: u32 = 3;
 
-/// A peer that was met and of whose state something was refused is compared with again after this many beat intervals.
+/// A peer that was met and of whose state something was refused is compared with again after this many heartbeat
+/// intervals.
 const MEETING_PATIENCE: u64 = 30;
 
 impl Replica {
-    fn first_replay_answered(&mut self, now: Now, request: u64) {
+    fn first_bootstrap_answered(&mut self, now: Now, request: u64) {
         if self.pulls.first().is_some_and(|pull| pull.has_request(request)) {
             self.search.answered(request, now.mono);
         }
     }
 
-    pub(crate) fn handle_replay_commands(
+    pub(crate) fn handle_bootstrap_deltas(
         &mut self,
         now: Now,
         node: NodeId,
-        replay: ReplayCommands<&[u8]>,
+        bootstrap: BootstrapDeltas<&[u8]>,
         length: u64,
     ) {
         let own = self.cache.node();
         let asked = self
             .pulls
-            .asked(node, replay.part.request)
-            .filter(|_| replay.part.to == own);
-        let taken = asked.and_then(|(pull, pace)| pull.part(node, replay.part, length, pace, now.mono));
+            .asked(node, bootstrap.part.request)
+            .filter(|_| bootstrap.part.to == own);
+        let taken = asked.and_then(|(pull, pace)| pull.part(node, bootstrap.part, length, pace, now.mono));
         if taken.is_none() {
             self.counters.repeated += 1;
             return;
         }
-        self.first_replay_answered(now, replay.part.request);
+        self.first_bootstrap_answered(now, bootstrap.part.request);
         self.counters.replay_bytes_received += length;
-        self.counters.replay_commands_received += replay.commands.len() as u64;
+        self.counters.replay_commands_received += bootstrap.deltas.len() as u64;
         let before = self.cache.root_digest();
-        let refused = self.apply(now, node, &replay.commands, replay.clock);
+        let refused = self.apply(now, node, &bootstrap.deltas, bootstrap.clock);
         let changed = self.cache.root_digest() != before;
-        if let Some((pull, _)) = self.pulls.asked(node, replay.part.request) {
+        if let Some((pull, _)) = self.pulls.asked(node, bootstrap.part.request) {
             if let Some(new) = refused {
                 let known = pull.refused.get_or_insert(Withheld::NOTHING);
-                known.commands += new.commands;
+                known.deltas += new.deltas;
                 known.from = known.from.min(new.from);
             }
             let withheld = pull.refused.filter(|_| refused.is_some());
             if changed {
-                pull.changed_by(replay.part.request);
+                pull.changed_by(bootstrap.part.request);
             }
             if let Some(withheld) = withheld {
                 self.peers.change(node, |peer| peer.withhold(withheld));
             }
         }
-        self.close(now, replay.part.request);
+        self.close(now, bootstrap.part.request);
     }
 
-    pub(crate) fn handle_splits(&mut self, now: Now, node: NodeId, splits: Splits, length: u64) {
+    pub(crate) fn handle_splits(&mut self, now: Now, node: NodeId, splits: RangeSplits, length: u64) {
         let own = self.cache.node();
         let part = splits.part;
         let Some((pull, pace)) = self.pulls.asked(node, part.request).filter(|_| part.to == own) else {
@@ -88,7 +89,7 @@ impl Replica {
         self.close(now, part.request);
     }
 
-    fn follow_up(&self, now: Now, purpose: Purpose, splits: &Splits) -> Vec<Task> {
+    fn follow_up(&self, now: Now, purpose: Purpose, splits: &RangeSplits) -> Vec<Task> {
         let mut follow = FollowUp::of(self.pulls.pace().budget());
         let mut held = Held::of(&self.cache);
         for split in &splits.splits {
@@ -100,7 +101,7 @@ impl Replica {
                     continue;
                 }
                 match purpose {
-                    Purpose::Yield(_, floor) if theirs.count == 0 => {
+                    Purpose::Resync(_, floor) if theirs.count == 0 => {
                         self.cache.forget(span, floor, |_| true, now.wall);
                     }
                     _ => follow.differs(span, here.len() as u64, theirs.count, is_whole(split)),
@@ -117,9 +118,9 @@ impl Replica {
             self.counters.repeated += 1;
             return;
         };
-        let surveys = pull.purpose.surveys();
+        let sends_digests = pull.purpose.sends_digests();
         // There is one sketch in an answer: each costs a walk of its partitions.
-        let asked = |task: &&Task| part.index == 0 && task.wants(&sketch, surveys);
+        let asked = |task: &&Task| part.index == 0 && task.wants(&sketch, sends_digests);
         let taken = pull.part(node, part, length, pace, now.mono);
         let Some(task) = taken.filter(asked).cloned() else {
             self.counters.repeated += 1;
@@ -146,7 +147,7 @@ impl Replica {
             Ok(difference) => {
                 self.counters.sketches += 1;
                 let named = Named::new(partitions, difference.there, difference.here);
-                return vec![Task::Exchange(named)];
+                return vec![Task::Reconcile(named)];
             }
             Err(differing) => differing,
         };
@@ -173,17 +174,18 @@ impl Replica {
         };
         let (purpose, budget) = (pull.purpose, pace.budget());
         match (purpose, pull.part(node, unknown.part, length, pace, now.mono).cloned()) {
-            (Purpose::Yield(_, floor), Some(Task::Fetch(spans))) => {
-                let doomed: HashSet<u64> = unknown.hashes.iter().copied().collect();
+            (Purpose::Resync(_, floor), Some(Task::Fetch(spans))) => {
+                let to_remove: HashSet<u64> = unknown.hashes.iter().copied().collect();
                 for (span, _) in spans {
-                    self.cache.forget(span, floor, |hash| doomed.contains(&hash), now.wall);
+                    self.cache
+                        .forget(span, floor, |hash| to_remove.contains(&hash), now.wall);
                 }
             }
             // Something else has taken their place there since, and may be missing here. A comparison that stands for
             // frames has to get it: those frames count as arrived, and somebody may wait to hear so.
             (
-                Purpose::Gap(_) | Purpose::Orphan(_) | Purpose::Meeting(_) | Purpose::Withheld(_),
-                Some(Task::Exchange(named)),
+                Purpose::Gap(_) | Purpose::Departed(_) | Purpose::Meeting(_) | Purpose::Withheld(_),
+                Some(Task::Reconcile(named)),
             ) => {
                 pull.add(split_all(&named.partitions, budget));
             }
@@ -192,11 +194,11 @@ impl Replica {
         self.close(now, unknown.part.request);
     }
 
-    pub(crate) fn handle_replay_end(&mut self, now: Now, node: NodeId, end: ReplayEnd) {
+    pub(crate) fn handle_answer_end(&mut self, now: Now, node: NodeId, end: AnswerEnd) {
         let own = self.cache.node();
         let request = end.request;
         let for_us = end.to == own;
-        self.first_replay_answered(now, request);
+        self.first_bootstrap_answered(now, request);
         match self.pulls.asked(node, request).filter(|_| end.to == own) {
             Some((pull, pace)) => pull.end(node, end, pace, now.mono),
             None => {
@@ -215,7 +217,7 @@ impl Replica {
         }
     }
 
-    /// When a first replay that nobody answers is asked for at a peer that is known.
+    /// When a bootstrap that nobody answers is asked for at a peer that is known.
     pub(crate) fn swallowed_at(&self) -> Option<Millis> {
         let at = self.pulls.swallowed_at()?;
         self.peers.synced().next().is_some().then_some(at)
@@ -223,7 +225,7 @@ impl Replica {
 
     pub(crate) fn tick_pulls(&mut self, now: Now) {
         if self.swallowed_at().is_some_and(|at| now.mono >= at) {
-            tracing::warn!("not all who should answer the first replay do: asking a peer that is known");
+            tracing::warn!("not all who should answer the bootstrap do: asking a peer that is known");
             self.pulls.ask_others();
         }
         for (purpose, progress) in self.pulls.tick(now.mono) {
@@ -266,20 +268,20 @@ impl Replica {
         let took_ms = now.mono - pull.began;
         self.looked_for_withheld(now, &pull);
         match purpose {
-            Purpose::FirstReplay => {
+            Purpose::Bootstrap => {
                 self.search
-                    .set_refused(pull.refused.map(|refused| refused.commands.max(1)));
+                    .set_refused(pull.refused.map(|refused| refused.deltas.max(1)));
                 self.inherit_lineage();
-                self.replayed(now);
+                self.bootstrapped(now);
             }
             Purpose::Gap(node) => {
-                // The next beats may show that this has closed other gaps as well.
-                let interval = self.beat_interval();
+                // The next heartbeats may show that this has closed other gaps as well.
+                let interval = self.heartbeat_interval();
                 let pause = interval / 2 + self.spread(interval / 2);
                 self.schedule.set(Repair::Gap, now.mono + pause);
                 tracing::info!(peer = %node, took_ms, "repaired after missing frames");
             }
-            Purpose::Orphan(node) => {
+            Purpose::Departed(node) => {
                 self.schedule.no_candidate(node);
                 tracing::info!(peer = %node, took_ms, "repaired after a peer went with frames missing here");
             }
@@ -287,7 +289,7 @@ impl Replica {
                 match pull.refused {
                     None => self.merged(node),
                     Some(_) => {
-                        let pause = MEETING_PATIENCE * self.beat_interval();
+                        let pause = MEETING_PATIENCE * self.heartbeat_interval();
                         self.schedule.set(Repair::Meeting, now.mono + pause);
                     }
                 }
@@ -300,18 +302,18 @@ impl Replica {
                 tracing::info!(peer = %node, took_ms, "took what had been from the future");
             }
             Purpose::Difference(node) => {
-                // A newer beat has to show that something still differs.
+                // A newer heartbeat has to show that something still differs.
                 self.peers.change(node, |peer| peer.differs_since = None);
                 tracing::debug!(peer = %node, took_ms, "compared partitions at rest");
             }
             Purpose::Reverse(node) => {
                 if pull.is_in_vain() {
                     // Two nodes that cannot take what the other has would ask each other for ever.
-                    self.schedule.set(Repair::Reverse, now.mono + self.beat_interval());
+                    self.schedule.set(Repair::Reverse, now.mono + self.heartbeat_interval());
                 }
                 tracing::debug!(peer = %node, took_ms, "took what a comparison has shown");
             }
-            Purpose::Yield(node, _) => {
+            Purpose::Resync(node, _) => {
                 tracing::info!(peer = %node, took_ms, "took the state of a peer after a long absence");
                 self.lineage.is_complete(self.hybrid_now(now));
                 self.become_synced(now);
@@ -335,16 +337,16 @@ impl Replica {
         });
     }
 
-    /// The first replay is done.
-    pub(crate) fn replayed(&mut self, now: Now) {
+    /// The bootstrap is done.
+    pub(crate) fn bootstrapped(&mut self, now: Now) {
         self.bootstrap.arrived(now.mono);
         self.settle(now);
     }
 
     /// The peer did not answer. It is asked again when it shows life; if it does not, it counts as gone.
     fn pull_failed(&mut self, now: Now, purpose: Purpose) {
-        if let Purpose::Yield(..) = purpose {
-            self.stop_yielding(now);
+        if let Purpose::Resync(..) = purpose {
+            self.end_resync(now);
         }
         let Some(node) = purpose.peer() else { return };
         let forgotten = self.peers.change(node, |peer| {

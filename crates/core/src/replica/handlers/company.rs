@@ -3,13 +3,13 @@
 use crate::cache::{Millis, NodeId, Partition, Time};
 use crate::replica::io::{Output, Target};
 use crate::replica::machine::Replica;
+use crate::replica::parts::authenticator::Refusal;
 use crate::replica::parts::bootstrap::Phase;
 use crate::replica::parts::now::Now;
-use crate::replica::parts::peers::Peer;
-use crate::replica::parts::seal::Refusal;
+use crate::replica::parts::peer::Peer;
 use crate::replica::parts::search::QUIET_MS;
-use crate::replica::parts::status::{Channel, Refused};
-use crate::wire::{BeatState, Message, ReplayRequest, Want};
+use crate::replica::parts::sync_state::{Channel, Refused};
+use crate::wire::{BootstrapRequest, HeartbeatState, Message, Want};
 
 /// If those who take requests do not answer for this long, they are no peers.
 const SWALLOWED_MS: Millis = 10_000;
@@ -23,22 +23,22 @@ impl Replica {
     /// A new connection is a new attempt at all that was refused.
     pub(crate) fn attempt_all(&mut self, now: Now) {
         self.search.reconnected(now.mono);
-        if self.bootstrap.phase() == Phase::Replaying {
+        if self.bootstrap.phase() == Phase::Bootstrapping {
             // Nobody may be there to be written to: whether this node might, the server has to be asked.
             self.publish_again(now, Channel::Node);
         }
     }
 
-    /// A message of a node that has not proven to be alive. It may be a recording, but none that is older than clocks may
-    /// differ: so nobody can keep up for longer than that the appearance of nodes that are gone.
-    pub(crate) fn heard_stranger(&mut self, now: Now, node: NodeId, message: &Message<&[u8]>) {
+    /// A message of a node that has not proven to be alive. It may be a recording, but none that is older than clocks
+    /// may differ: so nobody can keep up for longer than that the appearance of nodes that are gone.
+    pub(crate) fn heard_unverified(&mut self, now: Now, node: NodeId, message: &Message<&[u8]>) {
         let (clock, interval) = match message {
-            Message::Beat(beat) => {
-                if beat.state == BeatState::Leaving {
+            Message::Heartbeat(heartbeat) => {
+                if heartbeat.state == HeartbeatState::Leaving {
                     return;
                 }
-                self.disowned(now, &node.to_string(), beat.clock, &beat.foreign);
-                (Some(beat.clock), beat.interval_ms)
+                self.disowned(now, node, heartbeat.clock, &heartbeat.foreign);
+                (Some(heartbeat.clock), heartbeat.interval_ms)
             }
             Message::Frame(frame) => (Some(frame.clock), 0),
             // Only one who has heard this process can have made it.
@@ -58,18 +58,20 @@ impl Replica {
     }
 
     /// A node names issuers it does not accept. If this node's own is among them, the two are not one cache.
-    pub(crate) fn disowned(&mut self, now: Now, who: &str, clock: Time, foreign: &[String]) {
+    pub(crate) fn disowned(&mut self, now: Now, by: NodeId, clock: Time, foreign: &[String]) {
         let own = self.config.keyring.issuer();
         let named = own.is_some_and(|own| foreign.iter().any(|issuer| issuer == own));
         if named && self.is_recent(now, clock) {
-            self.search.disowned(who, now.mono);
+            self.search.disowned(by, now.mono);
         }
     }
 
     /// A message was not accepted. Others are there then, but none whose state this node could have.
     pub(crate) fn heard_foreign(&mut self, now: Now, refusal: &Refusal) {
         match refusal {
-            Refusal::Foreign(_) | Refusal::Unauthenticated | Refusal::Sealed => self.search.heard_foreign(now.mono),
+            Refusal::Foreign(_) | Refusal::Unauthenticated | Refusal::Authenticated => {
+                self.search.heard_foreign(now.mono)
+            }
             Refusal::Forged => {}
         }
     }
@@ -112,12 +114,16 @@ impl Replica {
 
     /// Whether there is somebody who may have a state, or something that keeps this node from hearing it.
     fn may_have_company(&self) -> bool {
-        let has_state = |peer: &Peer| peer.beat.as_ref().is_none_or(|beat| beat.state != BeatState::Starting);
+        let has_state = |peer: &Peer| {
+            peer.heartbeat
+                .as_ref()
+                .is_none_or(|heartbeat| heartbeat.state != HeartbeatState::Starting)
+        };
         self.search.may_have_company() || self.peers.iter().any(|(_, peer)| has_state(peer))
     }
 
     fn conclude_if_alone(&mut self, now: Now) {
-        if self.bootstrap.phase() != Phase::Replaying || !self.connected {
+        if self.bootstrap.phase() != Phase::Bootstrapping || !self.connected {
             return;
         }
         if self.may_have_company() {
@@ -136,17 +142,17 @@ impl Replica {
         }
         match (swallowed, answered, self.peers.len()) {
             (true, ..) => {
-                tracing::warn!("those who take replay requests do not answer this node: going on without them")
+                tracing::warn!("those who take bootstrap requests do not answer this node: going on without them")
             }
             (_, true, _) => {
-                tracing::warn!("the peers that answered the replay are gone; going on with what has arrived")
+                tracing::warn!("the peers that answered the bootstrap are gone; going on with what has arrived")
             }
             (.., 0) => tracing::info!(quiet_ms = quiet, "nobody is there: first node of the lattice"),
             (.., peers) => tracing::info!(peers, "no peer has a state yet: among the first nodes of the lattice"),
         }
         self.search.conclude_alone(swallowed);
         self.pulls.end_own();
-        self.replayed(now);
+        self.bootstrapped(now);
     }
 
     /// The state of this node is one with that of a peer.
@@ -179,36 +185,37 @@ impl Replica {
     /// A message that does no harm wherever it arrives.
     fn publish_again(&mut self, now: Now, channel: Channel) {
         let to = match channel {
-            Channel::Commands => Target::Commands,
-            Channel::Beat => Target::Beat,
+            Channel::Deltas => Target::Deltas,
+            Channel::Heartbeat => Target::Heartbeat,
             Channel::Node => Target::Node(self.cache.node()),
-            Channel::Replay => return self.send_probe(),
+            Channel::Bootstrap => return self.send_probe(),
         };
-        let beat = self.fresh_beat(now, self.beat_state());
-        self.introduce(to, &Message::Beat(beat));
+        let heartbeat = self.fresh_heartbeat(now, self.heartbeat_state());
+        self.introduce(to, &Message::Heartbeat(heartbeat));
     }
 
     // --- time
 
-    /// Asks whoever answers replays for nothing: the answer, or the word of the server, tells whether anybody is there.
+    /// Asks whoever answers bootstraps for nothing: the answer, or the word of the server, tells whether anybody is
+    /// there.
     fn send_probe(&mut self) {
         let request = self.outbox.fresh_id();
         self.search.asked(request);
-        let nothing = ReplayRequest {
+        let nothing = BootstrapRequest {
             request,
             from: Partition(0),
             digests: Vec::new(),
-            want: Want::Commands,
+            want: Want::Deltas,
             budget: 0,
             rest: None,
         };
-        self.send(Target::Replay { request }, &Message::ReplayRequest(nothing));
+        self.send(Target::Bootstrap { request }, &Message::BootstrapRequest(nothing));
     }
 
     pub(crate) fn next_search(&self) -> Option<Millis> {
         self.search
             .next_probe()
-            .filter(|_| self.bootstrap.phase() == Phase::Replaying)
+            .filter(|_| self.bootstrap.phase() == Phase::Bootstrapping)
     }
 
     pub(crate) fn tick_search(&mut self, now: Now) {
@@ -218,12 +225,12 @@ impl Replica {
             return;
         }
         self.try_again(now);
-        if self.bootstrap.phase() != Phase::Replaying {
+        if self.bootstrap.phase() != Phase::Bootstrapping {
             return;
         }
         self.conclude_if_alone(now);
         let answered = self.pulls.own().is_some_and(|pull| pull.answered);
-        if self.bootstrap.phase() == Phase::Replaying && self.search.probe_is_due(answered, now.mono) {
+        if self.bootstrap.phase() == Phase::Bootstrapping && self.search.probe_is_due(answered, now.mono) {
             self.send_probe();
         }
     }

@@ -3,18 +3,18 @@
 use crate::cache::NodeId;
 use crate::replica::io::{Output, Target};
 use crate::replica::machine::Replica;
-use crate::replica::parts::acks::Ack as Wanted;
-use crate::replica::parts::acks::{Unconfirmed, Waiter};
 use crate::replica::parts::bootstrap::Phase;
 use crate::replica::parts::now::Now;
-use crate::replica::parts::peers::Peer;
-use crate::wire::{Ack, Message};
+use crate::replica::parts::peer::Peer;
+use crate::replica::parts::pending_writes::AckLevel as Wanted;
+use crate::replica::parts::pending_writes::{Unconfirmed, Waiter};
+use crate::wire::{FrameAck, Message};
 
 impl Replica {
     /// Everything of a peer is here, not all of it by its frames: somebody there may wait to hear that.
     pub(crate) fn send_ack_of_all(&mut self, now: Now, node: NodeId) {
         let contiguous = self.peers.get(node).map_or(0, |peer| peer.confirmed_to(now.mono));
-        let ack = Ack {
+        let ack = FrameAck {
             to: node,
             seq: contiguous,
             contiguous,
@@ -24,7 +24,7 @@ impl Replica {
 
     pub(crate) fn send_ack(&mut self, now: Now, node: NodeId, seq: u64) {
         let contiguous = self.peers.get(node).map_or(0, |peer| peer.confirmed_to(now.mono));
-        let ack = Ack {
+        let ack = FrameAck {
             to: node,
             seq,
             contiguous,
@@ -32,7 +32,7 @@ impl Replica {
         self.send(Target::Node(node), &Message::Ack(ack));
     }
 
-    pub(crate) fn handle_ack(&mut self, node: NodeId, ack: Ack) {
+    pub(crate) fn handle_ack(&mut self, node: NodeId, ack: FrameAck) {
         if ack.to != self.cache.node() {
             return;
         }
@@ -49,8 +49,8 @@ impl Replica {
 
     /// Answers those who wait for frames up to `last` and have what they wait for.
     pub(crate) fn check_acks(&mut self, last: u64) {
-        let joining = self.bootstrap.phase() == Phase::Replaying || self.bootstrap.settling().is_some();
-        if self.acks.is_empty() || !self.connected || joining {
+        let joining = self.bootstrap.phase() == Phase::Bootstrapping || self.bootstrap.settling().is_some();
+        if self.pending.is_empty() || !self.connected || joining {
             return;
         }
         let whole = self.is_whole();
@@ -59,7 +59,7 @@ impl Replica {
             let peer = peers.proven(*node).filter(|peer| !peer.is_leaving());
             peer.is_some_and(|peer| !peer.confirmed.covers(waiter.first, waiter.last))
         };
-        let done = self.acks.take(last, |waiter| match waiter.wanted {
+        let done = self.pending.take(last, |waiter| match waiter.wanted {
             Wanted::Local => true,
             Wanted::Peers(number) => {
                 let covers = |(_, peer): &(NodeId, &Peer)| peer.confirmed.covers(waiter.first, waiter.last);
@@ -75,7 +75,7 @@ impl Replica {
                 waiter.peers.is_empty()
             }
         });
-        self.acks.confirmed(&done, self.calls.last());
+        self.pending.confirmed(&done, self.calls.last());
         for waiter in done {
             self.outbox.push(Output::Acked {
                 id: waiter.id,
@@ -85,18 +85,18 @@ impl Replica {
     }
 
     pub(crate) fn tick_acks(&mut self, now: Now) {
-        if self.acks.is_empty() {
+        if self.pending.is_empty() {
             return;
         }
         self.check_acks(u64::MAX);
-        for waiter in self.acks.take(u64::MAX, |waiter| now.mono >= waiter.deadline) {
+        for waiter in self.pending.take(u64::MAX, |waiter| now.mono >= waiter.deadline) {
             let result = Err(self.unconfirmed(&waiter));
             self.outbox.push(Output::Acked { id: waiter.id, result });
         }
         if !self.connected {
             return;
         }
-        for (first, last, peers) in self.acks.due(now.mono) {
+        for (first, last, peers) in self.pending.due(now.mono) {
             for node in peers {
                 self.send_again(node, first, last);
             }

@@ -1,31 +1,32 @@
-//! Frames: this node's commands on their way out, and peers' commands on their way in.
+//! Frames: this node's deltas on their way out, and peers' deltas on their way in.
 
-use crate::cache::{Command, CommandError, NodeId, Time};
+use crate::cache::{Delta, DeltaError, NodeId, Time};
 use crate::replica::io::Target;
 use crate::replica::machine::Replica;
-use crate::replica::parts::acks::AckRequest;
 use crate::replica::parts::lacking::Withheld;
+use crate::replica::parts::notice::Notice;
 use crate::replica::parts::now::Now;
 use crate::replica::parts::outbox::MAX_FRAME_BYTES;
+use crate::replica::parts::pending_writes::AckRequest;
 use crate::wire::{Chunk, Chunker, Frame};
 
 /// Counters with at least so many entries of nodes that are gone are folded.
 const FOLD_ENTRIES: usize = 16;
 
-/// Partitions looked at for that with each beat.
+/// Partitions looked at for that with each heartbeat.
 const FOLD_PARTITIONS: u16 = 8;
 
 impl Replica {
-    // --- own commands
+    // --- own deltas
 
-    /// Sends commands as frames. While NATS is away they are not kept: the number of the frame they would have had
+    /// Sends deltas as frames. While NATS is away they are not kept: the number of the frame they would have had
     /// stays missing, and peers fetch by digest what they do not have.
-    pub(crate) fn handle_local(&mut self, now: Now, commands: &[Command], acks: Vec<AckRequest>) {
+    pub(crate) fn handle_local(&mut self, now: Now, deltas: &[Delta], acks: Vec<AckRequest>) {
         let first = self.own_frames.newest() + 1;
         if self.connected {
             let mut chunker = Chunker::new(self.message_bytes());
-            for command in commands {
-                if let Some(chunk) = chunker.push(command) {
+            for delta in deltas {
+                if let Some(chunk) = chunker.push(delta) {
                     self.send_frame(chunk, !acks.is_empty());
                 }
             }
@@ -34,11 +35,11 @@ impl Replica {
             }
         } else {
             self.own_frames.fresh_seq();
-            self.counters.commands_unsent += commands.len() as u64;
+            self.counters.commands_unsent += deltas.len() as u64;
         }
         for request in acks {
             let peers = self.peers.iter().map(|(node, _)| node).collect();
-            self.acks
+            self.pending
                 .wait(request, first, self.own_frames.newest(), peers, now.mono);
         }
         self.check_acks(u64::MAX);
@@ -50,19 +51,19 @@ impl Replica {
         self.counters.commands_sent += chunk.count();
         let clock = self.cache.clock().latest();
         let frame = chunk.into_frame(
-            self.version_for(Target::Commands),
+            self.version_for(Target::Deltas),
             self.cache.node(),
             seq,
             wants_ack,
             clock,
         );
         self.own_frames.keep(seq, frame.clone().into());
-        self.publish(Target::Commands, frame);
+        self.publish(Target::Deltas, frame);
     }
 
-    /// Writes counters of nodes that are gone shorter. One node of the lattice does it: of those that have seen for long
-    /// enough who comes and goes, the one with the lowest id. The others get it by the next comparison: as frames, these
-    /// commands would be older than the deletions they remember.
+    /// Writes counters of nodes that are gone shorter. One node of the lattice does it: of those that have seen for
+    /// long enough who comes and goes, the one with the lowest id. The others get it by the next comparison: as frames,
+    /// these deltas would be older than the deletions they remember.
     pub(crate) fn fold(&mut self, now: Now) {
         let ttl = self.cache.limits().tombstone_ttl_ms;
         let watched = self.calls.running_for(now.mono) > ttl;
@@ -76,14 +77,14 @@ impl Replica {
             let partition = crate::cache::Partition(self.next_fold);
             self.next_fold = (self.next_fold + 1) % crate::cache::PARTITIONS as u16;
             let may_add = |author| author == node || self.peers.may_return(author, 2 * ttl, now.mono);
-            let commands = self.cache.fold(partition, FOLD_ENTRIES, now.wall, may_add);
-            self.counters.folded += commands.len() as u64;
+            let deltas = self.cache.fold(partition, FOLD_ENTRIES, now.wall, may_add);
+            self.counters.folded += deltas.len() as u64;
         }
     }
 
-    // --- peers' commands
+    // --- peers' deltas
 
-    /// A frame of a peer has arrived, of so many bytes without its seal.
+    /// A frame of a peer has arrived, of so many bytes without its authenticator.
     pub(crate) fn handle_frame(&mut self, now: Now, node: NodeId, mut frame: Frame<&[u8]>, bytes: usize) {
         let Some(peer) = self.peers.proven(node) else { return };
         let follows = peer.frames.follows(frame.seq);
@@ -99,10 +100,10 @@ impl Replica {
         // What is older than the deletions this node remembers cannot be told from something deleted. A comparison
         // decides about it, once it is clear which of the two nodes was away for too long.
         let floor = self.cache.floor();
-        let sent = frame.commands.len();
-        frame.commands.retain(|command| command.newest().time >= floor);
-        let whole = frame.commands.len() == sent;
-        let refused = self.apply(now, node, &frame.commands, frame.clock);
+        let sent = frame.deltas.len();
+        frame.deltas.retain(|delta| delta.newest().time >= floor);
+        let whole = frame.deltas.len() == sent;
+        let refused = self.apply(now, node, &frame.deltas, frame.clock);
         let heard = self.taken_in(now);
         self.delay.frame(node, follows && whole, now.mono);
         let asked = self.peers.get(node).and_then(|peer| peer.asked_for(frame.seq));
@@ -132,40 +133,34 @@ impl Replica {
         self.settle(now);
     }
 
-    /// Merges commands that `from` has sent. Returns what was refused of them, if anything was.
-    pub(crate) fn apply(
-        &mut self,
-        now: Now,
-        from: NodeId,
-        commands: &[Command<&[u8]>],
-        clock: Time,
-    ) -> Option<Withheld> {
+    /// Merges deltas that `from` has sent. Returns what was refused of them, if anything was.
+    pub(crate) fn apply(&mut self, now: Now, from: NodeId, deltas: &[Delta<&[u8]>], clock: Time) -> Option<Withheld> {
         self.observe(now, clock);
-        if !commands.is_empty() {
+        if !deltas.is_empty() {
             self.lineage.takes_deltas(self.hybrid_now(now));
         }
         let mut refused = None;
-        self.counters.commands_received += commands.len() as u64;
+        self.counters.commands_received += deltas.len() as u64;
         let mut number = 0;
-        self.cache.apply_all(commands, now.wall, |applied| {
+        self.cache.apply_all(deltas, now.wall, |applied| {
             number += 1;
             if let Err(error) = applied {
                 self.counters.refused += 1;
                 let withheld = refused.get_or_insert(Withheld::NOTHING);
-                if let CommandError::FromTheFuture { ahead_ms } = error {
-                    withheld.commands += 1;
+                if let DeltaError::FromTheFuture { ahead_ms } = error {
+                    withheld.deltas += 1;
                     withheld.from = withheld.from.min(now.wall.saturating_add(ahead_ms).saturating_add(1));
                 }
                 if let Some(suppressed) = self.logs.refused.pass(now.mono) {
                     // Its author, if it is there; else it was passed on by somebody.
-                    let author = commands[number - 1].newest().node;
-                    let host = self.peers.host(author).unwrap_or_else(|| "unknown".into());
-                    let sender = self.peers.host(from).unwrap_or_else(|| from.to_string());
-                    let (host, sender) = (host.escape_debug(), sender.escape_debug());
-                    tracing::warn!(
-                        %error, %author, %host, %sender, suppressed,
-                        "refused a command of a peer; check the clock of its host"
-                    );
+                    let author = deltas[number - 1].newest().node;
+                    self.outbox.tell(Notice::RefusedDelta {
+                        error,
+                        author,
+                        host: self.peers.host(author),
+                        sender: self.peers.host(from).unwrap_or_else(|| from.to_string()),
+                        suppressed,
+                    });
                 }
             }
         });

@@ -5,11 +5,11 @@ use crate::replica::io::Target;
 use crate::replica::machine::Replica;
 use crate::replica::parts::lacking::{Asked, MAX_ASKED};
 use crate::replica::parts::now::Now;
-use crate::replica::parts::peers::Peer;
+use crate::replica::parts::peer::Peer;
 use crate::replica::parts::schedule::Repair;
 use crate::wire::{FramesGone, FramesRequest, Message, MAX_BUDGET};
 
-/// Frames may arrive a little after the beat or frame that announces them; only then are they missing.
+/// Frames may arrive a little after the heartbeat or frame that announces them; only then are they missing.
 const GAP_GRACE_MS: Millis = 100;
 
 /// An author that does not answer is asked again after this time, and twice what answers take.
@@ -56,9 +56,9 @@ impl Replica {
         Some(at.max(self.delay.until()))
     }
 
-    /// Whether frames are missing that their author is about to be asked for, was asked for once, or has begun to send: what
-    /// others have and this node lacks is most likely in them, and nothing is to be had twice. Where frames are lost all the
-    /// time some are always missing: then others are not kept waiting for them.
+    /// Whether frames are missing that their author is about to be asked for, was asked for once, or has begun to send:
+    /// what others have and this node lacks is most likely in them, and nothing is to be had twice. Where frames are
+    /// lost all the time some are always missing: then others are not kept waiting for them.
     pub(crate) fn frames_come_in(&self) -> bool {
         let hoped_for = |peer: &Peer| peer.asked.bytes > 0 || peer.asked.times <= 1;
         let comes = |node, peer: &Peer| hoped_for(peer) && self.ask_at(node, peer).is_some();
@@ -167,8 +167,8 @@ impl Replica {
         self.peers.change(node, |peer| {
             let missing = peer.frames.missing();
             let before_ring = missing.first().is_some_and(|(first, _)| *first < gone.oldest);
-            // Numbers that no frame has. What the author does have was sent before this, as far as there was room. One that
-            // answers a request for an earlier gap says nothing of the next.
+            // Numbers that no frame has. What the author does have was sent before this, as far as there was room. One
+            // that answers a request for an earlier gap says nothing of the next.
             let all_sent = peer.asked.budget > 0 && !peer.asked.is_answered();
             peer.asked.gone |= before_ring || all_sent;
         });

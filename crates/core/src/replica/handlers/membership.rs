@@ -1,20 +1,21 @@
-//! Who is there: challenges, beats, strangers.
+//! Who is there: challenges, heartbeats, nodes of other issuers and versions.
 //!
 //! A message that proves who wrote it may still be a recording. So a node counts only after it has answered a challenge
-//! of this process; from then on its frames and beats are numbered and each is taken once.
+//! of this process; from then on its frames and heartbeats are numbered and each is taken once.
 
 use crate::cache::{Millis, NodeId, Time};
 use crate::replica::io::Target;
 use crate::replica::machine::Replica;
+use crate::replica::parts::authenticator::Refusal;
 use crate::replica::parts::heartbeats::Heartbeats;
 use crate::replica::parts::lineage::{Lineage, NodeLineage};
+use crate::replica::parts::notice::Notice;
 use crate::replica::parts::now::Now;
-use crate::replica::parts::peers::Peer;
-use crate::replica::parts::seal::Refusal;
-use crate::wire::{Beat, BeatState, Header, Hello, Message, Welcome};
+use crate::replica::parts::peer::Peer;
+use crate::wire::{Header, Heartbeat, HeartbeatState, Hello, Message, Welcome};
 
-/// A node that was alone for long waits this many intervals of beats for others than newcomers.
-const NEWCOMER_BEATS: u64 = 3;
+/// A node that was alone for long waits this many intervals of heartbeats for others than newcomers.
+const NEWCOMER_HEARTBEATS: u64 = 3;
 
 impl Replica {
     /// When the next challenge is due, if one is.
@@ -72,14 +73,14 @@ impl Replica {
             return;
         }
         match self.peers.get(node) {
-            Some(peer) if peer.proven && peer.is_strange() => self.send_hello(now, node),
+            Some(peer) if peer.proven && peer.is_unverified() => self.send_hello(now, node),
             Some(peer) if !peer.proven => self.challenge_unproven(now),
             _ => {}
         }
     }
 
-    /// Challenges nodes that have yet to prove that they are alive, those first that most likely are: few at a time, since
-    /// most may be recordings.
+    /// Challenges nodes that have yet to prove that they are alive, those first that most likely are: few at a time,
+    /// since most may be recordings.
     fn challenge_unproven(&mut self, now: Now) {
         while self.budgets.challenges.is_left(now.mono) {
             let Some(node) = self.peers.due_unproven(now.mono, self.outbox.id()) else {
@@ -124,14 +125,14 @@ impl Replica {
         if !proven && !self.budgets.welcomes.take(now.mono) {
             return;
         }
-        let beat = self.fresh_beat(now, self.beat_state());
+        let heartbeat = self.fresh_heartbeat(now, self.heartbeat_state());
         let welcome = Welcome {
             to: node,
             number: hello.number,
             knows_you: self.peers.get(node).is_some_and(|peer| peer.proven),
             host: self.config.host.clone(),
             release: self.config.release.clone(),
-            beat,
+            heartbeat,
         };
         self.introduce(Target::Node(node), &Message::Welcome(welcome));
     }
@@ -159,33 +160,33 @@ impl Replica {
         if news {
             tracing::info!(peer = %node, host = %welcome.host, release = %welcome.release, "peer joins");
         }
-        self.search.no_stranger(node);
-        self.told_by_peer(now, node, welcome.beat, true);
+        self.search.is_verified(node);
+        self.told_by_peer(now, node, welcome.heartbeat, true);
         self.take_parked(now, node);
     }
 
-    pub(crate) fn beat_interval(&self) -> Millis {
-        Heartbeats::interval(self.config.beat_interval_ms, self.peers.len())
+    pub(crate) fn heartbeat_interval(&self) -> Millis {
+        Heartbeats::interval(self.config.heartbeat_interval_ms, self.peers.len())
     }
 
-    pub(crate) fn beat_state(&self) -> BeatState {
+    pub(crate) fn heartbeat_state(&self) -> HeartbeatState {
         match self.bootstrap.is_synced() {
-            true => BeatState::Synced,
-            false => BeatState::Starting,
+            true => HeartbeatState::Synced,
+            false => HeartbeatState::Starting,
         }
     }
 
-    pub(crate) fn send_heartbeat(&mut self, now: Now, state: BeatState) {
+    pub(crate) fn send_heartbeat(&mut self, now: Now, state: HeartbeatState) {
         self.look_at_clocks(now);
-        let beat = self.fresh_beat(now, state);
-        self.heartbeats.sent(now.mono, self.beat_interval());
-        self.introduce(Target::Beat, &Message::Beat(beat));
+        let heartbeat = self.fresh_heartbeat(now, state);
+        self.heartbeats.sent(now.mono, self.heartbeat_interval());
+        self.introduce(Target::Heartbeat, &Message::Heartbeat(heartbeat));
     }
 
-    pub(crate) fn fresh_beat(&mut self, now: Now, state: BeatState) -> Beat {
+    pub(crate) fn fresh_heartbeat(&mut self, now: Now, state: HeartbeatState) -> Heartbeat {
         let number = self.outbox.fresh_id();
         let lineage = self.lineage();
-        Beat {
+        Heartbeat {
             number,
             seq: self.own_frames.newest(),
             digest: self.cache.root_digest(),
@@ -197,10 +198,10 @@ impl Replica {
             joined: lineage.joined_at,
             listening: self.lineage.listening_since(),
             state,
-            interval_ms: self.beat_interval(),
-            wants_beats: self.heartbeats.asks(),
+            interval_ms: self.heartbeat_interval(),
+            wants_heartbeats: self.heartbeats.asks(),
             versions: self.config.versions,
-            foreign: self.strangers.foreign_for_beat(number, now.mono),
+            foreign: self.foreign.issuers_for_heartbeat(number, now.mono),
         }
     }
 
@@ -208,30 +209,35 @@ impl Replica {
         Time::from_millis(self.cache.clock().now(now.wall))
     }
 
-    pub(crate) fn handle_heartbeat(&mut self, now: Now, node: NodeId, beat: Beat) {
-        self.told_by_peer(now, node, beat, false);
+    pub(crate) fn handle_heartbeat(&mut self, now: Now, node: NodeId, heartbeat: Heartbeat) {
+        self.told_by_peer(now, node, heartbeat, false);
     }
 
-    /// A beat, or one in an answer to a challenge.
-    fn told_by_peer(&mut self, now: Now, node: NodeId, beat: Beat, answer: bool) {
-        let lineage = NodeLineage::of_beat(node, &beat);
-        let (state, clock, wants_beats, digest) = (beat.state, beat.clock, beat.wants_beats, beat.digest);
-        let interval = beat.interval_ms;
-        if !beat.foreign.is_empty() {
-            self.disowned(now, &node.to_string(), beat.clock, &beat.foreign);
-            self.named_foreign(node, &beat.foreign);
+    /// A heartbeat, or one in an answer to a challenge.
+    fn told_by_peer(&mut self, now: Now, node: NodeId, heartbeat: Heartbeat, answer: bool) {
+        let lineage = NodeLineage::of_heartbeat(node, &heartbeat);
+        let (state, clock, wants_heartbeats, digest) = (
+            heartbeat.state,
+            heartbeat.clock,
+            heartbeat.wants_heartbeats,
+            heartbeat.digest,
+        );
+        let interval = heartbeat.interval_ms;
+        if !heartbeat.foreign.is_empty() {
+            self.disowned(now, node, heartbeat.clock, &heartbeat.foreign);
+            self.named_foreign(node, &heartbeat.foreign);
         }
         let own = self.cache.root_digest();
         let had_gap = self.peers.get(node).is_some_and(Peer::is_lacking);
         let (floor, heard) = (self.cache.floor(), self.taken_in(now));
-        if !self.peers.beat(node, beat, (own, floor), now.mono, heard) {
+        if !self.peers.heartbeat(node, heartbeat, (own, floor), now.mono, heard) {
             self.counters.repeated += 1;
             return;
         }
-        self.delay.beat(node, interval, now.mono);
-        if state == BeatState::Leaving {
+        self.delay.heartbeat(node, interval, now.mono);
+        if state == HeartbeatState::Leaving {
             tracing::info!(peer = %node, "peer leaves");
-            // Its last frames may come after its last beat.
+            // Its last frames may come after its last heartbeat.
             let waits = self.peers.get(node).is_some_and(|peer| peer.frames.has_gap());
             return if waits {
                 self.check_acks(u64::MAX)
@@ -239,7 +245,7 @@ impl Replica {
                 self.remove(now, node)
             };
         }
-        let both = state == BeatState::Synced && self.bootstrap.is_synced();
+        let both = state == HeartbeatState::Synced && self.bootstrap.is_synced();
         if digest == own {
             self.schedule.no_candidate(node);
             if had_gap {
@@ -254,7 +260,7 @@ impl Replica {
             self.compare_lineages(now, lineage, clock, digest == own, answer);
         }
         self.follow_floor(now, lineage.floor);
-        if wants_beats {
+        if wants_heartbeats {
             let spread = self.spread(2 * self.peers.len() as Millis);
             self.heartbeats.asked(now.mono, spread);
         }
@@ -262,7 +268,7 @@ impl Replica {
         self.begin_repair(now);
     }
 
-    /// Looks whether this node is in contact with a synced peer, or has to yield to it.
+    /// Looks whether this node is in contact with a synced peer, or has to resync from it.
     fn compare_lineages(&mut self, now: Now, peer: NodeLineage, clock: Time, equal: bool, answer: bool) {
         if equal {
             self.in_contact(now, peer, clock, true);
@@ -272,8 +278,8 @@ impl Replica {
             if self.lineage.last_contact() < peer.lineage.joined_at || self.contact_is_old(now) {
                 self.send_hello(now, peer.node);
             }
-        } else if self.node_lineage().yields_to(peer) {
-            self.start_yielding(now, peer.node, peer.floor);
+        } else if self.node_lineage().resyncs_from(peer) {
+            self.begin_resync(now, peer.node, peer.floor);
         } else {
             self.in_contact(now, peer, clock, false);
         }
@@ -286,11 +292,11 @@ impl Replica {
 
     /// Takes note of the contact with a synced peer.
     fn in_contact(&mut self, now: Now, peer: NodeLineage, clock: Time, equal: bool) {
-        let patience = NEWCOMER_BEATS * self.beat_interval();
+        let patience = NEWCOMER_HEARTBEATS * self.heartbeat_interval();
         if !equal && self.lineage.awaits_others_than(peer, now.mono, patience) {
             return;
         }
-        // As of when the beat was sent: it may have waited here for a long time.
+        // As of when the heartbeat was sent: it may have waited here for a long time.
         let at = clock.min(self.hybrid_now(now));
         self.lineage.in_contact(peer, at);
     }
@@ -301,8 +307,8 @@ impl Replica {
 
     /// The state of this node is that of its peers, and goes back as far as theirs.
     pub(crate) fn inherit_lineage(&mut self) {
-        let beats = self.peers.synced().filter_map(|(_, peer)| peer.beat.as_ref());
-        self.lineage.inherits(beats.map(|beat| beat.since));
+        let heartbeats = self.peers.synced().filter_map(|(_, peer)| peer.heartbeat.as_ref());
+        self.lineage.inherits(heartbeats.map(|heartbeat| heartbeat.since));
     }
 
     /// A peer has collected deletions up to `floor`; so does this node, within what its own settings allow.
@@ -319,7 +325,7 @@ impl Replica {
         Time::from_millis(newest.saturating_sub(limits.tombstone_ttl_ms))
     }
 
-    /// Whether the times of a peer can be right. Nobody gives in to a clock that is wrong.
+    /// Whether the times of a peer can be right. No node resyncs because of a clock that is wrong.
     fn is_plausible(&self, now: Now, peer: NodeLineage, clock: Time) -> bool {
         let newest = now.wall.saturating_add(self.cache.limits().max_clock_skew_ms);
         let newest = Time::from_millis(newest.saturating_add(1));
@@ -335,15 +341,13 @@ impl Replica {
 
     pub(crate) fn unknown_version(&mut self, now: Now, header: Header) {
         self.counters.unknown_versions += 1;
-        let named = self.strangers.hears_version(header.version, header.node, now.mono);
-        if named == Some(true) && self.logs.strangers.take(now.mono) {
-            let (oldest, newest) = self.config.versions;
-            tracing::warn!(
-                "node {} speaks version {} of the protocol, this one {oldest} to {newest}: its messages are ignored, and \
-                 nothing is replicated between the two; run releases of nearby versions",
-                header.node,
-                header.version
-            );
+        let named = self.foreign.hears_version(header.version, header.node, now.mono);
+        if named == Some(true) && self.logs.foreign.take(now.mono) {
+            self.outbox.tell(Notice::ForeignVersion {
+                node: header.node,
+                version: header.version,
+                spoken: self.config.versions,
+            });
         }
     }
 
@@ -354,21 +358,21 @@ impl Replica {
             return self.foreign_issuer(now, header.node, issuer);
         }
         if let Some(suppressed) = self.logs.unauthenticated.pass(now.mono) {
-            let remedy = match refusal {
-                Refusal::Unauthenticated | Refusal::Sealed => "set FRAME_AUTH alike on all hosts",
-                _ => "all hosts need the same cluster seed, or list each other's issuer in cluster_issuers",
-            };
-            tracing::warn!(node = %header.node, suppressed, "ignored a message: {refusal}; {remedy}");
+            self.outbox.tell(Notice::RefusedMessage {
+                node: header.node,
+                refusal: refusal.clone(),
+                suppressed,
+            });
         }
     }
 
     fn foreign_issuer(&mut self, now: Now, node: NodeId, issuer: &String) {
-        let named = self.strangers.hears_issuer(issuer, now.mono);
-        if named == Some(true) && self.logs.strangers.take(now.mono) {
-            tracing::warn!(
-                "node {node} is of issuer {issuer}, which is not accepted here: nothing is replicated between the two; \
-                 start its host with the same cluster seed, or list the issuers of both in cluster_issuers of both"
-            );
+        let named = self.foreign.hears_issuer(issuer, now.mono);
+        if named == Some(true) && self.logs.foreign.take(now.mono) {
+            self.outbox.tell(Notice::ForeignIssuer {
+                node,
+                issuer: issuer.clone(),
+            });
         }
     }
 
@@ -378,10 +382,13 @@ impl Replica {
             let news = self
                 .peers
                 .get(node)
-                .and_then(|peer| peer.beat.as_ref())
-                .is_none_or(|beat| beat.foreign.is_empty());
+                .and_then(|peer| peer.heartbeat.as_ref())
+                .is_none_or(|heartbeat| heartbeat.foreign.is_empty());
             if news && foreign.iter().any(|issuer| issuer == own) {
-                tracing::warn!(peer = %node, "the peer does not accept the issuer of this host, {own}; list it there");
+                self.outbox.tell(Notice::Disowned {
+                    by: node,
+                    issuer: own.to_string(),
+                });
             }
         }
     }

@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | `receive` | messages as they arrive: authentic or not, taken before or not, and whose they are |
 //! | `membership` | challenges and heartbeats: who is there, and who has to resync |
-//! | `company`, `settling`, `states` | whether anybody is there, from the first bootstrap to synced, and what is said of it |
+//! | `company`, `settling`, `states` | whether anybody is there, from the bootstrap to synced, and what is said of it |
 //! | `frames`, `gaps`, `confirmations` | deltas out and in, those that are missing, and who has which |
 //! | `repair`, `requests`, `answers` | which comparison is due, what it asks for, and what is done with the answers |
 //! | `serving` | what peers ask for |

@@ -1,4 +1,4 @@
-//! What leaves a node: sealed, cut to what the server takes.
+//! What leaves a node: authenticated, cut to what the server takes.
 
 use crate::cache::Millis;
 use crate::replica::io::{Output, Target};
@@ -20,36 +20,36 @@ impl Replica {
     /// signature that other issuers can check.
     pub(crate) fn introduce(&mut self, to: Target, message: &Message) {
         let bytes = message.encode(self.config.versions.0, self.cache.node());
-        self.publish_sealed(to, bytes, true);
+        self.publish_authenticated(to, bytes, true);
     }
 
     /// Publishes an encoded message.
     pub(crate) fn publish(&mut self, to: Target, message: Vec<u8>) {
         let signed = self.signs(to);
-        self.publish_sealed(to, message, signed);
+        self.publish_authenticated(to, message, signed);
     }
 
-    fn publish_sealed(&mut self, to: Target, message: Vec<u8>, signed: bool) {
+    fn publish_authenticated(&mut self, to: Target, message: Vec<u8>, signed: bool) {
         if !self.connected {
             return;
         }
-        let most = self.outbox.max_unsealed();
+        let most = self.outbox.max_bare();
         if message.len() <= most {
-            let payload = self.config.keyring.seal(message, signed);
+            let payload = self.config.keyring.authenticate(message, signed);
             return self.output(to, payload);
         }
         let (id, node, version) = (self.outbox.fresh_id(), self.cache.node(), message[0]);
         for fragment in fragments::split(id, &Bytes::from(message), most) {
             let bytes = Message::Fragment(fragment).encode(version, node);
-            let payload = self.config.keyring.seal(bytes, signed);
+            let payload = self.config.keyring.authenticate(bytes, signed);
             self.output(to, payload);
         }
     }
 
     fn output(&mut self, to: Target, payload: Bytes) {
         match to {
-            Target::Node(_) | Target::Replay { .. } => self.counters.repair_bytes_sent += payload.len() as u64,
-            Target::Commands | Target::Beat => {}
+            Target::Node(_) | Target::Bootstrap { .. } => self.counters.repair_bytes_sent += payload.len() as u64,
+            Target::Deltas | Target::Heartbeat => {}
         }
         self.outbox.push(Output::Publish { to, payload });
     }
@@ -58,17 +58,17 @@ impl Replica {
     fn signs(&self, to: Target) -> bool {
         match to {
             Target::Node(node) => self.peers.get(node).is_none_or(|peer| peer.other_issuer),
-            Target::Replay { .. } => self.config.keyring.accepts_others(),
-            Target::Commands | Target::Beat => self.config.keyring.accepts_others() && self.peers.any_other_issuer(),
+            Target::Bootstrap { .. } => self.config.keyring.accepts_others(),
+            Target::Deltas | Target::Heartbeat => self.config.keyring.accepts_others() && self.peers.any_other_issuer(),
         }
     }
 
     /// The newest version that those understand who are to read it; the oldest where nobody knows who they are.
     pub(crate) fn version_for(&self, to: Target) -> u8 {
         match to {
-            Target::Commands | Target::Beat => self.version(),
+            Target::Deltas | Target::Heartbeat => self.version(),
             Target::Node(node) if self.peers.get(node).is_some_and(|peer| peer.proven) => self.version(),
-            Target::Node(_) | Target::Replay { .. } => self.config.versions.0,
+            Target::Node(_) | Target::Bootstrap { .. } => self.config.versions.0,
         }
     }
 
@@ -78,7 +78,7 @@ impl Replica {
         self.peers.version().unwrap_or(newest).min(newest).max(oldest)
     }
 
-    /// Bytes of commands that go into one message.
+    /// Bytes of deltas that go into one message.
     pub(crate) fn message_bytes(&self) -> usize {
         self.outbox.max_content().clamp(1, MAX_FRAME_BYTES)
     }

@@ -5,18 +5,18 @@ use bytes::Bytes;
 
 use crate::cache::{Millis, NodeId, Time};
 use crate::replica::machine::Replica;
+use crate::replica::parts::authenticator::{Proof, Refusal, Verified};
 use crate::replica::parts::now::Now;
-use crate::replica::parts::peers::Peer;
+use crate::replica::parts::peer::Peer;
 use crate::replica::parts::recordings::Sent;
-use crate::replica::parts::seal::{Proof, Refusal, Unsealed};
-use crate::wire::{Header, Message, ReplayCommands, Request, Sketch, Splits, Unknown, WireError};
+use crate::wire::{BootstrapDeltas, Header, Message, RangeSplits, Request, Sketch, Unknown, WireError};
 
 /// A message of this age, by its sender's clock, may be of this moment.
 const FRESH_MS: Millis = 5_000;
 
 impl Replica {
-    pub(crate) fn handle_message(&mut self, now: Now, sealed: Bytes) {
-        let Some(header) = Header::of(&sealed) else {
+    pub(crate) fn handle_message(&mut self, now: Now, authenticated: Bytes) {
+        let Some(header) = Header::of(&authenticated) else {
             return self.malformed(now, &WireError::Malformed("shorter than its header"));
         };
         if header.node == self.cache.node() {
@@ -29,11 +29,11 @@ impl Replica {
                 false => self.malformed(now, &WireError::Malformed("no version of this protocol")),
             };
         }
-        let length = sealed.len();
+        let length = authenticated.len();
         let keyring = self.config.keyring.clone();
-        let (bytes, proof) = match keyring.unseal(&sealed) {
-            Ok(Unsealed::Accepted(bytes, proof)) => (bytes, proof),
-            Ok(Unsealed::Signed(bytes, signature)) => {
+        let (bytes, proof) = match keyring.verify(&authenticated) {
+            Ok(Verified::Accepted(bytes, proof)) => (bytes, proof),
+            Ok(Verified::Signed(bytes, signature)) => {
                 if !self.may_check_signature(now, header.node, &bytes) {
                     return;
                 }
@@ -99,16 +99,19 @@ impl Replica {
             return self.peers.is_old(node, sent);
         };
         match message {
-            Message::Beat(beat) => peer.beat.as_ref().is_some_and(|last| beat.number <= last.number),
+            Message::Heartbeat(heartbeat) => peer
+                .heartbeat
+                .as_ref()
+                .is_some_and(|last| heartbeat.number <= last.number),
             Message::Frame(frame) => peer.proven && !peer.frames.takes(frame.seq) && !frame.wants_ack,
             Message::Hello(hello) => hello.to != self.cache.node() || !peer.challenges_anew(hello.number),
             Message::Welcome(welcome) => !peer.expects(welcome.number),
-            Message::ReplayRequest(_)
+            Message::BootstrapRequest(_)
             | Message::Compare(_)
             | Message::Fetch(_)
-            | Message::Survey(_)
+            | Message::DigestRequest(_)
             | Message::SketchRequest(_)
-            | Message::Exchange(_)
+            | Message::Reconcile(_)
             | Message::FramesRequest(_) => sent.number.is_some_and(|number| !peer.requests.takes(number)),
             _ => false,
         }
@@ -135,35 +138,35 @@ impl Replica {
             asked: true,
         };
         match message {
-            Message::Beat(beat) => of(beat.number, possible(beat.clock)),
-            Message::Welcome(welcome) => of(welcome.beat.number, possible(welcome.beat.clock)),
+            Message::Heartbeat(heartbeat) => of(heartbeat.number, possible(heartbeat.clock)),
+            Message::Welcome(welcome) => of(welcome.heartbeat.number, possible(welcome.heartbeat.clock)),
             // It names this process, which only those can who have heard of it.
             Message::Hello(hello) if hello.to == self.cache.node() => of(hello.number, present),
             Message::Frame(frame) => Sent {
                 clock: possible(frame.clock),
                 ..Sent::default()
             },
-            Message::ReplayRequest(request) => of(request.request, Time::default()),
+            Message::BootstrapRequest(request) => of(request.request, Time::default()),
             Message::Compare(request) => of(request.request, Time::default()),
             Message::Fetch(request) => of(request.request, Time::default()),
-            Message::Survey(request) => of(request.request, Time::default()),
+            Message::DigestRequest(request) => of(request.request, Time::default()),
             Message::SketchRequest(request) => of(request.request, Time::default()),
-            Message::Exchange(request) => of(request.request, Time::default()),
+            Message::Reconcile(request) => of(request.request, Time::default()),
             Message::FramesRequest(request) => of(request.request, Time::default()),
-            Message::ReplayCommands(ReplayCommands { part, .. })
-            | Message::Splits(Splits { part, .. })
+            Message::BootstrapDeltas(BootstrapDeltas { part, .. })
+            | Message::RangeSplits(RangeSplits { part, .. })
             | Message::Sketch(Sketch { part, .. })
             | Message::Unknown(Unknown { part, .. })
                 if self.pulls.has_request(part.request) =>
             {
                 asked
             }
-            Message::ReplayEnd(end) if self.pulls.has_request(end.request) => asked,
+            Message::AnswerEnd(end) if self.pulls.has_request(end.request) => asked,
             _ => Sent::default(),
         }
     }
 
-    /// A message that is accepted, and its length without and with its seal.
+    /// A message that is accepted, and its length without and with its authenticator.
     fn handle_understood(
         &mut self,
         now: Now,
@@ -180,29 +183,29 @@ impl Replica {
             self.counters.repeated += 1;
         }
         if known == Some(false) {
-            self.heard_stranger(now, node, &message);
+            self.heard_unverified(now, node, &message);
         }
         match message {
             // What was asked for here names the request, which is as good as a challenge.
-            Message::ReplayCommands(commands) => self.handle_replay_commands(now, node, commands, length),
-            Message::Splits(splits) => self.handle_splits(now, node, splits, length),
+            Message::BootstrapDeltas(deltas) => self.handle_bootstrap_deltas(now, node, deltas, length),
+            Message::RangeSplits(splits) => self.handle_splits(now, node, splits, length),
             Message::Sketch(sketch) => self.handle_sketch(now, node, sketch, length),
             Message::Unknown(unknown) => self.handle_unknown(now, node, &unknown, length),
-            Message::ReplayEnd(end) => self.handle_replay_end(now, node, end),
+            Message::AnswerEnd(end) => self.handle_answer_end(now, node, end),
             _ if known.is_none() => return,
-            Message::ReplayRequest(request) => self.handle_request(now, node, Request::Replay(request), length),
+            Message::BootstrapRequest(request) => self.handle_request(now, node, Request::Bootstrap(request), length),
             Message::Compare(request) => self.handle_request(now, node, Request::Compare(request), length),
             Message::Fetch(request) => self.handle_request(now, node, Request::Fetch(request), length),
-            Message::Survey(request) => self.handle_request(now, node, Request::Survey(request), length),
+            Message::DigestRequest(request) => self.handle_request(now, node, Request::DigestRequest(request), length),
             Message::SketchRequest(request) => self.handle_request(now, node, Request::Symbols(request), length),
-            Message::Exchange(request) => self.handle_request(now, node, Request::Exchange(request), length),
+            Message::Reconcile(request) => self.handle_request(now, node, Request::Reconcile(request), length),
             Message::FramesRequest(request) => self.handle_request(now, node, Request::Frames(request), length),
             Message::Hello(hello) => self.handle_hello(now, node, &hello),
             Message::Welcome(welcome) => self.handle_welcome(now, node, welcome),
             // All else counts only from those who are known to be alive.
             _ if known == Some(false) => {}
             Message::Frame(frame) => self.handle_frame(now, node, frame, bare),
-            Message::Beat(beat) => self.handle_heartbeat(now, node, beat),
+            Message::Heartbeat(heartbeat) => self.handle_heartbeat(now, node, heartbeat),
             Message::FramesGone(gone) => self.handle_frames_gone(node, gone),
             Message::Ack(ack) => self.handle_ack(node, ack),
             _ => {}

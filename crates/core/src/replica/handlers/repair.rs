@@ -6,23 +6,23 @@ use crate::replica::machine::Replica;
 use crate::replica::parts::bootstrap::Phase;
 use crate::replica::parts::lacking::Withheld;
 use crate::replica::parts::now::Now;
-use crate::replica::parts::peers::Peer;
+use crate::replica::parts::peer::Peer;
 use crate::replica::parts::pull::Pull;
 use crate::replica::parts::schedule::Repair;
 use crate::replica::parts::spread::spread_of;
 use crate::replica::parts::task::Purpose;
 
-/// While one of two nodes has forgotten older deletions than the other, their digests differ for no reason. A difference
-/// that stays for this many beat intervals is looked at all the same.
+/// While one of two nodes has forgotten older deletions than the other, their digests differ for no reason. A
+/// difference that stays for this many heartbeat intervals is looked at all the same.
 const FLOOR_PATIENCE: u64 = 30;
 
 /// What was refused for its stamps is asked for again when the first of it can be taken; if some is still refused then,
-/// after this many beat intervals.
+/// after this many heartbeat intervals.
 const WITHHELD_PAUSE: u64 = 10;
 
 impl Replica {
     /// This node was away for too long: it takes the state of `node`.
-    pub(crate) fn start_yielding(&mut self, now: Now, node: NodeId, floor: Time) {
+    pub(crate) fn begin_resync(&mut self, now: Now, node: NodeId, floor: Time) {
         tracing::warn!(
             peer = %node,
             "this node was out of contact for longer than deletions are remembered: it takes the state of its peers"
@@ -31,15 +31,16 @@ impl Replica {
         self.bootstrap.resyncs(now.mono);
         self.heartbeats.hurry(now.mono);
         self.pulls.end_reverse();
-        self.outbox.push(Output::LeaveReplays);
-        self.pulls.start(Pull::new(Purpose::Yield(node, floor), now.mono));
+        self.outbox.push(Output::LeaveBootstraps);
+        self.pulls.start(Pull::new(Purpose::Resync(node, floor), now.mono));
     }
 
-    /// It did not work out. The next beat of a synced peer starts it again; if none comes, this node is all there is.
-    pub(crate) fn stop_yielding(&mut self, now: Now) {
+    /// It did not work out. The next heartbeat of a synced peer starts it again; if none comes, this node is all there
+    /// is.
+    pub(crate) fn end_resync(&mut self, now: Now) {
         self.bootstrap.resync_failed(now.mono);
         self.heartbeats.hurry(now.mono);
-        self.outbox.push(Output::AnswerReplays);
+        self.outbox.push(Output::AnswerBootstraps);
     }
 
     /// Starts a pull where something is missing and none is under way.
@@ -51,26 +52,26 @@ impl Replica {
         let found = self
             .meeting(now)
             .or_else(|| self.gap(now))
-            .or_else(|| self.orphan(now))
+            .or_else(|| self.departed(now))
             .or_else(|| self.withheld(now))
             .or_else(|| self.difference(now));
         let Some(purpose) = found else { return };
         match purpose {
             Purpose::Meeting(_) => {
-                let interval = self.beat_interval();
+                let interval = self.heartbeat_interval();
                 let pause = interval / 2 + self.spread(interval / 2);
                 self.schedule.set(Repair::Meeting, now.mono + pause);
             }
             Purpose::Difference(_) => {
-                let interval = self.config.beat_interval_ms;
+                let interval = self.config.heartbeat_interval_ms;
                 let pause = interval + self.spread(interval);
                 self.schedule.set(Repair::Difference, now.mono + pause);
             }
-            Purpose::Orphan(_) => {
-                // The next beats may show that the others have nothing more.
-                let interval = self.beat_interval();
+            Purpose::Departed(_) => {
+                // The next heartbeats may show that the others have nothing more.
+                let interval = self.heartbeat_interval();
                 let pause = interval + self.spread(interval / 2);
-                self.schedule.set(Repair::Orphan, now.mono + pause);
+                self.schedule.set(Repair::Departed, now.mono + pause);
             }
             _ => {}
         }
@@ -101,20 +102,20 @@ impl Replica {
     }
 
     /// Who of the others has received what is missing of a peer that is gone cannot be known: each is compared with.
-    fn orphan(&self, now: Now) -> Option<Purpose> {
-        if now.mono < self.schedule.next(Repair::Orphan) {
+    fn departed(&self, now: Now) -> Option<Purpose> {
+        if now.mono < self.schedule.next(Repair::Departed) {
             return None;
         }
         let own = self.cache.node();
         let candidates = self.schedule.candidates().filter(|node| self.may_take_from(*node));
         candidates
             .min_by_key(|node| spread_of(own, node.0))
-            .map(Purpose::Orphan)
+            .map(Purpose::Departed)
     }
 
     /// The time has come to take what was refused. Not all of it may be of one time, and not all nodes ask at once.
     fn withheld(&self, now: Now) -> Option<Purpose> {
-        let interval = self.config.beat_interval_ms;
+        let interval = self.config.heartbeat_interval_ms;
         let own = self.cache.node();
         let is_due = |(node, peer): &(NodeId, &Peer)| {
             let jitter = spread_of(own, node.0) % interval;
@@ -129,8 +130,8 @@ impl Replica {
             .map(|(node, _)| Purpose::Withheld(node))
     }
 
-    /// Whether this node holds what the peer refuses for now, by what its clock says. One that only repeats what the clocks
-    /// of others say now and then seems to stand still: then nothing better is known than the time here.
+    /// Whether this node holds what the peer refuses for now, by what its clock says. One that only repeats what the
+    /// clocks of others say now and then seems to stand still: then nothing better is known than the time here.
     fn is_refused_by(&self, peer: &Peer, now: Now) -> bool {
         let clock = self.cache.clock();
         let newest = clock.latest().max(clock.stray()).millis();
@@ -142,7 +143,7 @@ impl Replica {
         if now.mono < self.schedule.next(Repair::Difference) || self.frames_come_in() {
             return None;
         }
-        let interval = self.config.beat_interval_ms;
+        let interval = self.config.heartbeat_interval_ms;
         let own = self.cache.node();
         let stays = |node: NodeId, peer: &Peer| {
             let in_vain = peer.withheld.is_some() || self.is_refused_by(peer, now);
@@ -151,7 +152,7 @@ impl Replica {
             } else {
                 FLOOR_PATIENCE
             };
-            // An exchange goes both ways: one of the two is enough, and begins a little earlier.
+            // A reconciliation goes both ways: one of the two is enough, and begins a little earlier.
             let patience = interval * patience + if own < node { 0 } else { 2 * interval };
             peer.differs_since.is_some_and(|since| now.mono >= since + patience)
         };

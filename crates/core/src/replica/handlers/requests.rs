@@ -7,17 +7,17 @@ use crate::replica::io::Target;
 use crate::replica::machine::Replica;
 use crate::replica::parts::held::{digest_of, Held};
 use crate::replica::parts::now::Now;
-use crate::replica::parts::peers::Peer;
+use crate::replica::parts::peer::Peer;
 use crate::replica::parts::pull::Pull;
 use crate::replica::parts::pulls::NextRequest;
 use crate::replica::parts::sketch;
 use crate::replica::parts::task::{Named, Purpose, Range, Rest, Sketched, Task};
 use crate::wire::{
-    self, Compare, Exchange, Fetch, Holding, Message, Offer, ReplayRequest, SketchRequest, Survey, Want,
+    self, BootstrapRequest, Compare, DigestRequest, Fetch, Holding, Message, Offer, Reconcile, SketchRequest, Want,
 };
 
-/// Least bytes asked for in an exchange.
-const EXCHANGE_BYTES: u64 = 256 << 10;
+/// Least bytes asked for in a reconciliation.
+const RECONCILE_BYTES: u64 = 256 << 10;
 
 impl Replica {
     /// Sends requests while the windows have room.
@@ -42,17 +42,17 @@ impl Replica {
                 // One that is known to be there, should those that NATS picks not answer.
                 None => match self.known_to_answer().filter(|_| doubtful) {
                     Some(node) => Target::Node(node),
-                    None => Target::Replay { request },
+                    None => Target::Bootstrap { request },
                 },
             };
-            if let Target::Replay { request } = to {
+            if let Target::Bootstrap { request } = to {
                 self.search.asked(request);
             }
             self.send(to, &message);
         }
     }
 
-    /// A synced peer: the one that has answered a first replay, if one has.
+    /// A synced peer: the one that has answered a bootstrap, if one has.
     fn known_to_answer(&self) -> Option<NodeId> {
         let answers = self.pulls.own().and_then(Pull::answers);
         let answers = answers.filter(|node| self.peers.get(*node).is_some_and(Peer::synced));
@@ -79,14 +79,14 @@ impl Replica {
 
     fn request(&self, purpose: Purpose, request: u64, task: Task, budget: u64) -> Message {
         match task {
-            Task::Partitions(Range { from, to }) if purpose.surveys() => Message::Survey(Survey {
+            Task::Partitions(Range { from, to }) if purpose.sends_digests() => Message::DigestRequest(DigestRequest {
                 request,
                 from: Partition(from),
                 digests: (from..to)
                     .map(|partition| sketch::shortened(self.cache.digest(Partition(partition)), request))
                     .collect(),
                 settled_ms: match purpose {
-                    Purpose::Difference(_) => self.config.beat_interval_ms,
+                    Purpose::Difference(_) => self.config.heartbeat_interval_ms,
                     _ => 0,
                 },
                 budget,
@@ -102,25 +102,25 @@ impl Replica {
                 first: theirs.len(),
                 count,
             }),
-            Task::Exchange(named) => Message::Exchange(self.exchange(request, &named, budget)),
-            Task::Partitions(Range { from, to }) => Message::ReplayRequest(ReplayRequest {
+            Task::Reconcile(named) => Message::Reconcile(self.reconcile(request, &named, budget)),
+            Task::Partitions(Range { from, to }) => Message::BootstrapRequest(BootstrapRequest {
                 request,
                 from: Partition(from),
                 digests: (from..to)
                     .map(|partition| self.cache.digest(Partition(partition)))
                     .collect(),
                 want: match purpose {
-                    Purpose::FirstReplay => Want::Commands,
-                    _ => Want::Splits,
+                    Purpose::Bootstrap => Want::Deltas,
+                    _ => Want::RangeSplits,
                 },
                 budget,
                 rest: None,
             }),
-            Task::Rest(Rest { partition, from, .. }) => Message::ReplayRequest(ReplayRequest {
+            Task::Rest(Rest { partition, from, .. }) => Message::BootstrapRequest(BootstrapRequest {
                 request,
                 from: partition,
                 digests: vec![self.cache.digest(partition)],
-                want: Want::Commands,
+                want: Want::Deltas,
                 budget,
                 rest: Some(from),
             }),
@@ -142,7 +142,7 @@ impl Replica {
                 };
                 Message::Fetch(Fetch {
                     request,
-                    yields: matches!(purpose, Purpose::Yield(..)),
+                    resyncs: matches!(purpose, Purpose::Resync(..)),
                     holdings: spans.into_iter().map(holding).collect(),
                     budget,
                 })
@@ -151,7 +151,7 @@ impl Replica {
     }
 
     /// Asks for what is still missing here, and offers what is still here.
-    fn exchange(&self, request: u64, named: &Named, budget: u64) -> Exchange {
+    fn reconcile(&self, request: u64, named: &Named, budget: u64) -> Reconcile {
         let mut wanted: BTreeSet<u64> = named.wanted.iter().copied().collect();
         let offered: BTreeSet<u64> = named.offered.iter().copied().collect();
         let of_request = (self.cache.node(), request);
@@ -162,21 +162,21 @@ impl Replica {
                 offered.contains(&hash)
             };
             self.cache
-                .select_components(Span::of(*partition), is_offered, |component, command| {
+                .select_components(Span::of(*partition), is_offered, |component, delta| {
                     offers.push(Offer {
                         hash: component.hash,
-                        place: wire::place(of_request, *partition, &command),
-                        time: command.newest().time,
+                        place: wire::place(of_request, *partition, &delta),
+                        time: delta.newest().time,
                     });
                 });
         }
-        Exchange {
+        Reconcile {
             request,
             partitions: named.partitions[named.done..].to_vec(),
             wanted: wanted.into_iter().collect(),
             offers,
             // Each further request would repeat the offers.
-            budget: budget.max(EXCHANGE_BYTES),
+            budget: budget.max(RECONCILE_BYTES),
         }
     }
 }

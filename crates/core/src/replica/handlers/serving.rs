@@ -7,7 +7,7 @@ use crate::replica::parts::held::Held;
 use crate::replica::parts::jobs::{Answered, Job, Lacking};
 use crate::replica::parts::lineage::NodeLineage;
 use crate::replica::parts::now::Now;
-use crate::replica::parts::peers::Peer;
+use crate::replica::parts::peer::Peer;
 use crate::replica::parts::schedule::Repair;
 use crate::replica::parts::task::{FollowUp, Task};
 use crate::wire::Request;
@@ -51,15 +51,15 @@ impl Replica {
     /// Has the next answer made, if none is being made.
     fn next_job(&mut self, now: Now) {
         while let Some((node, mut request)) = self.jobs.next() {
-            let replays = self.bootstrap.serves(now.mono);
-            let of_state = matches!(request, Request::Replay(_) | Request::Survey(_));
-            if self.peers.proven(node).is_none() || of_state && !replays {
+            let bootstraps = self.bootstrap.serves(now.mono);
+            let of_state = matches!(request, Request::Bootstrap(_) | Request::DigestRequest(_));
+            if self.peers.proven(node).is_none() || of_state && !bootstraps {
                 continue;
             }
-            if let Request::Survey(survey) = &mut request {
+            if let Request::DigestRequest(digest_request) = &mut request {
                 // Who compares partitions at rest finds none: what differs here is about to come.
-                if survey.settled_ms > 0 && self.frames_come_in() {
-                    survey.settled_ms = u64::MAX;
+                if digest_request.settled_ms > 0 && self.frames_come_in() {
+                    digest_request.settled_ms = u64::MAX;
                 }
             }
             self.counters.replays_served += u64::from(of_state);
@@ -86,7 +86,7 @@ impl Replica {
                 Lacking::Nothing => {}
                 Lacking::Spans(spans) => self.fetch_back(now, node, spans),
                 Lacking::Named(named) if self.may_fetch_back(now, node) => {
-                    self.pulls.add_reverse(node, vec![Task::Exchange(named)], now.mono);
+                    self.pulls.add_reverse(node, vec![Task::Reconcile(named)], now.mono);
                 }
                 Lacking::Named(_) => {}
             }
@@ -94,7 +94,7 @@ impl Replica {
         self.next_job(now);
     }
 
-    /// A peer that compares with this node has something that is missing here. One exchange so makes both equal.
+    /// A peer that compares with this node has something that is missing here. One reconciliation so makes both equal.
     fn may_fetch_back(&self, now: Now, node: NodeId) -> bool {
         let paused = now.mono < self.schedule.next(Repair::Reverse) && !self.pulls.has_reverse();
         !paused && !self.frames_come_in() && self.bootstrap.is_synced() && self.may_take_from(node)
@@ -115,8 +115,9 @@ impl Replica {
 
     /// Whether a peer is known to have been away for so long that it has to take others' state first.
     pub(crate) fn is_outdated(&self, node: NodeId) -> bool {
-        let beat = self.peers.get(node).and_then(|peer| peer.beat.as_ref());
-        beat.is_some_and(|beat| NodeLineage::of_beat(node, beat).is_outdated_by(self.node_lineage()))
+        let heartbeat = self.peers.get(node).and_then(|peer| peer.heartbeat.as_ref());
+        heartbeat
+            .is_some_and(|heartbeat| NodeLineage::of_heartbeat(node, heartbeat).is_outdated_by(self.node_lineage()))
     }
 
     /// Whether a peer is synced, and not one that has to take others' state first.

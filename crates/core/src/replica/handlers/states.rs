@@ -3,10 +3,11 @@
 use crate::cache::{Millis, NodeId};
 use crate::replica::machine::Replica;
 use crate::replica::parts::bootstrap::Phase;
+use crate::replica::parts::notice::{Notice, Reason};
 use crate::replica::parts::now::Now;
-use crate::replica::parts::peers::Peer;
+use crate::replica::parts::peer::Peer;
 use crate::replica::parts::search::{MIN_HEARD_MS, QUIET_MS};
-use crate::replica::parts::status::{Refused, SyncState};
+use crate::replica::parts::sync_state::SyncState;
 
 /// A pull that has not got on for this long has stalled.
 const STALLED_MS: Millis = 10_000;
@@ -15,14 +16,14 @@ const STALLED_MS: Millis = 10_000;
 const MAX_NAMED: usize = 3;
 
 impl Replica {
-    /// Progress of the first replay, and whether the lattice can be reached.
+    /// Progress of the bootstrap, and whether the lattice can be reached.
     pub fn sync_state(&self, now: Now) -> SyncState {
         self.state_of_sync(now.mono).0
     }
 
-    /// What is wrong, in words.
-    pub(crate) fn reason(&self, now: Now) -> Option<String> {
-        let fault = || self.clock_fault(now).map(|fault| fault.to_string());
+    /// What is wrong.
+    pub(crate) fn reason(&self, now: Now) -> Option<Reason> {
+        let fault = || self.clock_fault(now).map(Reason::Clock);
         self.state_of_sync(now.mono).1.or_else(fault)
     }
 
@@ -31,35 +32,35 @@ impl Replica {
         self.state_of_sync(self.calls.last()).0.is_whole()
     }
 
-    fn state_of_sync(&self, now: Millis) -> (SyncState, Option<String>) {
+    fn state_of_sync(&self, now: Millis) -> (SyncState, Option<Reason>) {
         let waited = self.calls.running_for(now);
         let late = waited >= self.config.sync_limit_ms;
         let waiting = if late { SyncState::Unsynced } else { SyncState::Starting };
         if !self.connected {
-            let reason = self.search.denied_connection().map(String::from);
+            let said = self.search.denied_connection().map(String::from);
+            let reason = said.map(|said| Reason::Connection { said });
             let state = match self.bootstrap.phase() {
-                Phase::Synced | Phase::Yielding => SyncState::Disconnected,
-                Phase::Replaying | Phase::Settling => waiting,
+                Phase::Synced | Phase::Resyncing => SyncState::Disconnected,
+                Phase::Bootstrapping | Phase::Settling => waiting,
             };
             return (state, reason);
         }
         if let Some(reason) = self.refused_by_server() {
             return (SyncState::Isolated, Some(reason));
         }
-        if let Some(who) = self.search.disowned_by(now) {
-            let reason = format!("node {who} does not accept the issuer of this host; list it there");
-            return (SyncState::Isolated, Some(reason));
+        if let Some(by) = self.search.disowned_by(now) {
+            return (SyncState::Isolated, Some(Reason::Disowned { by }));
         }
         match self.bootstrap.phase() {
-            Phase::Yielding => (SyncState::Resyncing, None),
-            Phase::Replaying => self.state_of_bootstrap(waiting, now),
+            Phase::Resyncing => (SyncState::Resyncing, None),
+            Phase::Bootstrapping => self.state_of_bootstrap(waiting, now),
             Phase::Settling if self.search.is_alone() => (waiting, None),
             Phase::Settling => (SyncState::Syncing { percent: 100 }, None),
             Phase::Synced => self.state_when_synced(waiting, now),
         }
     }
 
-    fn state_of_bootstrap(&self, waiting: SyncState, now: Millis) -> (SyncState, Option<String>) {
+    fn state_of_bootstrap(&self, waiting: SyncState, now: Millis) -> (SyncState, Option<Reason>) {
         let search = &self.search;
         let pull = self.pulls.own().filter(|pull| pull.answered);
         let stalled = |since: Millis| now.saturating_sub(since) >= STALLED_MS;
@@ -77,7 +78,7 @@ impl Replica {
         (syncing.unwrap_or(waiting), self.too_few_peers())
     }
 
-    fn state_when_synced(&self, waiting: SyncState, now: Millis) -> (SyncState, Option<String>) {
+    fn state_when_synced(&self, waiting: SyncState, now: Millis) -> (SyncState, Option<Reason>) {
         let search = &self.search;
         if let Some(reason) = self.too_few_peers() {
             return (waiting, Some(reason));
@@ -92,69 +93,59 @@ impl Replica {
         if !search.is_alone() {
             return (SyncState::Synced, None);
         }
-        if has_peers || search.strangers() > 0 {
+        if has_peers || search.unverified() > 0 {
             return (SyncState::Syncing { percent: 0 }, None);
         }
         if search.is_foreign(now) {
-            let reason = match &self.strangers.foreign(now)[..] {
-                [] => "nodes are heard whose messages are not accepted here; set FRAME_AUTH alike on all hosts".into(),
-                foreign => format!("nodes of other issuers are heard: {}", foreign.join(", ")),
+            let issuers = self.foreign.issuers(now);
+            let reason = match issuers.is_empty() {
+                true => Reason::ForeignMessages,
+                false => Reason::ForeignIssuers { issuers },
             };
             return (SyncState::Isolated, Some(reason));
         }
         if search.is_swallowed() {
-            let reason = "somebody takes requests and does not answer".into();
-            return (SyncState::Unreachable, Some(reason));
+            return (SyncState::Unreachable, Some(Reason::Swallowed));
         }
         (SyncState::Alone, None)
     }
 
     /// What of the peers' state was refused, if anything was.
-    fn refused_deltas(&self) -> Option<String> {
-        let withheld = |(_, peer): (NodeId, &Peer)| peer.withheld.map_or(0, |withheld| withheld.commands);
+    fn refused_deltas(&self) -> Option<Reason> {
+        let withheld = |(_, peer): (NodeId, &Peer)| peer.withheld.map_or(0, |withheld| withheld.deltas);
         let most = self.peers.withholding().map(withheld).max().unwrap_or(0);
         let refused = self.search.refused().max(most);
         if refused == 0 {
             return None;
         }
         let from_future = self.peers.withholding().filter(|peer| withheld(*peer) > 0);
-        let hosts: Vec<String> = from_future
+        let hosts = from_future
             .take(MAX_NAMED)
             .filter_map(|(node, _)| self.peers.host(node))
             .collect();
-        let of = match &hosts[..] {
-            [] => String::new(),
-            hosts => format!(", held by {}", hosts.join(", ")),
-        };
-        Some(format!(
-            "{refused} deltas from the future{of}; look at the clocks of the hosts"
-        ))
+        Some(Reason::FromTheFuture { deltas: refused, hosts })
     }
 
-    fn unreachable(&self) -> String {
-        let synced = self.peers.synced().count();
-        match self.search.strangers() + synced {
-            1 => "1 node heard, it does not answer".into(),
-            heard => format!("{heard} nodes heard, none answers"),
+    fn unreachable(&self) -> Reason {
+        Reason::Unanswered {
+            nodes: self.search.unverified() + self.peers.synced().count(),
         }
     }
 
-    fn too_few_peers(&self) -> Option<String> {
+    fn too_few_peers(&self) -> Option<Reason> {
         let (known, wanted) = (self.peers.len(), self.config.min_peers);
-        (!self.search.has_known_enough() && known < wanted)
-            .then(|| format!("{known} of {wanted} peers known (SYNC_MIN_PEERS)"))
+        (!self.search.has_known_enough() && known < wanted).then_some(Reason::TooFewPeers { known, wanted })
     }
 
-    fn refused_by_server(&self) -> Option<String> {
+    fn refused_by_server(&self) -> Option<Reason> {
         let (what, subject) = self.search.denied()?;
-        Some(match what {
-            Refused::Publish(_) => format!("publishing to {subject} is refused"),
-            Refused::Subscribe(_) => format!("subscribing to {subject} is refused"),
-            Refused::Subscriptions | Refused::Connection => format!("the server says: {subject}"),
+        Some(Reason::Denied {
+            what,
+            subject: subject.into(),
         })
     }
 
-    /// Logs a state that is new.
+    /// Tells a state that is new.
     pub(crate) fn tell(&mut self, now: Now) {
         let (state, reason) = self.state_of_sync(now.mono);
         let before = std::mem::replace(&mut self.told, state);
@@ -162,13 +153,17 @@ impl Replica {
         if same || (state.is_under_way() && before.is_under_way()) {
             return;
         }
-        let reason = reason.unwrap_or_default();
-        let reason = reason.escape_debug();
-        match self.logs.state.pass(now.mono) {
-            Some(suppressed) if state.is_bad() => tracing::warn!(%before, %state, %reason, suppressed, "state"),
-            // Those that are good tell how it ended.
-            _ if !state.is_bad() => tracing::info!(%before, %state, %reason, "state"),
-            _ => {}
-        }
+        // Good ones tell how it ended.
+        let suppressed = match self.logs.state.pass(now.mono) {
+            Some(suppressed) => suppressed,
+            None if !state.is_bad() => 0,
+            None => return,
+        };
+        self.outbox.tell(Notice::State {
+            before,
+            state,
+            reason,
+            suppressed,
+        });
     }
 }

@@ -7,7 +7,7 @@
 use crate::cache::{Millis, Time};
 use crate::replica::machine::Replica;
 use crate::replica::parts::now::Now;
-use crate::replica::parts::status::ClockFault;
+use crate::replica::parts::sync_state::ClockFault;
 
 impl Replica {
     /// The newest time that clocks can show which are right within the limits.
@@ -50,7 +50,8 @@ impl Replica {
             _ => 0,
         };
         self.clocks.look(ahead_ms);
-        self.clocks.tell(self.clock_fault(now), now.mono);
+        let notice = self.clocks.tell(self.clock_fault(now), now.mono);
+        self.outbox.tell(notice);
     }
 
     /// What is wrong with the clock of this host, or was when it wrote what its peers still refuse.

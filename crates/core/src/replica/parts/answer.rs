@@ -1,5 +1,5 @@
-//! The answering side of replays and comparisons. Keeps no state: a request says what it wants, the answer says how far
-//! it got.
+//! The answering side of bootstraps and comparisons. Keeps no state: a request says what it wants, the answer says how
+//! far it got.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -9,8 +9,8 @@ use super::sketch;
 use super::task::Named;
 use crate::cache::{Cache, Cursor, NodeId, Partition, Span};
 use crate::wire::{
-    self, Chunk, Chunker, Compare, Exchange, Fetch, Message, Offer, Part, ReplayEnd, ReplayRequest, SketchRequest,
-    Split, Splits, Survey, Unknown, Want, MAX_BUDGET,
+    self, AnswerEnd, BootstrapRequest, Chunk, Chunker, Compare, DigestRequest, Fetch, Message, Offer, Part, RangeSplit,
+    RangeSplits, Reconcile, SketchRequest, Unknown, Want, MAX_BUDGET,
 };
 
 /// An answer that has become so long within a partition, or within spans of one partition, ends there.
@@ -28,7 +28,7 @@ const MAX_SKETCHED_KEYS: u64 = 1 << 20;
 /// What a part of a split takes in a message, at most.
 const SPAN_BYTES: usize = 40;
 
-/// The messages of one answer, in order, without seals.
+/// The messages of one answer, in order, without authenticators.
 pub(crate) struct Answer<'a> {
     cache: &'a Cache,
     to: NodeId,
@@ -36,18 +36,18 @@ pub(crate) struct Answer<'a> {
     version: u8,
     max_bytes: usize,
     budget: usize,
-    /// What the answer stands for, see [`ReplayEnd::seqs`].
+    /// What the answer stands for, see [`AnswerEnd::seqs`].
     seqs: Vec<(NodeId, u64)>,
     sent: usize,
     messages: Vec<Vec<u8>>,
     held: Held<'a>,
-    /// See [`ReplayEnd::rest`].
+    /// See [`AnswerEnd::rest`].
     rest: Option<Cursor>,
 }
 
 impl<'a> Answer<'a> {
-    /// An answer to `request` of `to`, of about `budget` bytes, in messages of about `max_bytes` at most (a single larger
-    /// command stands alone).
+    /// An answer to `request` of `to`, of about `budget` bytes, in messages of about `max_bytes` at most (a single
+    /// larger delta stands alone).
     pub fn new(
         cache: &'a Cache,
         (to, request): (NodeId, u64),
@@ -73,7 +73,7 @@ impl<'a> Answer<'a> {
     }
 
     /// What the partitions hold whose digests differ.
-    pub fn partitions(mut self, request: &ReplayRequest) -> Vec<Vec<u8>> {
+    pub fn partitions(mut self, request: &BootstrapRequest) -> Vec<Vec<u8>> {
         let mut chunker = Chunker::new(self.max_bytes);
         let mut splits = Vec::new();
         let mut next = request.from.0;
@@ -82,8 +82,8 @@ impl<'a> Answer<'a> {
             let partition = Partition(next);
             if self.cache.digest(partition) != *theirs {
                 match request.want {
-                    Want::Commands => self.rest = self.write_out(partition, from, &mut chunker),
-                    Want::Splits => self.split(Span::of(partition), &mut splits),
+                    Want::Deltas => self.rest = self.write_out(partition, from, &mut chunker),
+                    Want::RangeSplits => self.split(Span::of(partition), &mut splits),
                 }
             }
             if self.rest.is_some() {
@@ -100,14 +100,12 @@ impl<'a> Answer<'a> {
         self.finish(next.into())
     }
 
-    /// The commands of a partition, slice by slice. Returns where to go on if they are too many for this answer.
+    /// The deltas of a partition, slice by slice. Returns where to go on if they are too many for this answer.
     fn write_out(&mut self, partition: Partition, from: Cursor, chunker: &mut Chunker) -> Option<Cursor> {
         let cache = self.cache;
         let mut rest = Some(from);
         while let Some(from) = rest {
-            rest = cache.slice(partition, from, MAX_BUDGET, |command| {
-                self.chunk(chunker.push(&command))
-            });
+            rest = cache.slice(partition, from, MAX_BUDGET, |delta| self.chunk(chunker.push(&delta)));
             if self.sent + chunker.pending() >= self.budget {
                 break;
             }
@@ -116,16 +114,19 @@ impl<'a> Answer<'a> {
     }
 
     /// A sketch of the partitions whose digests differ, or how they split if that is likely to be less.
-    pub fn survey(mut self, survey: &Survey, now: Now) -> Vec<Vec<u8>> {
+    pub fn digest_request(mut self, digest_request: &DigestRequest, now: Now) -> Vec<Vec<u8>> {
         let cache = self.cache;
         let differs = |(number, theirs): (u16, &u32)| {
             let partition = Partition(number);
-            let ours = sketch::shortened(cache.digest(partition), survey.request);
-            (ours != *theirs && !in_flux(cache, partition, survey.settled_ms, now)).then_some(partition)
+            let ours = sketch::shortened(cache.digest(partition), digest_request.request);
+            (ours != *theirs && !in_flux(cache, partition, digest_request.settled_ms, now)).then_some(partition)
         };
-        let differing: Vec<_> = (survey.from.0..).zip(&survey.digests).filter_map(differs).collect();
-        let mut next = u64::from(survey.from.0) + survey.digests.len() as u64;
-        if let Some(count) = self.symbols_for(&differing, survey.digests.len()) {
+        let differing: Vec<_> = (digest_request.from.0..)
+            .zip(&digest_request.digests)
+            .filter_map(differs)
+            .collect();
+        let mut next = u64::from(digest_request.from.0) + digest_request.digests.len() as u64;
+        if let Some(count) = self.symbols_for(&differing, digest_request.digests.len()) {
             self.sketch(differing, 0, count);
             return self.finish(next);
         }
@@ -168,15 +169,15 @@ impl<'a> Answer<'a> {
         }));
     }
 
-    /// The commands of what the requester wants, but for those that are older than what it offers at the same place.
+    /// The deltas of what the requester wants, but for those that are older than what it offers at the same place.
     /// Also returns what it offers that is not older than what is here, once all is answered.
-    pub fn exchange(mut self, exchange: &Exchange) -> (Vec<Vec<u8>>, Option<Named>) {
+    pub fn reconcile(mut self, reconcile: &Reconcile) -> (Vec<Vec<u8>>, Option<Named>) {
         let (cache, of_request) = (self.cache, (self.to, self.request));
         let mut chunker = Chunker::new(self.max_bytes);
-        let mut offers: BTreeMap<u64, &Offer> = exchange.offers.iter().map(|offer| (offer.place, offer)).collect();
-        let mut wanted: BTreeSet<u64> = exchange.wanted.iter().copied().collect();
+        let mut offers: BTreeMap<u64, &Offer> = reconcile.offers.iter().map(|offer| (offer.place, offer)).collect();
+        let mut wanted: BTreeSet<u64> = reconcile.wanted.iter().copied().collect();
         let mut next = 0;
-        for partition in &exchange.partitions {
+        for partition in &reconcile.partitions {
             if self.sent + chunker.pending() >= self.budget {
                 break;
             }
@@ -186,19 +187,19 @@ impl<'a> Answer<'a> {
             }
             let (mut found, mut cut) = (Vec::new(), false);
             let is_wanted = |hash| wanted.contains(&hash);
-            cache.select_components(Span::of(*partition), is_wanted, |component, command| {
+            cache.select_components(Span::of(*partition), is_wanted, |component, delta| {
                 cut |= self.sent + chunker.pending() >= MOST_BYTES;
                 if cut {
                     return;
                 }
                 found.push(component.hash);
-                let place = wire::place(of_request, *partition, &command);
-                let (ours, theirs) = (command.newest().time, offers.get(&place).map(|offer| offer.time));
+                let place = wire::place(of_request, *partition, &delta);
+                let (ours, theirs) = (delta.newest().time, offers.get(&place).map(|offer| offer.time));
                 if theirs.is_some_and(|theirs| theirs < ours) {
                     offers.remove(&place);
                 }
                 if theirs.is_none_or(|theirs| theirs <= ours) {
-                    self.chunk(chunker.push(&command));
+                    self.chunk(chunker.push(&delta));
                 }
             });
             for hash in found {
@@ -211,7 +212,7 @@ impl<'a> Answer<'a> {
             next += 1;
         }
         self.chunk(chunker.finish());
-        let complete = next == exchange.partitions.len();
+        let complete = next == reconcile.partitions.len();
         if complete && !wanted.is_empty() {
             self.unknown(&Vec::from_iter(wanted));
         }
@@ -244,7 +245,7 @@ impl<'a> Answer<'a> {
         self.finish(next)
     }
 
-    /// The commands that the requester lacks. Also returns the spans in which it has something that this node lacks.
+    /// The deltas that the requester lacks. Also returns the spans in which it has something that this node lacks.
     pub fn fetch(mut self, fetch: &Fetch) -> (Vec<Vec<u8>>, Vec<Span>) {
         let mut chunker = Chunker::new(self.max_bytes);
         let mut lacking = Vec::new();
@@ -291,7 +292,7 @@ impl<'a> Answer<'a> {
             unknown.truncate(done.unknown);
         }
         self.chunk(chunker.finish());
-        if fetch.yields {
+        if fetch.resyncs {
             lacking.clear();
             self.unknown(&unknown);
         }
@@ -307,10 +308,10 @@ impl<'a> Answer<'a> {
             cache.select(
                 Span::of(partition),
                 |hash| wanted.contains(&hash),
-                |command| {
+                |delta| {
                     cut |= self.sent + chunker.pending() >= MOST_BYTES;
                     if !cut {
-                        self.chunk(chunker.push(&command));
+                        self.chunk(chunker.push(&delta));
                     }
                 },
             );
@@ -330,18 +331,18 @@ impl<'a> Answer<'a> {
         if let Some(chunk) = chunk {
             self.sent += chunk.len();
             let clock = self.cache.clock().latest();
-            let message = chunk.into_replay(self.version, self.cache.node(), self.part(), clock);
+            let message = chunk.into_bootstrap(self.version, self.cache.node(), self.part(), clock);
             self.messages.push(message);
         }
     }
 
-    fn split(&mut self, span: Span, splits: &mut Vec<Split>) {
+    fn split(&mut self, span: Span, splits: &mut Vec<RangeSplit>) {
         let split = split(span, &self.cache.components(span));
         self.push_split(split, splits);
     }
 
-    fn push_split(&mut self, split: Split, splits: &mut Vec<Split>) {
-        let bytes = |splits: &[Split]| {
+    fn push_split(&mut self, split: RangeSplit, splits: &mut Vec<RangeSplit>) {
+        let bytes = |splits: &[RangeSplit]| {
             splits
                 .iter()
                 .map(|split| (split.parts.len() + 2) * SPAN_BYTES)
@@ -353,10 +354,10 @@ impl<'a> Answer<'a> {
         splits.push(split);
     }
 
-    fn flush(&mut self, splits: &mut Vec<Split>) {
+    fn flush(&mut self, splits: &mut Vec<RangeSplit>) {
         if !splits.is_empty() {
             let splits = std::mem::take(splits);
-            self.message(&Message::Splits(Splits {
+            self.message(&Message::RangeSplits(RangeSplits {
                 part: self.part(),
                 splits,
             }));
@@ -379,7 +380,7 @@ impl<'a> Answer<'a> {
     }
 
     fn finish(mut self, next: u64) -> Vec<Vec<u8>> {
-        let end = ReplayEnd {
+        let end = AnswerEnd {
             to: self.to,
             request: self.request,
             parts: self.messages.len() as u64,
@@ -387,7 +388,7 @@ impl<'a> Answer<'a> {
             rest: self.rest,
             seqs: std::mem::take(&mut self.seqs),
         };
-        self.message(&Message::ReplayEnd(end));
+        self.message(&Message::AnswerEnd(end));
         self.messages
     }
 }

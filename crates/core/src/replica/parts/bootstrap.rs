@@ -2,7 +2,7 @@
 
 use crate::cache::Millis;
 
-/// How long a node waits after its first bootstrap for what peers have sent meanwhile.
+/// How long a node waits after its bootstrap for what peers have sent meanwhile.
 const SETTLING_MS: Millis = 1_500;
 
 /// How long requests are left to others after an absence that may have been too long.
@@ -11,21 +11,21 @@ const HOLD_BACK_MS: Millis = 1_000;
 /// How far a node is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Phase {
-    /// The first bootstrap is under way.
-    Replaying,
-    /// The first bootstrap is done; what peers sent meanwhile is still being sorted out.
+    /// The bootstrap is under way.
+    Bootstrapping,
+    /// The bootstrap is done; what peers sent meanwhile is still being sorted out.
     Settling,
     Synced,
     /// It was away for longer than deletions are remembered and takes its peers' state.
-    Yielding,
+    Resyncing,
 }
 
-/// The way from the first bootstrap to being synced. Times are of the monotonic clock.
+/// The way from the bootstrap to being synced. Times are of the monotonic clock.
 pub(crate) struct Bootstrap {
     phase: Phase,
     /// When it, or a resync, began.
     began: Millis,
-    /// Until when all known nodes are waited for at most, after the first bootstrap. Until then nothing is confirmed and
+    /// Until when all known nodes are waited for at most, after the bootstrap. Until then nothing is confirmed and
     /// this node is not current, synced or not.
     settling: Option<Millis>,
     /// Until when bootstrap requests are left to others.
@@ -35,7 +35,7 @@ pub(crate) struct Bootstrap {
 impl Default for Bootstrap {
     fn default() -> Self {
         Bootstrap {
-            phase: Phase::Replaying,
+            phase: Phase::Bootstrapping,
             began: 0,
             settling: None,
             serves_from: 0,
@@ -54,7 +54,7 @@ impl Bootstrap {
 
     /// Whether the state of another is being taken as a whole.
     pub fn is_taking(&self) -> bool {
-        matches!(self.phase, Phase::Replaying | Phase::Yielding)
+        matches!(self.phase, Phase::Bootstrapping | Phase::Resyncing)
     }
 
     pub fn began(&self) -> Millis {
@@ -70,12 +70,12 @@ impl Bootstrap {
         self.is_synced() && now >= self.serves_from
     }
 
-    /// The first bootstrap begins, perhaps once more.
+    /// The bootstrap begins, perhaps once more.
     pub fn begin(&mut self, now: Millis) {
         self.began = now;
     }
 
-    /// The first bootstrap is done.
+    /// The bootstrap is done.
     pub fn arrived(&mut self, now: Millis) {
         self.phase = Phase::Settling;
         self.settling = Some(now + SETTLING_MS);
@@ -92,7 +92,7 @@ impl Bootstrap {
 
     /// The state of a peer is taken instead of this node's own.
     pub fn resyncs(&mut self, now: Millis) {
-        self.phase = Phase::Yielding;
+        self.phase = Phase::Resyncing;
         self.began = now;
     }
 

@@ -1,4 +1,4 @@
-//! Bounds of what strangers can cause: log lines and work.
+//! Bounds of what anybody can cause: log lines and work.
 
 use super::throttle::{Budget, Throttle};
 
@@ -8,8 +8,8 @@ pub(crate) struct Logs {
     pub refused: Throttle,
     pub unauthenticated: Throttle,
     pub full: Throttle,
-    /// Strangers that are named.
-    pub strangers: Budget,
+    /// Foreign nodes that are named.
+    pub foreign: Budget,
     pub state: Throttle,
 }
 
@@ -20,7 +20,7 @@ impl Default for Logs {
             refused: Throttle::default(),
             unauthenticated: Throttle::default(),
             full: Throttle::default(),
-            strangers: Budget::new(6, 8),
+            foreign: Budget::new(6, 8),
             state: Throttle::default(),
         }
     }

@@ -1,10 +1,11 @@
 //! What is known of the wall clock of this host beside those of its peers.
 
-use super::status::ClockFault;
+use super::notice::Notice;
+use super::sync_state::ClockFault;
 use crate::cache::Millis;
 
-/// A difference has to be seen so many times in a row, once in an interval of beats. A beat that waited on its way makes
-/// its author look late.
+/// A difference has to be seen so many times in a row, once in an interval of heartbeats. A heartbeat that waited on
+/// its way makes its author look late.
 const MIN_LOOKS: u32 = 3;
 
 /// What is wrong with the clock is told again after this time.
@@ -18,8 +19,8 @@ const TELL_MS: Millis = 10_000;
 pub(crate) struct Clocks {
     /// The wall clock less the monotonic one, when the replica was called last.
     offset: Option<i64>,
-    /// How far the wall clock was ahead of those of most peers, if that is more than clocks may differ, and how often in
-    /// a row it was.
+    /// How far the wall clock was ahead of those of most peers, if that is more than clocks may differ, and how often
+    /// in a row it was.
     ahead_ms: i64,
     looks: u32,
     told: Option<Millis>,
@@ -52,19 +53,19 @@ impl Clocks {
         })
     }
 
-    /// Logs a fault, now and then, and its end.
-    pub fn tell(&mut self, fault: Option<ClockFault>, now: Millis) {
+    /// What is to be told: a fault, now and then, or its end.
+    pub fn tell(&mut self, fault: Option<ClockFault>, now: Millis) -> Option<Notice> {
         let since = self.told.map(|told| now.saturating_sub(told));
         match (fault, since) {
             (Some(fault), since) if since.is_none_or(|since| since >= TELL_AGAIN_MS) => {
-                tracing::warn!("{fault}");
                 self.told = Some(now);
+                Some(Notice::Clock(Some(fault)))
             }
             (None, Some(since)) if since >= TELL_MS => {
-                tracing::info!("nothing is wrong with the clock of this host any more");
                 self.told = None;
+                Some(Notice::Clock(None))
             }
-            _ => {}
+            _ => None,
         }
     }
 }

@@ -7,8 +7,8 @@ use bytes::{Bytes, BytesMut};
 use crate::cache::{Millis, NodeId};
 use crate::wire::Fragment;
 
-/// Bytes of incomplete messages kept at most; those heard of least recently are dropped beyond it. A dropped frame shows
-/// as a gap of sequence numbers and is repaired like any lost one.
+/// Bytes of incomplete messages kept at most; those heard of least recently are dropped beyond it. A dropped frame
+/// shows as a gap of sequence numbers and is repaired like any lost one.
 const MAX_PENDING_BYTES: usize = 128 << 20;
 
 /// The same for the messages of one node: room for the largest value that can be configured, and some left for others.

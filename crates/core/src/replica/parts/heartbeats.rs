@@ -3,13 +3,13 @@
 use crate::cache::Millis;
 
 /// A heartbeat that was asked for comes at once, but never more often than this.
-pub(crate) const EARLY_BEAT_MS: Millis = 100;
+pub(crate) const EARLY_HEARTBEAT_MS: Millis = 100;
 
 /// A node that was silent for this many of its intervals may be without contact.
-pub(crate) const PRESENT_BEATS: u64 = 3;
+pub(crate) const PRESENT_HEARTBEATS: u64 = 3;
 
-/// A heartbeat goes out this many times slower for each further block of peers, so that a large lattice is not busy with
-/// heartbeats alone.
+/// A heartbeat goes out this many times slower for each further block of peers, so that a large lattice is not busy
+/// with heartbeats alone.
 const PEERS_PER_SLOWDOWN: u64 = 32;
 
 /// The times of a node's heartbeats, in milliseconds of the monotonic clock.
@@ -54,12 +54,12 @@ impl Heartbeats {
     /// Messages may have been missed: the heartbeats of the peers will tell which.
     pub fn ask(&mut self, now: Millis) {
         self.asks = true;
-        self.next = now.max(self.last + EARLY_BEAT_MS);
+        self.next = now.max(self.last + EARLY_HEARTBEAT_MS);
     }
 
     /// A peer asks for one. It comes `spread` later than it could, as other peers were asked too.
     pub fn asked(&mut self, now: Millis, spread: Millis) {
-        let soon = (self.last + EARLY_BEAT_MS + spread).max(now);
+        let soon = (self.last + EARLY_HEARTBEAT_MS + spread).max(now);
         self.next = self.next.min(soon);
     }
 }

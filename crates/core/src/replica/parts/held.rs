@@ -2,7 +2,7 @@
 
 use super::sketch::Sketch;
 use crate::cache::{Cache, Component, Digest, Partition, Position, Span};
-use crate::wire::{SpanDigest, Split, Symbol};
+use crate::wire::{RangeSplit, SpanDigest, Symbol};
 
 /// Components per part of a split, about.
 const PART_COMPONENTS: usize = 32;
@@ -67,10 +67,10 @@ pub(crate) fn digest_of(components: &[Component]) -> Digest {
 
 /// Cuts a span into parts of about equal numbers of components, given those it holds in order. (Range-based set
 /// reconciliation: A. Meyer, "Range-Based Set Reconciliation", SRDS 2023.)
-pub(crate) fn split(span: Span, components: &[Component]) -> Split {
+pub(crate) fn split(span: Span, components: &[Component]) -> RangeSplit {
     let parts = (components.len() / PART_COMPONENTS).clamp(1, MAX_PARTS);
     let size = components.len().div_ceil(parts).max(1);
-    let mut split = Split {
+    let mut split = RangeSplit {
         span,
         parts: Vec::with_capacity(parts),
     };
@@ -120,7 +120,7 @@ mod tests {
         }
     }
 
-    fn check(span: Span, components: &[Component]) -> Split {
+    fn check(span: Span, components: &[Component]) -> RangeSplit {
         let split = split(span, components);
         let spans = split.spans().expect("parts that cover the whole");
         assert!(split.parts.len() <= MAX_PARTS);

@@ -1,15 +1,15 @@
 //! Answers to questions about all peers, without looking at all of them.
 //!
-//! They are asked for each message, so that with a look at each peer every write would cost the lattice the square of its
-//! nodes.
+//! They are asked for each message, so that with a look at each peer every write would cost the lattice the square of
+//! its nodes.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cache::{Millis, NodeId, Time};
 
-/// In which order nodes are challenged that have yet to prove that they are alive: by the number of challenges they have
-/// not answered, then the one first whose clock was the latest when it spoke.
+/// In which order nodes are challenged that have yet to prove that they are alive: by the number of challenges they
+/// have not answered, then the one first whose clock was the latest when it spoke.
 pub(crate) type Rank = (u32, Reverse<Time>);
 
 /// What of one peer matters for such questions; of a node that is not known, nothing does.
@@ -20,7 +20,7 @@ pub(crate) struct Marks {
     /// It is synced, and has proven to be alive.
     pub synced: bool,
     /// It still has to be challenged.
-    pub strange: bool,
+    pub unverified: bool,
     /// It has proven to be alive, but does not count this node as a peer.
     pub unaware: bool,
     /// Its place among those that were not challenged yet.
@@ -35,7 +35,7 @@ pub(crate) struct Marks {
     pub differs: bool,
     /// It holds what was refused here.
     pub withholds: bool,
-    /// It seals with another issuer's seed, and has proven to be alive.
+    /// It authenticates with another issuer's seed, and has proven to be alive.
     pub other_issuer: bool,
     /// The newest version it speaks.
     pub version: Option<u8>,
@@ -49,7 +49,7 @@ pub(crate) struct Marks {
 pub(crate) struct Index {
     proven: BTreeSet<NodeId>,
     synced: BTreeSet<NodeId>,
-    strange: BTreeSet<NodeId>,
+    unverified: BTreeSet<NodeId>,
     /// Those that are unaware, and the others that have to be challenged, by when that may be.
     unaware: BTreeSet<(Millis, NodeId)>,
     unproven: BTreeSet<(Millis, NodeId)>,
@@ -73,7 +73,7 @@ impl Index {
         }
         mark(&mut self.proven, node, before.proven, after.proven);
         mark(&mut self.synced, node, before.synced, after.synced);
-        mark(&mut self.strange, node, before.strange, after.strange);
+        mark(&mut self.unverified, node, before.unverified, after.unverified);
         if (before.challenge_at, before.unaware) != (after.challenge_at, after.unaware) {
             if let Some(at) = before.challenge_at {
                 self.challenges(before.unaware).remove(&(at, node));
@@ -173,8 +173,8 @@ impl Index {
         &self.synced
     }
 
-    pub fn strange(&self) -> &BTreeSet<NodeId> {
-        &self.strange
+    pub fn unverified(&self) -> &BTreeSet<NodeId> {
+        &self.unverified
     }
 
     pub fn gaps(&self) -> &BTreeSet<NodeId> {

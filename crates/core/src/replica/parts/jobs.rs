@@ -93,7 +93,7 @@ pub(crate) enum Lacking {
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Answered {
     pub(crate) node: NodeId,
-    /// Without seals.
+    /// Without authenticators.
     pub(crate) messages: Vec<Vec<u8>>,
     pub(crate) lacking: Lacking,
 }
@@ -123,16 +123,18 @@ impl Job {
         let sizes = (self.max_bytes, self.request.budget().unwrap_or(MAX_BUDGET as u64));
         let answer = Answer::new(cache, to, self.version, sizes, self.seqs);
         let (messages, lacking) = match &self.request {
-            Request::Replay(request) => (answer.partitions(request), Lacking::Nothing),
-            Request::Survey(survey) => (answer.survey(survey, self.now), Lacking::Nothing),
+            Request::Bootstrap(request) => (answer.partitions(request), Lacking::Nothing),
+            Request::DigestRequest(digest_request) => {
+                (answer.digest_request(digest_request, self.now), Lacking::Nothing)
+            }
             Request::Symbols(request) => (answer.symbols(request), Lacking::Nothing),
             Request::Compare(compare) => (answer.compare(compare), Lacking::Nothing),
             Request::Fetch(fetch) => {
                 let (messages, spans) = answer.fetch(fetch);
                 (messages, Lacking::Spans(spans))
             }
-            Request::Exchange(exchange) => {
-                let (messages, named) = answer.exchange(exchange);
+            Request::Reconcile(reconcile) => {
+                let (messages, named) = answer.reconcile(reconcile);
                 (messages, named.map_or(Lacking::Nothing, Lacking::Named))
             }
             // Frames are not in the cache.

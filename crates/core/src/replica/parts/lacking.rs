@@ -68,8 +68,8 @@ impl Asked {
 /// What was refused here of what a peer holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Withheld {
-    /// So many commands are from the future, as far as is known.
-    pub commands: u64,
+    /// So many deltas are from the future, as far as is known.
+    pub deltas: u64,
     /// From when on the first of them can be taken, by the wall clock; the end of time for what no honest author makes.
     pub from: Millis,
     /// When they were asked for again.
@@ -78,7 +78,7 @@ pub(crate) struct Withheld {
 
 impl Withheld {
     pub const NOTHING: Withheld = Withheld {
-        commands: 0,
+        deltas: 0,
         from: Millis::MAX,
         asked: 0,
     };

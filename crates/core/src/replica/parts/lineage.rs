@@ -6,34 +6,34 @@
 //! absence").
 
 use crate::cache::{Millis, NodeId, Time};
-use crate::wire::Beat;
+use crate::wire::Heartbeat;
 
 /// A contact is renewed after this part of the time for which deletions are remembered.
 const CONTACT_STEPS: u64 = 24;
 
-/// What has to be known of a state that was kept elsewhere, lest it bring back what its peers have deleted and forgotten.
-/// All times are of the hybrid clock; zero where it has not happened yet.
+/// What has to be known of a state that was kept elsewhere, lest it bring back what its peers have deleted and
+/// forgotten. All times are of the hybrid clock; zero where it has not happened yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Lineage {
     /// Since when the state exists. Handed down from node to node: a node that bootstraps has the state of another.
     pub state_since: Time,
-    /// When the first bootstrap of the node that held it was done.
+    /// When the bootstrap of the node that held it was done.
     pub joined_at: Time,
     /// When that node last was in contact with a synced peer, or was alone.
     pub last_contact: Time,
-    /// Since when it has taken deltas of others without being in contact, if it has. A first bootstrap that is
+    /// Since when it has taken deltas of others without being in contact, if it has. A bootstrap that is
     /// interrupted leaves some behind, and later contact does not make them complete.
     pub taken_since: Option<Time>,
 }
 
 impl Lineage {
-    fn of_beat(beat: &Beat) -> Self {
+    fn of_heartbeat(heartbeat: &Heartbeat) -> Self {
         Lineage {
-            state_since: beat.since,
-            joined_at: beat.joined,
-            last_contact: beat.contact,
-            // Beats do not say. It had time to before its first bootstrap was done.
-            taken_since: (beat.contact < beat.joined).then_some(beat.contact),
+            state_since: heartbeat.since,
+            joined_at: heartbeat.joined,
+            last_contact: heartbeat.contact,
+            // Heartbeats do not say. It had time to before its bootstrap was done.
+            taken_since: (heartbeat.contact < heartbeat.joined).then_some(heartbeat.contact),
         }
     }
 }
@@ -50,19 +50,19 @@ pub(crate) struct NodeLineage {
 }
 
 impl NodeLineage {
-    pub fn of_beat(node: NodeId, beat: &Beat) -> Self {
+    pub fn of_heartbeat(node: NodeId, heartbeat: &Heartbeat) -> Self {
         NodeLineage {
             node,
-            lineage: Lineage::of_beat(beat),
-            listening_since: beat.listening,
-            floor: beat.floor,
+            lineage: Lineage::of_heartbeat(heartbeat),
+            listening_since: heartbeat.listening,
+            floor: heartbeat.floor,
         }
     }
 
     /// Whether this node was out of contact for so long that deletions it never heard of are forgotten in the state of
-    /// the other. A state that began later has forgotten nothing, unless this node has taken parts of it and they are as
-    /// old. Nor has one that was in contact with nobody since the state of this node began: nothing of this one can have
-    /// been deleted there.
+    /// the other. A state that began later has forgotten nothing, unless this node has taken parts of it and they are
+    /// as old. Nor has one that was in contact with nobody since the state of this node began: nothing of this one can
+    /// have been deleted there.
     pub fn is_outdated_by(self, other: NodeLineage) -> bool {
         let (own, theirs) = (self.lineage, other.lineage);
         let holds_some =
@@ -71,7 +71,7 @@ impl NodeLineage {
     }
 
     /// Whether the other was there all the time in which this node was out of contact, or this node was away before its
-    /// first bootstrap was done: then nobody has taken its state.
+    /// bootstrap was done: then nobody has taken its state.
     fn is_behind(self, other: NodeLineage) -> bool {
         let own = self.lineage;
         let was_there = other.lineage.joined_at <= own.last_contact || own.last_contact < own.joined_at;
@@ -80,7 +80,7 @@ impl NodeLineage {
 
     /// Whether this node has to take the state of the other instead of merging its own. Never that of a newcomer: its
     /// state may come from this very node. Of two that were both alone for so long, the one that was not listening.
-    pub fn yields_to(self, other: NodeLineage) -> bool {
+    pub fn resyncs_from(self, other: NodeLineage) -> bool {
         let later = (self.listening_since, self.node) > (other.listening_since, other.node);
         self.is_behind(other) && (!other.is_behind(self) || later)
     }
@@ -98,7 +98,7 @@ impl OwnLineage {
     /// Goes on with a state that exists, or with none yet.
     pub fn of(lineage: Lineage) -> Self {
         let state_since = match lineage.joined_at == Time::default() {
-            // There is none before the first bootstrap.
+            // There is none before the bootstrap.
             true => Time(u64::MAX),
             false => lineage.state_since,
         };
@@ -165,9 +165,10 @@ impl OwnLineage {
         now_ms.saturating_sub(self.lineage.last_contact.millis())
     }
 
-    /// Whether a peer has joined after this node was in contact for the last time, and has forgotten deletions since: it
-    /// is a newcomer, and this node was alone for long. Either its state is its own or from here, or those it is from
-    /// will be heard soon, and have to hear how long this node was alone. Such a peer is waited out for `patience`.
+    /// Whether a peer has joined after this node was in contact for the last time, and has forgotten deletions since:
+    /// it is a newcomer, and this node was alone for long. Either its state is its own or from here, or those it is
+    /// from will be heard soon, and have to hear how long this node was alone. Such a peer is waited out for
+    /// `patience`.
     pub fn awaits_others_than(&mut self, peer: NodeLineage, now: Millis, patience: Millis) -> bool {
         if self.lineage.last_contact >= peer.floor.min(peer.lineage.joined_at) {
             return false;
@@ -191,7 +192,7 @@ impl OwnLineage {
         self.lineage.state_since = self.lineage.state_since.min(oldest);
     }
 
-    /// The first bootstrap is done. If it is not `complete`, this node may hold what was deleted and forgotten meanwhile.
+    /// The bootstrap is done. If it is not `complete`, this node may hold what was deleted and forgotten meanwhile.
     pub fn joined(&mut self, now: Time, complete: bool) {
         let own = &mut self.lineage;
         own.joined_at = now;

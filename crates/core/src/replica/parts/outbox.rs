@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::notice::Notice;
 use crate::replica::io::Output;
 use crate::wire::ENVELOPE_BYTES;
 
@@ -31,6 +32,11 @@ impl Outbox {
         self.outputs.push_back(output);
     }
 
+    /// Tells people, if there is something to be told.
+    pub fn tell(&mut self, notice: impl Into<Option<Notice>>) {
+        self.outputs.extend(notice.into().map(Output::Tell));
+    }
+
     pub fn pop(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
@@ -55,8 +61,8 @@ impl Outbox {
         self.max_message = bytes;
     }
 
-    /// Bytes of the largest message without its seal.
-    pub fn max_unsealed(&self) -> usize {
+    /// Bytes of the largest message without its authenticator.
+    pub fn max_bare(&self) -> usize {
         self.max_message.saturating_sub(ENVELOPE_BYTES)
     }
 

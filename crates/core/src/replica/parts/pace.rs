@@ -1,8 +1,8 @@
 //! How fast answers come: how many bytes may be under way at a time, and how long to wait for them.
 //!
-//! What is under way waits in front of everything else that is sent to this node, its peers' beats included. So the
-//! window is what the way here carries in a part of a second, measured by the answers themselves: it grows with each round
-//! as long as they come at once, and is cut to the rate that was measured when they do not.
+//! What is under way waits in front of everything else that is sent to this node, its peers' heartbeats included. So
+//! the window is what the way here carries in a part of a second, measured by the answers themselves: it grows with
+//! each round as long as they come at once, and is cut to the rate that was measured when they do not.
 
 use crate::cache::Millis;
 use crate::wire::MAX_BUDGET;
@@ -40,8 +40,8 @@ const PATIENCE_MS: Millis = 2_000;
 /// Longest time for one answer that anything else goes by.
 const MAX_TOOK_MS: Millis = 10_000;
 
-/// Longest patience. It is a peer or a server that was stopped, and no way, that answers later than that; and what comes
-/// later is taken all the same.
+/// Longest patience. It is a peer or a server that was stopped, and no way, that answers later than that; and what
+/// comes later is taken all the same.
 const MAX_PATIENCE_MS: Millis = 15_000;
 
 /// A request that is on its way.
@@ -150,14 +150,15 @@ impl Pace {
             let growth = if self.opening { FAST_GROWTH } else { 1 };
             self.window = (self.window + growth * bytes).min(MAX_WINDOW);
         } else if 2 * bytes >= expected {
-            // One that is much shorter says nothing of the rate. What has arrived since it was asked for is what the way
-            // carries in this time.
+            // One that is much shorter says nothing of the rate. What has arrived since it was asked for is what the
+            // way carries in this time.
             let carried = (self.delivered - asked.delivered) * wanted / took;
             self.window = self.window.min(carried as usize).max(MIN_WINDOW);
         }
     }
 
-    /// Answers have not come in time. If they were not lost, the way has become slow: what is asked for again joins them.
+    /// Answers have not come in time. If they were not lost, the way has become slow: what is asked for again joins
+    /// them.
     pub fn given_up(&mut self) {
         self.window = self.window.min(FIRST_WINDOW);
     }

@@ -1,6 +1,6 @@
-//! The asking side of replays and comparisons: one small task after the other with a window, so that the responder keeps
-//! no state and one that dies is replaced by any other for the next task. How much is asked for at a time follows from
-//! the [pace](super::pace) at which answers come.
+//! The asking side of bootstraps and comparisons: one small task after the other with a window, so that the responder
+//! keeps no state and one that dies is replaced by any other for the next task. How much is asked for at a time follows
+//! from the [pace](super::pace) at which answers come.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -8,9 +8,9 @@ use super::lacking::Withheld;
 use super::pace::{Asked, Pace};
 use super::task::{Purpose, Range, Rest, Task};
 use crate::cache::{Cursor, Millis, NodeId, Partition, PARTITIONS};
-use crate::wire::{Part, ReplayEnd, MAX_BUDGET};
+use crate::wire::{AnswerEnd, Part, MAX_BUDGET};
 
-/// Ranges that a replay begins with.
+/// Ranges that a bootstrap begins with.
 const RANGES: usize = 4;
 
 /// Requests under way at once.
@@ -19,14 +19,14 @@ const MAX_LANES: usize = 8;
 /// Requests that were asked again and whose answers are still taken, should they come.
 const MAX_LATE: usize = 16;
 
-/// Partitions that are named may take more than is expected, by one part in so many, before the answer ends early, which
-/// costs one more way there and back.
+/// Partitions that are named may take more than is expected, by one part in so many, before the answer ends early,
+/// which costs one more way there and back.
 const SPARE: usize = 4;
 
 /// While other answers arrive, a request is waited for so many times longer.
 const PATIENCE_IN_QUEUE: u64 = 4;
 
-/// Anybody can join those of whom NATS picks one, and not answer. A first replay of which no word has come for so long, or
+/// Anybody can join those of whom NATS picks one, and not answer. A bootstrap of which no word has come for so long, or
 /// so much longer than whole answers take if there were some, is asked for at a peer that is known, if there is one.
 const SWALLOWED_MS: Millis = 250;
 
@@ -36,8 +36,8 @@ const MAX_FAILURES: u32 = 4;
 /// Tasks that may wait at a time.
 const MAX_TASKS: usize = 4_096;
 
-/// Answers in a row that bring nothing, before a peer may add nothing more. Two nodes that cannot take what the other has
-/// would add to each other's pulls for ever.
+/// Answers in a row that bring nothing, before a peer may add nothing more. Two nodes that cannot take what the other
+/// has would add to each other's pulls for ever.
 const MAX_IN_VAIN: u32 = 4;
 
 /// A task that waits to be asked for.
@@ -65,7 +65,7 @@ struct Lane {
     /// Something of it was new.
     changed: bool,
     /// The end, which may overtake them.
-    end: Option<ReplayEnd>,
+    end: Option<AnswerEnd>,
     /// When it was asked for, or the last part arrived.
     since: Millis,
     /// When the responder was found to be gone.
@@ -111,8 +111,8 @@ pub(crate) struct Pull {
     todo: VecDeque<Waiting>,
     lanes: BTreeMap<u64, Lane>,
     failures: u32,
-    /// How often in a row answers did not come in time, and when that was last. All requests that were under way then are
-    /// one time.
+    /// How often in a row answers did not come in time, and when that was last. All requests that were under way then
+    /// are one time.
     timeouts: u32,
     timed_out: Millis,
     /// When something of an answer has arrived last.
@@ -126,9 +126,9 @@ pub(crate) struct Pull {
     /// Per node the number of the frames whose effect every answer so far stands for.
     seqs: Option<BTreeMap<NodeId, u64>>,
     pub began: Millis,
-    /// A first replay that nobody has answered is asked for once more.
+    /// A bootstrap that nobody has answered is asked for once more.
     pub again: bool,
-    /// Those that NATS has picked for a first replay did not answer: a peer that is known to be there is asked.
+    /// Those that NATS has picked for a bootstrap did not answer: a peer that is known to be there is asked.
     pub swallowed: bool,
     /// What was refused: not everything is here.
     pub refused: Option<Withheld>,
@@ -143,7 +143,7 @@ pub(crate) struct Pull {
 impl Pull {
     /// A pull of all partitions: in one request if one sketch may be the answer to all.
     pub fn new(purpose: Purpose, now: Millis) -> Self {
-        let ranges = if purpose.surveys() { 1 } else { RANGES };
+        let ranges = if purpose.sends_digests() { 1 } else { RANGES };
         let step = PARTITIONS / ranges;
         let range = |lane: usize| Range {
             from: (lane * step) as u16,
@@ -178,8 +178,8 @@ impl Pull {
         }
     }
 
-    /// What differs comes with missing frames: a comparison that stands for nothing asks for no more of it. What is under
-    /// way is taken.
+    /// What differs comes with missing frames: a comparison that stands for nothing asks for no more of it. What is
+    /// under way is taken.
     pub fn leave_to_frames(&mut self) {
         if let Purpose::Difference(_) | Purpose::Reverse(_) = self.purpose {
             self.todo.clear();
@@ -222,7 +222,7 @@ impl Pull {
         self.lanes.values().map(Lane::outstanding).sum()
     }
 
-    /// How much of a first replay is done, in percent.
+    /// How much of a bootstrap is done, in percent.
     pub fn percent(&self) -> u8 {
         let left = |task: &Task| match task {
             Task::Partitions(range) => usize::from(range.to - range.from),
@@ -252,7 +252,7 @@ impl Pull {
     ) -> Option<(Task, usize)> {
         let first = pace
             .first_budget()
-            .filter(|_| self.lanes.is_empty() && self.purpose == Purpose::FirstReplay);
+            .filter(|_| self.lanes.is_empty() && self.purpose == Purpose::Bootstrap);
         let budget = first.unwrap_or(pace.budget());
         let expected = budget.max(self.bytes_per_partition());
         let active = self.lanes.values().filter(|lane| !lane.late).count();
@@ -328,8 +328,8 @@ impl Pull {
         Some(partitions.max(1) as u16)
     }
 
-    /// A part of an answer has arrived, of so many bytes. Returns the task it answers if it is one of this pull that was
-    /// asked for and the part is new; call [`Pull::close`] when it is used.
+    /// A part of an answer has arrived, of so many bytes. Returns the task it answers if it is one of this pull that
+    /// was asked for and the part is new; call [`Pull::close`] when it is used.
     pub fn part(&mut self, from: NodeId, part: Part, bytes: u64, pace: &mut Pace, now: Millis) -> Option<&Task> {
         let lane = self.lanes.get_mut(&part.request)?;
         if *lane.responder.get_or_insert(from) != from {
@@ -355,7 +355,7 @@ impl Pull {
     }
 
     /// The end of an answer has arrived.
-    pub fn end(&mut self, from: NodeId, end: ReplayEnd, pace: &mut Pace, now: Millis) {
+    pub fn end(&mut self, from: NodeId, end: AnswerEnd, pace: &mut Pace, now: Millis) {
         let Some(lane) = self.lanes.get_mut(&end.request) else {
             return;
         };
@@ -438,13 +438,13 @@ impl Pull {
             Task::Sketch(_) if end.next > 0 => None,
             Task::Sketch(known) => return self.failed(Task::Sketch(known), None),
             // Cut within a partition or span: what has come is not asked for again.
-            Task::Exchange(named) if end.next == 0 && changed => Some(Task::Exchange(named)),
+            Task::Reconcile(named) if end.next == 0 && changed => Some(Task::Reconcile(named)),
             Task::Fetch(spans) if end.next == 0 && changed => Some(Task::Fetch(spans)),
-            Task::Exchange(named) if end.next == 0 => return self.failed(Task::Exchange(named), None),
-            Task::Exchange(mut named) => {
+            Task::Reconcile(named) if end.next == 0 => return self.failed(Task::Reconcile(named), None),
+            Task::Reconcile(mut named) => {
                 let left = named.partitions.len() - named.done;
                 named.done += left.min(end.next as usize);
-                (named.done < named.partitions.len()).then_some(Task::Exchange(named))
+                (named.done < named.partitions.len()).then_some(Task::Reconcile(named))
             }
             Task::Compare(spans) => match remaining(spans, end.next) {
                 Ok(rest) => rest.map(Task::Compare),
@@ -472,7 +472,7 @@ impl Pull {
     fn rest_of(&self, next: u16, range: Range, responder: Option<NodeId>, from: Option<Cursor>) -> Option<Task> {
         let (node, from) = (responder?, from?);
         let partition = Partition(next);
-        let cut = !self.purpose.surveys() && (range.from..range.to).contains(&next);
+        let cut = !self.purpose.sends_digests() && (range.from..range.to).contains(&next);
         cut.then_some(Task::Rest(Rest { partition, node, from }))
     }
 
@@ -487,8 +487,8 @@ impl Pull {
         });
     }
 
-    /// What the pull stands for when it is done: the effect of all frames of these nodes up to these numbers, but for what
-    /// was refused. A comparison that leaves out partitions in flux stands for nothing.
+    /// What the pull stands for when it is done: the effect of all frames of these nodes up to these numbers, but for
+    /// what was refused. A comparison that leaves out partitions in flux stands for nothing.
     pub fn stands_for(&self) -> Vec<(NodeId, u64)> {
         match self.purpose {
             Purpose::Difference(_) | Purpose::Reverse(_) => Vec::new(),
@@ -512,10 +512,10 @@ impl Pull {
         }
     }
 
-    /// When a request of a first replay counts as swallowed by those that NATS has picked, if somebody else can be asked:
+    /// When a request of a bootstrap counts as swallowed by those that NATS has picked, if somebody else can be asked:
     /// none was answered, or those answered that were made as late.
     pub fn swallowed_at(&self, pace: &Pace) -> Option<Millis> {
-        if self.purpose != Purpose::FirstReplay || self.swallowed {
+        if self.purpose != Purpose::Bootstrap || self.swallowed {
             return None;
         }
         if self.answered {
@@ -562,8 +562,8 @@ impl Pull {
         }
     }
 
-    /// Something of the answer to a request arrives, the first of all after one was made again. If it is that one, those
-    /// before it were swallowed, for they would have been answered before; else they are being answered.
+    /// Something of the answer to a request arrives, the first of all after one was made again. If it is that one,
+    /// those before it were swallowed, for they would have been answered before; else they are being answered.
     fn end_doubt(&mut self, request: u64) {
         if self.answered || !self.swallowed {
             return;
@@ -711,7 +711,7 @@ mod tests {
         for request in 1..=answered {
             assert_eq!(pull.progress(), Progress::Running);
             let to = NodeId(2);
-            let end = ReplayEnd {
+            let end = AnswerEnd {
                 to,
                 request,
                 parts: 0,

@@ -31,9 +31,9 @@ impl Pulls {
         self.own.as_ref()
     }
 
-    /// This node's own pull, if it is the first bootstrap.
+    /// This node's own pull, if it is the bootstrap.
     pub fn first(&mut self) -> Option<&mut Pull> {
-        self.own.as_mut().filter(|pull| pull.purpose == Purpose::FirstReplay)
+        self.own.as_mut().filter(|pull| pull.purpose == Purpose::Bootstrap)
     }
 
     pub fn start(&mut self, pull: Pull) {
@@ -102,8 +102,8 @@ impl Pulls {
         self.all().filter_map(|pull| pull.deadline(&self.pace)).min()
     }
 
-    /// The next request, to be sent as `request`, if there is room beside the bytes `under_way`. It names at most `most`
-    /// partitions.
+    /// The next request, to be sent as `request`, if there is room beside the bytes `under_way`. It names at most
+    /// `most` partitions.
     pub fn next_request(&mut self, request: u64, most: u16, under_way: usize, now: Millis) -> Option<NextRequest> {
         for pull in [&mut self.own, &mut self.reverse].into_iter().flatten() {
             if let Some((task, budget)) = pull.next_request(request, most, &self.pace, under_way, now) {
@@ -169,7 +169,7 @@ impl Pulls {
         ended
     }
 
-    /// When a request of the first bootstrap counts as swallowed by those that NATS has picked.
+    /// When a request of the bootstrap counts as swallowed by those that NATS has picked.
     pub fn swallowed_at(&self) -> Option<Millis> {
         self.own.as_ref().and_then(|pull| pull.swallowed_at(&self.pace))
     }

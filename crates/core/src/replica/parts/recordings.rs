@@ -7,7 +7,7 @@ use crate::cache::{Millis, NodeId, Time};
 /// Requests may overtake each other by so many.
 const MAX_REORDERED: usize = 64;
 
-/// A request is older than what a beat of so long ago says: it is a recording.
+/// A request is older than what a heartbeat of so long ago says: it is a recording.
 const REQUEST_AGE_MS: Millis = 30_000;
 
 /// Which requests of a node were taken. Each counts once, and none that it made long ago.

@@ -35,7 +35,7 @@ impl Ring {
         }
     }
 
-    /// Frame `seq` without its seal, if it is kept.
+    /// Frame `seq` without its authenticator, if it is kept.
     pub fn get(&self, seq: u64) -> Option<&Bytes> {
         let place = self.frames.binary_search_by_key(&seq, |(seq, _)| *seq).ok()?;
         Some(&self.frames[place].1)

@@ -14,7 +14,7 @@ pub(crate) enum Repair {
     /// This node was alone, and others are there.
     Meeting,
     /// Missing frames of a peer that is gone.
-    Orphan,
+    Departed,
     /// What a peer that compares has shown to be missing here.
     Reverse,
 }

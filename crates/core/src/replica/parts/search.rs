@@ -1,22 +1,22 @@
 //! What is known of those who may be there, and whose state this node should have.
 //!
 //! That nobody answers proves nothing: requests may be refused, answers may be slow, a server may not know yet who
-//! listens at the others. So a node takes itself for alone only after it has listened for some seconds, was told several
-//! times by the server that nobody listens, and has heard of nobody who may have a state.
+//! listens at the others. So a node takes itself for alone only after it has listened for some seconds, was told
+//! several times by the server that nobody listens, and has heard of nobody who may have a state.
 
 use std::collections::BTreeMap;
 
-use super::status::{Channel, Refused};
+use super::sync_state::{Channel, Refused};
 use crate::cache::{Millis, NodeId};
 
-/// How long nobody may be heard before a node takes itself for alone. A server that starts together with it may take two
-/// seconds to find the others.
+/// How long nobody may be heard before a node takes itself for alone. A server that starts together with it may take
+/// two seconds to find the others.
 pub(crate) const QUIET_MS: Millis = 2_500;
 
 /// How often the server has to say meanwhile that nobody listens.
 const MIN_UNHEARD: u32 = 4;
 
-/// Between two questions whether anybody answers replays.
+/// Between two questions whether anybody answers bootstraps.
 const PROBE_MS: Millis = 250;
 
 /// The same, once somebody has answered.
@@ -28,7 +28,7 @@ const MAX_OPEN: usize = 64;
 /// Nodes that were heard but have not proven to be alive, and that are remembered.
 const MAX_HEARD: usize = 64;
 
-/// How long such a node counts without a new message, at least and at most; it may beat slowly.
+/// How long such a node counts without a new message, at least and at most; it may heartbeat slowly.
 pub(crate) const MIN_HEARD_MS: Millis = 8_000;
 const MAX_HEARD_MS: Millis = 300_000;
 
@@ -42,7 +42,8 @@ const RECONNECT_MS: Millis = 30_000;
 /// If the server says nothing for this long after that, it works again.
 const GRANTED_MS: Millis = 1_500;
 
-/// A node that was heard by a message of an accepted seal that is no old recording, and has not proven to be alive.
+/// A node that was heard by a message of an accepted authenticator that is no old recording, and has not proven to be
+/// alive.
 #[derive(Clone, Copy, Debug)]
 struct Heard {
     first: Millis,
@@ -68,27 +69,27 @@ pub(crate) struct Search {
     unheard: u32,
     /// When that was counted last.
     unheard_at: Option<Millis>,
-    /// Requests to whoever answers replays and that nobody has answered, and whether the server has said of it that
+    /// Requests to whoever answers bootstraps and that nobody has answered, and whether the server has said of it that
     /// nobody listens.
     open: BTreeMap<u64, bool>,
     next_probe: Option<Millis>,
     /// The server has said that nobody listens, and nothing has shown since that somebody does.
     doubtful: bool,
-    /// When a part of the first replay arrived last.
+    /// When a part of the bootstrap arrived last.
     progress: Option<Millis>,
     heard: BTreeMap<NodeId, Heard>,
     /// When a message arrived last whose issuer is not accepted here, or that has no proof where one is asked for.
     foreign: Option<Millis>,
     /// Who has said that it does not accept this node, and when.
-    disowned: Option<(String, Millis)>,
+    disowned: Option<(NodeId, Millis)>,
     denied: BTreeMap<Refused, Denied>,
     /// So many peers were known at some time as are asked for.
     enough: bool,
     /// The state of this node is that of nobody else.
     alone: bool,
-    /// Somebody took the requests of the first replay, and did not answer.
+    /// Somebody took the requests of the bootstrap, and did not answer.
     swallowed: bool,
-    /// So many commands of the state that this node took were refused for their stamps, and are still missing here.
+    /// So many deltas of the state that this node took were refused for their stamps, and are still missing here.
     refused: Option<u64>,
 }
 
@@ -128,7 +129,7 @@ impl Search {
     }
 
     /// A node has proven to be alive.
-    pub fn no_stranger(&mut self, node: NodeId) {
+    pub fn is_verified(&mut self, node: NodeId) {
         self.heard.remove(&node);
     }
 
@@ -137,7 +138,7 @@ impl Search {
     }
 
     /// How many are heard that have not proven to be alive.
-    pub fn strangers(&self) -> usize {
+    pub fn unverified(&self) -> usize {
         self.heard.len()
     }
 
@@ -156,13 +157,13 @@ impl Search {
     }
 
     /// Somebody says that it does not accept this node.
-    pub fn disowned(&mut self, who: &str, now: Millis) {
-        self.disowned = Some((who.into(), now));
+    pub fn disowned(&mut self, by: NodeId, now: Millis) {
+        self.disowned = Some((by, now));
     }
 
-    pub fn disowned_by(&self, now: Millis) -> Option<&str> {
-        let (who, at) = self.disowned.as_ref()?;
-        (now.saturating_sub(*at) < FOREIGN_MS).then_some(who)
+    pub fn disowned_by(&self, now: Millis) -> Option<NodeId> {
+        let (by, at) = self.disowned?;
+        (now.saturating_sub(at) < FOREIGN_MS).then_some(by)
     }
 
     /// So many peers are known, and so many are asked for.
@@ -177,7 +178,7 @@ impl Search {
 
     // --- questions
 
-    /// A request was sent to whoever answers replays.
+    /// A request was sent to whoever answers bootstraps.
     pub fn asked(&mut self, request: u64) {
         if self.open.len() >= MAX_OPEN {
             self.open.pop_first();
@@ -185,14 +186,14 @@ impl Search {
         self.open.insert(request, false);
     }
 
-    /// Part of an answer to a request of the first bootstrap has arrived: what the server says of it later is no longer
+    /// Part of an answer to a request of the bootstrap has arrived: what the server says of it later is no longer
     /// of interest.
     pub fn answered(&mut self, request: u64, now: Millis) {
         self.open.remove(&request);
         self.progress = Some(now);
     }
 
-    /// When a part of the first bootstrap arrived last.
+    /// When a part of the bootstrap arrived last.
     pub fn progress(&self) -> Option<Millis> {
         self.progress
     }
@@ -277,7 +278,7 @@ impl Search {
         self.alone
     }
 
-    /// Whether somebody took the requests of the first bootstrap, and did not answer.
+    /// Whether somebody took the requests of the bootstrap, and did not answer.
     pub fn is_swallowed(&self) -> bool {
         self.swallowed
     }
@@ -290,9 +291,9 @@ impl Search {
         was_alone
     }
 
-    /// So many commands of the state that this node took were refused for their stamps.
-    pub fn set_refused(&mut self, commands: Option<u64>) {
-        self.refused = commands;
+    /// So many deltas of the state that this node took were refused for their stamps.
+    pub fn set_refused(&mut self, deltas: Option<u64>) {
+        self.refused = deltas;
     }
 
     pub fn refused(&self) -> u64 {
@@ -332,10 +333,10 @@ impl Search {
     }
 
     /// What is to be tried again now. What the server refuses no longer is forgotten, and publishing bootstrap requests
-    /// too if the node is `synced`: only the first bootstrap needs it.
+    /// too if the node is `synced`: only the bootstrap needs it.
     pub fn due_attempts(&mut self, synced: bool, now: Millis) -> Vec<Refused> {
         self.denied.retain(|what, denied| {
-            let moot = *what == Refused::Publish(Channel::Replay) && synced;
+            let moot = *what == Refused::Publish(Channel::Bootstrap) && synced;
             let granted = moot || denied.tried.is_some_and(|at| now >= at + GRANTED_MS);
             if granted {
                 tracing::info!(subject = %denied.subject.escape_debug(), "the server refuses it no longer");

@@ -36,8 +36,8 @@ impl Symbol {
     }
 }
 
-/// How many symbols to begin with for about `differing` items in one set only; `None` if that is too many. Fewer than one
-/// sketch of a hundred then is too small; a small one needs more per item than a large one.
+/// How many symbols to begin with for about `differing` items in one set only; `None` if that is too many. Fewer than
+/// one sketch of a hundred then is too small; a small one needs more per item than a large one.
 pub(crate) fn symbols_for(differing: f64) -> Option<usize> {
     at_most(differing * 1.5 + 30.0)
 }

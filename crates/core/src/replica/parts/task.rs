@@ -1,17 +1,17 @@
 //! What pulls ask for, and why.
 
 use crate::cache::{Cursor, NodeId, Partition, Span, Time};
-use crate::wire::{Sketch, Split, Symbol};
+use crate::wire::{RangeSplit, Sketch, Symbol};
 
 /// Why a node pulls.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Purpose {
-    /// The first replay, from whichever synced peer NATS picks.
-    FirstReplay,
+    /// The bootstrap, from whichever synced peer NATS picks.
+    Bootstrap,
     /// Frames of a peer are missing that it no longer keeps.
     Gap(NodeId),
     /// Frames of a peer that is gone are missing; this one may have them.
-    Orphan(NodeId),
+    Departed(NodeId),
     /// This node was alone and has met this one: their states become one.
     Meeting(NodeId),
     /// Digests differ although no frame is missing; only partitions at rest are compared.
@@ -22,33 +22,33 @@ pub(crate) enum Purpose {
     Reverse(NodeId),
     /// This node was away for longer than deletions are remembered: it takes the state of this peer, whose floor is
     /// given.
-    Yield(NodeId, Time),
+    Resync(NodeId, Time),
 }
 
 impl Purpose {
     pub fn peer(self) -> Option<NodeId> {
         match self {
-            Purpose::FirstReplay => None,
+            Purpose::Bootstrap => None,
             Purpose::Gap(node)
-            | Purpose::Orphan(node)
+            | Purpose::Departed(node)
             | Purpose::Meeting(node)
             | Purpose::Difference(node)
             | Purpose::Withheld(node)
             | Purpose::Reverse(node)
-            | Purpose::Yield(node, _) => Some(node),
+            | Purpose::Resync(node, _) => Some(node),
         }
     }
 
-    /// Whether partitions are compared by a survey, with a sketch as the likely answer. The others need most of what
-    /// they ask for, or have to be sure that nothing is left out by chance.
-    pub fn surveys(self) -> bool {
+    /// Whether partitions are compared by a digest request, with a sketch as the likely answer. The others need most of
+    /// what they ask for, or have to be sure that nothing is left out by chance.
+    pub fn sends_digests(self) -> bool {
         match self {
             Purpose::Gap(_)
-            | Purpose::Orphan(_)
+            | Purpose::Departed(_)
             | Purpose::Meeting(_)
             | Purpose::Difference(_)
             | Purpose::Withheld(_) => true,
-            Purpose::FirstReplay | Purpose::Reverse(_) | Purpose::Yield(..) => false,
+            Purpose::Bootstrap | Purpose::Reverse(_) | Purpose::Resync(..) => false,
         }
     }
 }
@@ -70,7 +70,7 @@ pub(crate) enum Task {
     /// Further symbols of a sketch.
     Sketch(Sketched),
     /// Components that differ, by their hashes.
-    Exchange(Named),
+    Reconcile(Named),
     /// Spans known to differ, to be split further.
     Compare(Vec<Span>),
     /// Spans to be fetched, and (false) spans that the peer lacks altogether.
@@ -123,15 +123,15 @@ impl Named {
 }
 
 impl Task {
-    /// Whether a sketch answers the task, given whether it began as a survey.
-    pub fn wants(&self, sketch: &Sketch, surveys: bool) -> bool {
+    /// Whether a sketch answers the task, given whether it began as a digest request.
+    pub fn wants(&self, sketch: &Sketch, sends_digests: bool) -> bool {
         match self {
             Task::Partitions(range) => {
                 let inside = |partition: &Partition| (range.from..range.to).contains(&partition.0);
-                surveys && sketch.first == 0 && sketch.partitions.iter().all(inside)
+                sends_digests && sketch.first == 0 && sketch.partitions.iter().all(inside)
             }
             Task::Sketch(known) => sketch.first == known.theirs.len() && sketch.partitions == known.partitions,
-            Task::Rest(_) | Task::Exchange(_) | Task::Compare(_) | Task::Fetch(_) => false,
+            Task::Rest(_) | Task::Reconcile(_) | Task::Compare(_) | Task::Fetch(_) => false,
         }
     }
 
@@ -159,7 +159,7 @@ impl Task {
                 (range.from..range.to).contains(&partition.0) && span == Span::of(partition)
             }
             Task::Compare(spans) => spans.contains(&span),
-            Task::Rest(_) | Task::Sketch(_) | Task::Exchange(_) | Task::Fetch(_) => false,
+            Task::Rest(_) | Task::Sketch(_) | Task::Reconcile(_) | Task::Fetch(_) => false,
         }
     }
 }
@@ -181,7 +181,7 @@ const TASK_WEIGHT: usize = 128 << 10;
 /// What one span costs in a request or answer, about.
 const SPAN_WEIGHT: usize = 1 << 10;
 
-/// What a component costs whose command has to be sent, about.
+/// What a component costs whose delta has to be sent, about.
 const COMMAND_WEIGHT: usize = 96;
 
 /// A span with at most so many components on both sides is fetched by naming them.
@@ -245,7 +245,7 @@ impl FollowUp {
 }
 
 /// A split that leaves its span whole.
-pub(crate) fn is_whole(split: &Split) -> bool {
+pub(crate) fn is_whole(split: &RangeSplit) -> bool {
     split.parts.len() == 1
 }
 

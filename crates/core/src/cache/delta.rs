@@ -1,4 +1,4 @@
-//! Idempotent commands: fragments of a key's state. Applying one is a merge, in any order and any number of times.
+//! Idempotent deltas: fragments of a key's state. Applying one is a merge, in any order and any number of times.
 
 use super::add_entry::SeenAdd;
 use super::blob::Blob;
@@ -54,10 +54,10 @@ impl<B: AsRef<[u8]>> Value<B> {
     }
 }
 
-/// What a command does to its key. `B` is how its bytes are held: [`Blob`], or `&[u8]` where they lie in a received
+/// What a delta does to its key. `B` is how its bytes are held: [`Blob`], or `&[u8]` where they lie in a received
 /// message or in the cache.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Change<B = Blob> {
+pub enum StateDelta<B = Blob> {
     /// A scalar replaces whatever the key held.
     Put {
         /// When and by whom.
@@ -119,14 +119,14 @@ pub enum Change<B = Blob> {
 
 /// One change of one key.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Command<B = Blob> {
+pub struct Delta<B = Blob> {
     /// The key, with its namespace ([`super::Key`]).
     pub key: B,
     /// What happens to it.
-    pub change: Change<B>,
+    pub change: StateDelta<B>,
 }
 
-/// What of its key a command is about. Commands of one key with equal slots write the same component.
+/// What of its key a delta is about. Deltas of one key with equal slots write the same component.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Slot<'a> {
     /// The newest reset.
@@ -139,9 +139,9 @@ pub enum Slot<'a> {
     Member(&'a [u8]),
 }
 
-/// Why a command of a peer cannot be merged.
+/// Why a delta of a peer cannot be merged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum CommandError {
+pub enum DeltaError {
     /// Its stamp lies too far in the future: a broken clock, or malice.
     #[error("stamp {ahead_ms} ms ahead of this node's clock")]
     FromTheFuture {
@@ -153,128 +153,131 @@ pub enum CommandError {
     Impossible(&'static str),
 }
 
-impl<B: AsRef<[u8]>> Command<B> {
-    /// The newest stamp the command carries.
+impl<B: AsRef<[u8]>> Delta<B> {
+    /// The newest stamp the delta carries.
     pub fn newest(&self) -> Stamp {
         match &self.change {
-            Change::Put { at, .. }
-            | Change::Delete { at, .. }
-            | Change::Add { at, .. }
-            | Change::ListRemove { at, .. }
-            | Change::SetAdd { at, .. }
-            | Change::SetRemove { at, .. } => *at,
-            Change::ListPush { id, .. } => *id,
+            StateDelta::Put { at, .. }
+            | StateDelta::Delete { at, .. }
+            | StateDelta::Add { at, .. }
+            | StateDelta::ListRemove { at, .. }
+            | StateDelta::SetAdd { at, .. }
+            | StateDelta::SetRemove { at, .. } => *at,
+            StateDelta::ListPush { id, .. } => *id,
         }
     }
 
-    /// What of its key the command is about: of two commands with equal slots, the newer one says all that the older
+    /// What of its key the delta is about: of two deltas with equal slots, the newer one says all that the older
     /// one says.
     pub fn slot(&self) -> Slot<'_> {
         match &self.change {
-            Change::Put { .. } | Change::Delete { .. } => Slot::Reset,
-            Change::Add { node, base, .. } => Slot::Add(*node, *base),
-            Change::ListPush { id, .. } | Change::ListRemove { id, .. } => Slot::Item(*id),
-            Change::SetAdd { member, .. } | Change::SetRemove { member, .. } => Slot::Member(member.as_ref()),
+            StateDelta::Put { .. } | StateDelta::Delete { .. } => Slot::Reset,
+            StateDelta::Add { node, base, .. } => Slot::Add(*node, *base),
+            StateDelta::ListPush { id, .. } | StateDelta::ListRemove { id, .. } => Slot::Item(*id),
+            StateDelta::SetAdd { member, .. } | StateDelta::SetRemove { member, .. } => Slot::Member(member.as_ref()),
         }
     }
 
-    /// Whether applying this command alone ends in the same state as applying `older` as well, whatever else is
+    /// Whether applying this delta alone ends in the same state as applying `older` as well, whatever else is
     /// applied before, between or after. (Unless both are stamped before the floor: a removal then leaves no trace of
     /// its own, but a trace of what it removes.)
-    pub fn supersedes(&self, older: &Command<B>) -> bool {
+    pub fn supersedes(&self, older: &Delta<B>) -> bool {
         let newer = match (&self.change, &older.change) {
             // Items never change, so only a removal says more than a push.
-            (Change::ListPush { .. }, _) => false,
+            (StateDelta::ListPush { .. }, _) => false,
             // Of equal stamps: a reset that lost its value to elements of another type.
-            (Change::Delete { at, .. }, Change::Put { at: before, .. }) => at >= before,
+            (StateDelta::Delete { at, .. }, StateDelta::Put { at: before, .. }) => at >= before,
             _ => self.newest() > older.newest(),
         };
         newer && self.key.as_ref() == older.key.as_ref() && self.slot() == older.slot()
     }
 
-    /// Checks what merging relies on: stamps not after `latest`, causes before their effects, values that are given back
-    /// after their deadline only, and what was seen in order.
-    pub fn check(&self, latest: Time) -> Result<(), CommandError> {
+    /// Checks what merging relies on: stamps not after `latest`, causes before their effects, values that are given
+    /// back after their deadline only, and what was seen in order.
+    pub fn check(&self, latest: Time) -> Result<(), DeltaError> {
         let newest = self.newest();
         if newest.time > latest {
-            return Err(CommandError::FromTheFuture {
+            return Err(DeltaError::FromTheFuture {
                 ahead_ms: newest.time.millis() - latest.millis(),
             });
         }
         if newest == Stamp::default() {
-            return Err(CommandError::Impossible("zero stamp"));
+            return Err(DeltaError::Impossible("zero stamp"));
         }
-        if let Change::Put { seen, .. } | Change::Delete { seen, .. } = &self.change {
+        if let StateDelta::Put { seen, .. } | StateDelta::Delete { seen, .. } = &self.change {
             if !seen.is_sorted_by(|a, b| (a.node, a.base) < (b.node, b.base)) {
-                return Err(CommandError::Impossible("seen entries out of order"));
+                return Err(DeltaError::Impossible("seen entries out of order"));
             }
         }
         match &self.change {
-            Change::Put {
+            StateDelta::Put {
                 value: Value::GivenBack(hash),
                 expires_at,
                 ..
             } => match expires_at {
                 Some(deadline) if *hash != 0 && *deadline <= latest.millis() => Ok(()),
                 // By a clock that is ahead.
-                Some(deadline) if *hash != 0 => Err(CommandError::FromTheFuture {
+                Some(deadline) if *hash != 0 => Err(DeltaError::FromTheFuture {
                     ahead_ms: deadline - latest.millis(),
                 }),
-                _ => Err(CommandError::Impossible("value given back without a deadline")),
+                _ => Err(DeltaError::Impossible("value given back without a deadline")),
             },
-            Change::Add { base, at, .. } if base.stamp >= *at => Err(CommandError::Impossible("base after addition")),
-            Change::ListRemove { id, at } if id >= at => Err(CommandError::Impossible("item removed before it was")),
+            StateDelta::Add { base, at, .. } if base.stamp >= *at => Err(DeltaError::Impossible("base after addition")),
+            StateDelta::ListRemove { id, at } if id >= at => Err(DeltaError::Impossible("item removed before it was")),
             _ => Ok(()),
         }
     }
 
-    /// Whether the command only says that an element is gone.
+    /// Whether the delta only says that an element is gone.
     pub(super) fn removes_an_element(&self) -> bool {
-        matches!(self.change, Change::ListRemove { .. } | Change::SetRemove { .. })
+        matches!(
+            self.change,
+            StateDelta::ListRemove { .. } | StateDelta::SetRemove { .. }
+        )
     }
 }
 
-impl Command<&[u8]> {
-    /// The same command with bytes of its own.
-    pub fn to_owned(&self) -> Command {
+impl Delta<&[u8]> {
+    /// The same delta with bytes of its own.
+    pub fn to_owned(&self) -> Delta {
         let own = |bytes: &&[u8]| Blob::new(bytes);
         let change = match &self.change {
-            Change::Put {
+            StateDelta::Put {
                 at,
                 value,
                 expires_at,
                 seen,
-            } => Change::Put {
+            } => StateDelta::Put {
                 at: *at,
                 value: value.owned(),
                 expires_at: *expires_at,
                 seen: seen.clone(),
             },
-            Change::Delete { at, seen } => Change::Delete {
+            StateDelta::Delete { at, seen } => StateDelta::Delete {
                 at: *at,
                 seen: seen.clone(),
             },
-            Change::Add { node, base, sum, at } => Change::Add {
+            StateDelta::Add { node, base, sum, at } => StateDelta::Add {
                 node: *node,
                 base: *base,
                 sum: *sum,
                 at: *at,
             },
-            Change::ListPush { id, value } => Change::ListPush {
+            StateDelta::ListPush { id, value } => StateDelta::ListPush {
                 id: *id,
                 value: own(value),
             },
-            Change::ListRemove { id, at } => Change::ListRemove { id: *id, at: *at },
-            Change::SetAdd { member, at } => Change::SetAdd {
+            StateDelta::ListRemove { id, at } => StateDelta::ListRemove { id: *id, at: *at },
+            StateDelta::SetAdd { member, at } => StateDelta::SetAdd {
                 member: own(member),
                 at: *at,
             },
-            Change::SetRemove { member, at } => Change::SetRemove {
+            StateDelta::SetRemove { member, at } => StateDelta::SetRemove {
                 member: own(member),
                 at: *at,
             },
         };
-        Command {
+        Delta {
             key: own(&self.key),
             change,
         }

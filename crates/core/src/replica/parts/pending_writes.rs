@@ -6,7 +6,7 @@ use crate::cache::{Millis, NodeId};
 
 /// How many peers have to confirm a write before it is answered.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
-pub enum Ack {
+pub enum AckLevel {
     /// None: the write is answered when it is applied here and queued.
     #[default]
     Local,
@@ -16,13 +16,13 @@ pub enum Ack {
     All,
 }
 
-/// Asks to be told when commands are confirmed.
+/// Asks to be told when deltas are confirmed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AckRequest {
     /// Names the answer.
     pub id: u64,
     /// Who has to confirm.
-    pub wanted: Ack,
+    pub wanted: AckLevel,
     /// Until when, in milliseconds of the monotonic clock.
     pub deadline: Millis,
 }
@@ -42,8 +42,8 @@ pub struct Unconfirmed {
 /// confirmations take; doubled each time.
 const RESEND_MS: Millis = 150;
 
-/// The longest time between two repetitions, beside twice what confirmations take: where frames are lost, that is longer
-/// than the way.
+/// The longest time between two repetitions, beside twice what confirmations take: where frames are lost, that is
+/// longer than the way.
 const MAX_RESEND_MS: Millis = 600;
 
 /// Longest time for a confirmation that is gone by.
@@ -52,8 +52,8 @@ const MAX_TOOK_MS: Millis = 1_000;
 #[derive(Debug)]
 pub(crate) struct Waiter {
     pub id: u64,
-    pub wanted: Ack,
-    /// Frames that hold the commands.
+    pub wanted: AckLevel,
+    /// Frames that hold the deltas.
     pub first: u64,
     pub last: u64,
     /// Peers alive when they left, less those at the end that need not be waited for any more.
@@ -66,13 +66,13 @@ pub(crate) struct Waiter {
 
 /// All waiting writes, oldest first.
 #[derive(Default, Debug)]
-pub(crate) struct Acks {
+pub(crate) struct PendingWrites {
     waiters: VecDeque<Waiter>,
     /// How long confirmations take: the longest lately.
     took: Millis,
 }
 
-impl Acks {
+impl PendingWrites {
     pub fn wait(&mut self, request: AckRequest, first: u64, last: u64, peers: Vec<NodeId>, now: Millis) {
         let resend_after = RESEND_MS + 2 * self.took;
         self.waiters.push_back(Waiter {

@@ -1,12 +1,12 @@
 //! Who may write: every message ends with a proof that its sender holds a seed this node accepts (docs/PROTOCOL.md,
 //! "Authentication").
 //!
-//! Nodes of one seed use a keyed hash (BLAKE3, <https://github.com/BLAKE3-team/BLAKE3-specs>), which costs a fraction of
-//! a microsecond. Beats, and everything while a peer of another listed issuer is present, carry a signature (ed25519,
-//! RFC 8032) beside it. A signature costs a hundred times as much to check, and anybody can send one. So it is checked
-//! only if its issuer is accepted and another one's, and by the caller, who knows whether the message could count and
-//! how many were checked of late. Keys and signatures are bound to the subjects of one cache, so that a message of one
-//! cache is worth nothing in another.
+//! Nodes of one seed use a keyed hash (BLAKE3, <https://github.com/BLAKE3-team/BLAKE3-specs>), which costs a fraction
+//! of a microsecond. Heartbeats, and everything while a peer of another listed issuer is present, carry a signature
+//! (ed25519, RFC 8032) beside it. A signature costs a hundred times as much to check, and anybody can send one. So it
+//! is checked only if its issuer is accepted and another one's, and by the caller, who knows whether the message could
+//! count and how many were checked of late. Keys and signatures are bound to the subjects of one cache, so that a
+//! message of one cache is worth nothing in another.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,7 +15,7 @@ use bytes::Bytes;
 use data_encoding::BASE32_NOPAD;
 use nkeys::KeyPair;
 
-use crate::wire::{ISSUER_BYTES, MAX_SEAL_BYTES, SIGNATURE_BYTES, TAG_BYTES};
+use crate::wire::{ISSUER_BYTES, MAX_AUTHENTICATOR_BYTES, SIGNATURE_BYTES, TAG_BYTES};
 
 const OPEN: u8 = 0;
 const TAGGED: u8 = 1;
@@ -109,7 +109,7 @@ pub enum Refusal {
     Unauthenticated,
     /// A proof where authentication is off: the sender would accept nothing from here.
     #[error("it is authenticated, but authentication is off here")]
-    Sealed,
+    Authenticated,
     /// The proof does not fit the message: another seed, another cache, or a forgery.
     #[error("its proof does not fit")]
     Forged,
@@ -118,9 +118,9 @@ pub enum Refusal {
     Foreign(String),
 }
 
-/// A message without its seal.
+/// A message without its authenticator.
 #[derive(PartialEq, Eq, Debug)]
-pub enum Unsealed<'a> {
+pub enum Verified<'a> {
     /// Accepted.
     Accepted(Bytes, Proof),
     /// Signed, as it says, by another issuer that is accepted here.
@@ -156,8 +156,8 @@ impl fmt::Debug for Signature<'_> {
 }
 
 impl Keyring {
-    /// For lattices that want no authentication: seals nothing, accepts everything.
-    pub fn open() -> Self {
+    /// For lattices that want no authentication: authenticators nothing, accepts everything.
+    pub fn disabled() -> Self {
         Keyring {
             own: None,
             accepted: BTreeMap::new(),
@@ -165,13 +165,13 @@ impl Keyring {
         }
     }
 
-    /// Seals with the cluster's `seed` (`SC...`), accepts what the seeds of `issuers` (`C...`) and this seed have sealed.
-    /// `root` names the cache: the subject its commands are published on.
+    /// Authenticates with the cluster's `seed` (`SC...`), accepts what the seeds of `issuers` (`C...`) and this seed
+    /// have authenticated. `root` names the cache: the subject its deltas are published on.
     pub fn new(seed: &str, issuers: &[String], root: &str) -> Result<Self, KeyringError> {
         Ok(Self::of(&ClusterKeys::new(seed, issuers)?, root))
     }
 
-    /// Seals with these keys, in the cache that `root` names.
+    /// Authenticates with these keys, in the cache that `root` names.
     pub fn of(keys: &ClusterKeys, root: &str) -> Self {
         let mut secret = keys.seed.as_bytes().to_vec();
         secret.push(0);
@@ -212,8 +212,8 @@ impl Keyring {
         hasher.finalize().to_hex()[..16].to_owned()
     }
 
-    /// Appends the seal: the keyed hash, and a signature if `signed`.
-    pub fn seal(&self, mut message: Vec<u8>, signed: bool) -> Bytes {
+    /// Appends the authenticator: the keyed hash, and a signature if `signed`.
+    pub fn authenticate(&self, mut message: Vec<u8>, signed: bool) -> Bytes {
         let Some(own) = &self.own else {
             message.push(OPEN);
             return message.into();
@@ -233,39 +233,45 @@ impl Keyring {
         message.into()
     }
 
-    /// Takes the seal off, and checks it unless it is a signature of another issuer.
-    pub fn unseal(&self, sealed: &Bytes) -> Result<Unsealed<'_>, Refusal> {
-        let (mode, seal_bytes) = match sealed.last() {
+    /// Takes the authenticator off, and checks it unless it is a signature of another issuer.
+    pub fn verify(&self, authenticated: &Bytes) -> Result<Verified<'_>, Refusal> {
+        let (mode, authenticator_bytes) = match authenticated.last() {
             Some(&TAGGED) => (TAGGED, TAG_BYTES + 1),
-            Some(&SIGNED) => (SIGNED, MAX_SEAL_BYTES),
+            Some(&SIGNED) => (SIGNED, MAX_AUTHENTICATOR_BYTES),
             Some(&OPEN) => (OPEN, 1),
             _ => return Err(Refusal::Forged),
         };
-        let length = sealed.len().checked_sub(seal_bytes).ok_or(Refusal::Forged)?;
-        let (message, seal) = (sealed.slice(..length), &sealed[length..sealed.len() - 1]);
+        let length = authenticated
+            .len()
+            .checked_sub(authenticator_bytes)
+            .ok_or(Refusal::Forged)?;
+        let (message, authenticator) = (
+            authenticated.slice(..length),
+            &authenticated[length..authenticated.len() - 1],
+        );
         let Some(own) = &self.own else {
             return match mode {
-                OPEN => Ok(Unsealed::Accepted(message, Proof::Nothing)),
-                _ => Err(Refusal::Sealed),
+                OPEN => Ok(Verified::Accepted(message, Proof::Nothing)),
+                _ => Err(Refusal::Authenticated),
             };
         };
         if mode == OPEN {
             return Err(Refusal::Unauthenticated);
         }
-        let (tag, signed) = seal.split_at(TAG_BYTES);
+        let (tag, signed) = authenticator.split_at(TAG_BYTES);
         if mode == SIGNED && !signed.starts_with(&own.issuer_bytes) {
             return self.signed_by_another(message, signed);
         }
-        // Whoever has the seed can make both, so the tag alone decides. blake3::Hash compares in constant time, but only
-        // at full length; a tag is 16 bytes of it.
+        // Whoever has the seed can make both, so the tag alone decides. blake3::Hash compares in constant time, but
+        // only at full length; a tag is 16 bytes of it.
         let own_tag = blake3::keyed_hash(&own.tag_key, &message);
         if !constant_time_eq::constant_time_eq(&own_tag.as_bytes()[..TAG_BYTES], tag) {
             return Err(Refusal::Forged);
         }
-        Ok(Unsealed::Accepted(message, Proof::SameSeed))
+        Ok(Verified::Accepted(message, Proof::SameSeed))
     }
 
-    fn signed_by_another(&self, message: Bytes, signed: &[u8]) -> Result<Unsealed<'_>, Refusal> {
+    fn signed_by_another(&self, message: Bytes, signed: &[u8]) -> Result<Verified<'_>, Refusal> {
         let (issuer, signature) = signed.split_at(ISSUER_BYTES);
         let issuer = BASE32_NOPAD.encode(issuer);
         let Some(key) = self.accepted.get(&issuer) else {
@@ -280,7 +286,7 @@ impl Keyring {
             key,
             bytes,
         };
-        Ok(Unsealed::Signed(message, signature))
+        Ok(Verified::Signed(message, signature))
     }
 
     /// What is signed.
@@ -309,11 +315,11 @@ mod tests {
     }
 
     /// What a receiver makes of a message that may count.
-    fn open(ring: &Keyring, sealed: &Bytes) -> Result<(Bytes, Proof), Refusal> {
-        match ring.unseal(sealed)? {
-            Unsealed::Accepted(message, proof) => Ok((message, proof)),
-            Unsealed::Signed(message, signature) if signature.fits(&message) => Ok((message, Proof::OtherIssuer)),
-            Unsealed::Signed(..) => Err(Refusal::Forged),
+    fn open(ring: &Keyring, authenticated: &Bytes) -> Result<(Bytes, Proof), Refusal> {
+        match ring.verify(authenticated)? {
+            Verified::Accepted(message, proof) => Ok((message, proof)),
+            Verified::Signed(message, signature) if signature.fits(&message) => Ok((message, Proof::OtherIssuer)),
+            Verified::Signed(..) => Err(Refusal::Forged),
         }
     }
 
@@ -326,17 +332,17 @@ mod tests {
         let (one, same) = (ring(&pair(1), &[], "root"), ring(&pair(1), &[], "root"));
         let other = ring(&pair(2), &[], "root");
         for signed in [false, true] {
-            let sealed = one.seal(b"message".to_vec(), signed);
+            let authenticated = one.authenticate(b"message".to_vec(), signed);
             assert_eq!(
-                open(&same, &sealed),
+                open(&same, &authenticated),
                 Ok((Bytes::from_static(b"message"), Proof::SameSeed))
             );
-            assert!(open(&other, &sealed).is_err());
+            assert!(open(&other, &authenticated).is_err());
         }
-        let foreign = open(&other, &one.seal(b"message".to_vec(), true));
+        let foreign = open(&other, &one.authenticate(b"message".to_vec(), true));
         assert_eq!(foreign, Err(Refusal::Foreign(pair(1).public_key())));
         assert_eq!(
-            open(&other, &one.seal(b"message".to_vec(), false)),
+            open(&other, &one.authenticate(b"message".to_vec(), false)),
             Err(Refusal::Forged)
         );
     }
@@ -346,12 +352,15 @@ mod tests {
         let (one, two) = (ring(&pair(1), &[&pair(2)], "root"), ring(&pair(2), &[&pair(1)], "root"));
         assert_eq!(one.domain(), two.domain());
         assert_ne!(one.domain(), ring(&pair(1), &[], "root").domain());
-        let sealed = one.seal(b"message".to_vec(), true);
+        let authenticated = one.authenticate(b"message".to_vec(), true);
         assert_eq!(
-            open(&two, &sealed),
+            open(&two, &authenticated),
             Ok((Bytes::from_static(b"message"), Proof::OtherIssuer))
         );
-        assert_eq!(open(&two, &one.seal(b"message".to_vec(), false)), Err(Refusal::Forged));
+        assert_eq!(
+            open(&two, &one.authenticate(b"message".to_vec(), false)),
+            Err(Refusal::Forged)
+        );
     }
 
     #[test]
@@ -359,7 +368,7 @@ mod tests {
         let (here, there) = (ring(&pair(1), &[], "here"), ring(&pair(1), &[], "there"));
         for signed in [false, true] {
             assert_eq!(
-                open(&there, &here.seal(b"message".to_vec(), signed)),
+                open(&there, &here.authenticate(b"message".to_vec(), signed)),
                 Err(Refusal::Forged)
             );
         }
@@ -376,9 +385,9 @@ mod tests {
             .collect();
         let ring = ring(&pair(1), &[], "lattice.default.kvcache.default.commands");
         let published = include_str!("../../../../../docs/PROTOCOL.md");
-        let signed = ring.seal(message.clone(), true);
+        let signed = ring.authenticate(message.clone(), true);
         let signature = &signed[signed.len() - 1 - SIGNATURE_BYTES..signed.len() - 1];
-        let tagged = ring.seal(message.clone(), false);
+        let tagged = ring.authenticate(message.clone(), false);
         for (what, value) in [
             ("issuer", pair(1).public_key()),
             ("domain", ring.domain()),
@@ -400,13 +409,13 @@ mod tests {
         let (one, two) = (ring(&pair(1), &[&pair(2)], "root"), ring(&pair(2), &[&pair(1)], "root"));
         let message = b"message".to_vec();
         for (signed, reader) in [(false, &one), (true, &one), (true, &two)] {
-            let sealed = one.seal(message.clone(), signed);
-            for place in 0..sealed.len() {
-                let mut bytes = sealed.to_vec();
+            let authenticated = one.authenticate(message.clone(), signed);
+            for place in 0..authenticated.len() {
+                let mut bytes = authenticated.to_vec();
                 bytes[place] ^= 1;
                 // Who has the seed looks at the tag, all others at the signature.
                 let tag = (message.len()..message.len() + TAG_BYTES).contains(&place);
-                let signature = (message.len() + TAG_BYTES + ISSUER_BYTES..sealed.len() - 1).contains(&place);
+                let signature = (message.len() + TAG_BYTES + ISSUER_BYTES..authenticated.len() - 1).contains(&place);
                 let unread = signed
                     && if reader.issuer() == one.issuer() {
                         signature
@@ -419,8 +428,8 @@ mod tests {
                     "byte {place}, signed {signed}"
                 );
             }
-            for length in 0..sealed.len() {
-                assert!(open(reader, &sealed.slice(..length)).is_err(), "cut to {length}");
+            for length in 0..authenticated.len() {
+                assert!(open(reader, &authenticated.slice(..length)).is_err(), "cut to {length}");
             }
         }
     }
@@ -429,24 +438,30 @@ mod tests {
     fn what_a_stranger_signs_costs_no_signature() {
         let here = ring(&pair(1), &[&pair(2)], "root");
         // Neither an issuer that nobody lists, nor this one's own, which needs the tag.
-        let stranger = ring(&pair(3), &[], "root").seal(b"message".to_vec(), true);
-        assert_eq!(here.unseal(&stranger), Err(Refusal::Foreign(pair(3).public_key())));
-        let mut forged = here.seal(b"message".to_vec(), true).to_vec();
+        let stranger = ring(&pair(3), &[], "root").authenticate(b"message".to_vec(), true);
+        assert_eq!(here.verify(&stranger), Err(Refusal::Foreign(pair(3).public_key())));
+        let mut forged = here.authenticate(b"message".to_vec(), true).to_vec();
         forged[7] ^= 1;
-        assert_eq!(here.unseal(&forged.into()), Err(Refusal::Forged));
-        let listed = ring(&pair(2), &[], "root").seal(b"message".to_vec(), true);
-        assert!(matches!(here.unseal(&listed), Ok(Unsealed::Signed(..))));
+        assert_eq!(here.verify(&forged.into()), Err(Refusal::Forged));
+        let listed = ring(&pair(2), &[], "root").authenticate(b"message".to_vec(), true);
+        assert!(matches!(here.verify(&listed), Ok(Verified::Signed(..))));
     }
 
     #[test]
     fn with_and_without_authentication_do_not_mix() {
-        let (off, on) = (Keyring::open(), ring(&pair(1), &[], "root"));
+        let (off, on) = (Keyring::disabled(), ring(&pair(1), &[], "root"));
         let message = b"message".to_vec();
         assert_eq!(
-            open(&off, &off.seal(message.clone(), true)),
+            open(&off, &off.authenticate(message.clone(), true)),
             Ok((Bytes::from_static(b"message"), Proof::Nothing))
         );
-        assert_eq!(open(&off, &on.seal(message.clone(), false)), Err(Refusal::Sealed));
-        assert_eq!(open(&on, &off.seal(message, false)), Err(Refusal::Unauthenticated));
+        assert_eq!(
+            open(&off, &on.authenticate(message.clone(), false)),
+            Err(Refusal::Authenticated)
+        );
+        assert_eq!(
+            open(&on, &off.authenticate(message, false)),
+            Err(Refusal::Unauthenticated)
+        );
     }
 }

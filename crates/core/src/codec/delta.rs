@@ -1,14 +1,14 @@
-//! The byte layout of a command.
+//! The byte layout of a delta.
 
 use super::decoder::{Decoder, Held};
 use super::encoder::Encoder;
 use super::error::CodecError;
-use crate::cache::{Base, Change, Command, NodeId, SeenAdd, Stamp, Time, Value};
+use crate::cache::{Base, Delta, NodeId, SeenAdd, Stamp, StateDelta, Time, Value};
 
-/// Smallest encoding of a command, to bound what is reserved for an announced number of them.
+/// Smallest encoding of a delta, to bound what is reserved for an announced number of them.
 const MIN_COMMAND_BYTES: usize = 8;
 
-/// What a command does, as a number.
+/// What a delta does, as a number.
 const PUT: u64 = 0;
 const DELETE: u64 = 1;
 const ADD: u64 = 2;
@@ -18,7 +18,7 @@ const SET_ADD: u64 = 5;
 const SET_REMOVE: u64 = 6;
 
 impl Encoder {
-    /// Writes a command.
+    /// Writes a delta.
     ///
     /// ```text
     /// array of so many fields (a decoder takes no other number):
@@ -41,14 +41,14 @@ impl Encoder {
     /// expires_at   uint, or nil for none
     /// seen         array of arrays of 5: uint node, base, int sum
     /// ```
-    pub fn command<B: AsRef<[u8]>>(&mut self, command: &Command<B>) {
+    pub fn delta<B: AsRef<[u8]>>(&mut self, delta: &Delta<B>) {
         let head = |encoder: &mut Encoder, fields, code| {
             encoder.array(fields);
             encoder.uint(code);
-            encoder.bin(command.key.as_ref());
+            encoder.bin(delta.key.as_ref());
         };
-        match &command.change {
-            Change::Put {
+        match &delta.change {
+            StateDelta::Put {
                 at,
                 value,
                 expires_at,
@@ -66,34 +66,34 @@ impl Encoder {
                 }
                 self.seen(seen);
             }
-            Change::Delete { at, seen } => {
+            StateDelta::Delete { at, seen } => {
                 head(self, 5, DELETE);
                 self.stamp(*at);
                 self.seen(seen);
             }
-            Change::Add { node, base, sum, at } => {
+            StateDelta::Add { node, base, sum, at } => {
                 head(self, 9, ADD);
                 self.uint(node.0);
                 self.base(*base);
                 self.int(*sum);
                 self.stamp(*at);
             }
-            Change::ListPush { id, value } => {
+            StateDelta::ListPush { id, value } => {
                 head(self, 5, LIST_PUSH);
                 self.stamp(*id);
                 self.bin(value.as_ref());
             }
-            Change::ListRemove { id, at } => {
+            StateDelta::ListRemove { id, at } => {
                 head(self, 6, LIST_REMOVE);
                 self.stamp(*id);
                 self.stamp(*at);
             }
-            Change::SetAdd { member, at } => {
+            StateDelta::SetAdd { member, at } => {
                 head(self, 5, SET_ADD);
                 self.stamp(*at);
                 self.bin(member.as_ref());
             }
-            Change::SetRemove { member, at } => {
+            StateDelta::SetRemove { member, at } => {
                 head(self, 5, SET_REMOVE);
                 self.stamp(*at);
                 self.bin(member.as_ref());
@@ -123,19 +123,19 @@ impl Encoder {
 }
 
 impl<'a> Decoder<'a> {
-    /// Reads what [`Encoder::command`] writes.
-    pub fn command<B: Held<'a>>(&mut self) -> Result<Command<B>, CodecError> {
-        let fields = self.length("command")?;
-        let code = self.uint("code of a command")?;
+    /// Reads what [`Encoder::delta`] writes.
+    pub fn delta<B: Held<'a>>(&mut self) -> Result<Delta<B>, CodecError> {
+        let fields = self.length("delta")?;
+        let code = self.uint("code of a delta")?;
         let expected = match code {
             PUT => 7,
             DELETE | LIST_PUSH | SET_ADD | SET_REMOVE => 5,
             ADD => 9,
             LIST_REMOVE => 6,
-            _ => return Err(CodecError::Command(code)),
+            _ => return Err(CodecError::Delta(code)),
         };
         if fields != expected {
-            return Err(CodecError::Malformed("number of fields of a command"));
+            return Err(CodecError::Malformed("number of fields of a delta"));
         }
         let key = self.bin("key")?;
         let change = match code {
@@ -147,51 +147,51 @@ impl<'a> Decoder<'a> {
                 } else {
                     Some(self.uint("deadline")?)
                 };
-                Change::Put {
+                StateDelta::Put {
                     at,
                     value,
                     expires_at,
                     seen: self.seen()?,
                 }
             }
-            DELETE => Change::Delete {
+            DELETE => StateDelta::Delete {
                 at: self.stamp()?,
                 seen: self.seen()?,
             },
-            ADD => Change::Add {
+            ADD => StateDelta::Add {
                 node: self.node()?,
                 base: self.base()?,
                 sum: self.int("sum")?,
                 at: self.stamp()?,
             },
-            LIST_PUSH => Change::ListPush {
+            LIST_PUSH => StateDelta::ListPush {
                 id: self.stamp()?,
                 value: self.bin("item")?,
             },
-            LIST_REMOVE => Change::ListRemove {
+            LIST_REMOVE => StateDelta::ListRemove {
                 id: self.stamp()?,
                 at: self.stamp()?,
             },
-            SET_ADD => Change::SetAdd {
+            SET_ADD => StateDelta::SetAdd {
                 at: self.stamp()?,
                 member: self.bin("member")?,
             },
-            _ => Change::SetRemove {
+            _ => StateDelta::SetRemove {
                 at: self.stamp()?,
                 member: self.bin("member")?,
             },
         };
-        Ok(Command { key, change })
+        Ok(Delta { key, change })
     }
 
-    /// An array of commands.
-    pub(crate) fn commands<B: Held<'a>>(&mut self) -> Result<Vec<Command<B>>, CodecError> {
-        let length = self.length("commands")?;
-        let mut commands = Vec::with_capacity(length.min(self.rest.len() / MIN_COMMAND_BYTES));
+    /// An array of deltas.
+    pub(crate) fn deltas<B: Held<'a>>(&mut self) -> Result<Vec<Delta<B>>, CodecError> {
+        let length = self.length("deltas")?;
+        let mut deltas = Vec::with_capacity(length.min(self.rest.len() / MIN_COMMAND_BYTES));
         for _ in 0..length {
-            commands.push(self.command()?);
+            deltas.push(self.delta()?);
         }
-        Ok(commands)
+        Ok(deltas)
     }
 
     pub(crate) fn node(&mut self) -> Result<NodeId, CodecError> {
