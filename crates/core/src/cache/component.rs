@@ -16,7 +16,7 @@ use super::stamp::Stamp;
 const BITS_IN_PARTITION: u32 = 54;
 
 /// What a delta takes beside its bytes, about.
-pub(super) const COMMAND_BYTES: usize = 32;
+pub(super) const DELTA_BYTES: usize = 32;
 
 /// Where a component stands in the order over which two caches are compared.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -142,10 +142,10 @@ impl<'a> Part<'a> {
 
     /// About how many bytes its delta has, beside the key.
     pub fn written_bytes(&self) -> usize {
-        COMMAND_BYTES
+        DELTA_BYTES
             + match self {
-                Part::Reset(reset) => reset.bytes().map_or(0, <[u8]>::len) + reset.seen.len() * COMMAND_BYTES,
-                Part::Add(_) => COMMAND_BYTES,
+                Part::Reset(reset) => reset.bytes().map_or(0, <[u8]>::len) + reset.seen.len() * DELTA_BYTES,
+                Part::Add(_) => DELTA_BYTES,
                 Part::Item { value, .. } => value.len(),
                 Part::Removed { .. } => 0,
                 Part::Member { member, .. } => member.len(),

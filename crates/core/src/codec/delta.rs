@@ -6,7 +6,7 @@ use super::error::CodecError;
 use crate::cache::{Base, Delta, NodeId, SeenAdd, Stamp, StateDelta, Time, Value};
 
 /// Smallest encoding of a delta, to bound what is reserved for an announced number of them.
-const MIN_COMMAND_BYTES: usize = 8;
+const MIN_DELTA_BYTES: usize = 8;
 
 /// What a delta does, as a number.
 const PUT: u64 = 0;
@@ -187,7 +187,7 @@ impl<'a> Decoder<'a> {
     /// An array of deltas.
     pub(crate) fn deltas<B: Held<'a>>(&mut self) -> Result<Vec<Delta<B>>, CodecError> {
         let length = self.length("deltas")?;
-        let mut deltas = Vec::with_capacity(length.min(self.rest.len() / MIN_COMMAND_BYTES));
+        let mut deltas = Vec::with_capacity(length.min(self.rest.len() / MIN_DELTA_BYTES));
         for _ in 0..length {
             deltas.push(self.delta()?);
         }
@@ -232,7 +232,7 @@ impl<'a> Decoder<'a> {
 
     fn seen(&mut self) -> Result<Vec<SeenAdd>, CodecError> {
         let length = self.length("seen")?;
-        let mut seen = Vec::with_capacity(length.min(self.rest.len() / MIN_COMMAND_BYTES));
+        let mut seen = Vec::with_capacity(length.min(self.rest.len() / MIN_DELTA_BYTES));
         for _ in 0..length {
             // Nothing can be skipped inside a message, so the number of fields is fixed.
             if self.length("seen entry")? != 5 {

@@ -14,7 +14,7 @@ use kvcache_core::cache::{Delta, Millis, StateDelta};
 use kvcache_core::replica::{AckLevel, Unconfirmed};
 
 /// What a queued delta costs beside its key and value.
-const COMMAND_BYTES: usize = 256;
+const DELTA_BYTES: usize = 256;
 
 /// An emptied queue has room for so many deltas at most.
 const KEPT: usize = 1_024;
@@ -287,7 +287,7 @@ fn size(delta: &Delta) -> usize {
         StateDelta::SetAdd { member, .. } | StateDelta::SetRemove { member, .. } => member.len(),
         StateDelta::Add { .. } | StateDelta::ListRemove { .. } => 0,
     };
-    delta.key.len() + value + COMMAND_BYTES
+    delta.key.len() + value + DELTA_BYTES
 }
 
 #[cfg(test)]
@@ -394,7 +394,7 @@ mod tests {
     #[tokio::test]
     async fn a_full_queue_makes_writers_wait_but_not_for_what_is_queued_already() {
         let cache = Cache::new(NodeId(1), Limits::default());
-        let queue = Queue::new(10 * COMMAND_BYTES);
+        let queue = Queue::new(10 * DELTA_BYTES);
         for n in 0..9 {
             queue.push(set(&cache, &format!("key{n}"), ""), None).await.unwrap();
         }

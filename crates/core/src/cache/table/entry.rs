@@ -42,7 +42,7 @@ use std::slice;
 use super::nodes::Nodes;
 use super::prefetch::prefetch;
 use crate::cache::blob::Blob;
-use crate::cache::component::COMMAND_BYTES;
+use crate::cache::component::DELTA_BYTES;
 use crate::cache::delta::{StateDelta, Value};
 use crate::cache::hash::KeyHash;
 use crate::cache::horizon::Horizon;
@@ -185,7 +185,7 @@ impl Entry {
             // SAFETY: not large, so the head of a small form (2, 3).
             None => unsafe {
                 let head = self.0.as_ptr();
-                COMMAND_BYTES + key_length(head) + value_length(head)
+                DELTA_BYTES + key_length(head) + value_length(head)
             },
         }
     }

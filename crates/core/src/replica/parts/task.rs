@@ -182,7 +182,7 @@ const TASK_WEIGHT: usize = 128 << 10;
 const SPAN_WEIGHT: usize = 1 << 10;
 
 /// What a component costs whose delta has to be sent, about.
-const COMMAND_WEIGHT: usize = 96;
+const DELTA_WEIGHT: usize = 96;
 
 /// A span with at most so many components on both sides is fetched by naming them.
 const MAX_NAMED: u64 = 192;
@@ -213,7 +213,7 @@ impl FollowUp {
         if there == 0 {
             self.fetch(span, false, SPAN_WEIGHT);
         } else if here == 0 {
-            self.fetch(span, true, (there as usize).saturating_mul(COMMAND_WEIGHT));
+            self.fetch(span, true, (there as usize).saturating_mul(DELTA_WEIGHT));
         } else if final_ || here.saturating_add(there) <= MAX_NAMED {
             // `there` is what the peer says, and may be any number.
             let named = here.saturating_add(there) as usize;
