@@ -33,7 +33,7 @@ pub fn reason(reason: &Reason) -> String {
 }
 
 /// What is wrong with the clock of this host.
-pub fn clock(fault: ClockFault) -> String {
+fn clock(fault: ClockFault) -> String {
     match fault {
         ClockFault::Ahead(ms) => format!(
             "the clock of this host is {} s ahead of those of its peers, which refuse what it writes; set it right",

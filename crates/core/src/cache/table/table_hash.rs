@@ -46,6 +46,7 @@ pub(in crate::cache) struct Home {
 }
 
 impl Home {
+    #[inline]
     pub(super) fn of(key: &[u8], secret: &TableSecret) -> Self {
         let hash = KeyHash::of(key);
         let partition = Partition::of(hash);
