@@ -112,7 +112,7 @@ impl Replica {
         let closed = self.peers.change(node, |peer| {
             peer.largest = peer.largest.max(bytes.min(MAX_FRAME_BYTES));
             if asked.is_some() {
-                peer.answered_in_part(bytes, now.mono);
+                peer.asked.arrived(frame.seq, bytes, now.mono);
             }
             match refused {
                 _ if !whole => peer.announced(frame.seq, now.mono),
@@ -123,7 +123,7 @@ impl Replica {
             !peer.frames.has_gap()
         });
         if let Some(asked) = asked {
-            self.frames_arrived(now, asked, bytes, closed == Some(true));
+            self.frames_arrived(now, asked, frame.seq, bytes, closed == Some(true));
         }
         if !whole {
             self.counters.outdated += 1;

@@ -20,10 +20,14 @@ const ASK_MORE_MS: Millis = 50;
 
 impl Replica {
     /// So many bytes have arrived of frames that were asked for, and perhaps nothing is missing any more.
-    pub(crate) fn frames_arrived(&mut self, now: Now, asked: Asked, bytes: usize, closed: bool) {
+    pub(crate) fn frames_arrived(&mut self, now: Now, asked: Asked, seq: u64, bytes: usize, closed: bool) {
         let pace = self.pulls.pace_mut();
         pace.waited(now.mono - asked.heard());
         pace.arrived(bytes);
+        if asked.is_marker(seq) {
+            // It says nothing of how fast the others come.
+            return;
+        }
         if asked.bytes == 0 {
             pace.begun(asked.last, now.mono);
         }
@@ -43,14 +47,14 @@ impl Replica {
         let (asked, pace) = (&peer.asked, self.pulls.pace());
         let at = match asked.times {
             _ if asked.gone => return None,
-            MAX_ASKED.. => return None,
             // There is more.
-            _ if asked.is_answered() => return Some(asked.last.at + ASK_MORE_MS),
+            _ if asked.is_answered() => return Some(asked.at + ASK_MORE_MS),
+            MAX_ASKED.. => return None,
             // What was asked for may still be coming in.
             0 if asked.budget == 0 => since + GAP_GRACE_MS + pace.took(),
             0 => since.max(asked.heard()) + GAP_GRACE_MS + pace.took() + pace.takes(peer.largest),
-            // Whoever asks before it can know of a queue asks for the same twice.
-            _ => (asked.heard() + self.frames_patience(peer)).max(self.delay.unknown_until(node, asked.last.at)),
+            // Whoever asks before it can know of a queue gives the author up before it can answer.
+            _ => (asked.heard() + self.frames_patience(peer)).max(self.delay.unknown_until(node, asked.at)),
         };
         // What is missing may stand in the same queue as all else.
         Some(at.max(self.delay.until()))
@@ -109,10 +113,10 @@ impl Replica {
         };
         let due: Vec<_> = self.peers.with_gaps().filter_map(due).collect();
         for (node, missing) in due {
-            let newest = missing.last().map_or(0, |(_, last)| *last);
             let budget = self.pulls.pace().room(self.under_way());
             let last = self.pulls.pace().asked(now.mono);
-            self.peers.change(node, |peer| peer.asked.again(last, newest, budget));
+            let asked = self.peers.change(node, |peer| peer.asked.ask(&missing, last, budget));
+            let Some(missing) = asked else { continue };
             self.counters.frames_asked += 1;
             let request = FramesRequest {
                 request: self.outbox.fresh_id(),

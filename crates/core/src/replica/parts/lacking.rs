@@ -14,12 +14,22 @@ pub(crate) const MAX_ASKED: u32 = 3;
 pub(crate) struct Asked {
     /// Requests without any progress.
     pub times: u32,
-    /// The last one.
+    /// The last one for as much as there is room for.
     pub last: pace::Asked,
+    /// When the author was asked last, if only for a [marker](Asked::mark).
+    pub at: Millis,
     /// When a frame that it asks for arrived last.
     arrived: Millis,
     /// Number of the newest frame that it asks for.
     pub newest: u64,
+    /// The highest number of the frames that have arrived of those.
+    highest: u64,
+    /// Frames of which any that arrives shows that nothing more comes, first and last.
+    markers: Option<(u64, u64)>,
+    /// The lowest that was asked for as a marker, for this request or those before it. It may still be under way.
+    marked: Option<u64>,
+    /// One of them has arrived.
+    passed: bool,
     /// So many bytes it asks for.
     pub budget: usize,
     /// So many of them have arrived.
@@ -31,34 +41,76 @@ pub(crate) struct Asked {
 impl Asked {
     /// When something was heard last of the answer, or it was asked for.
     pub fn heard(&self) -> Millis {
-        self.last.at.max(self.arrived)
+        self.at.max(self.arrived)
     }
 
-    /// Whether the author has sent as much as it was asked for.
+    /// Whether as much has arrived as the author was asked for, or nothing more of it can come.
     pub fn is_answered(&self) -> bool {
-        self.budget > 0 && self.bytes >= self.budget
+        self.budget > 0 && (self.passed || self.bytes >= self.budget)
     }
 
-    /// So many bytes of the answer have arrived.
-    pub fn arrived(&mut self, bytes: usize, now: Millis) {
-        self.bytes += bytes;
+    /// Whether this frame is a marker for this request.
+    pub fn is_marker(&self, seq: u64) -> bool {
+        self.markers.is_some_and(|(first, last)| (first..=last).contains(&seq))
+    }
+
+    /// A frame of the answer has arrived, of so many bytes.
+    pub fn arrived(&mut self, seq: u64, bytes: usize, now: Millis) {
         self.arrived = now;
+        match self.is_marker(seq) {
+            true => self.passed = true,
+            false => {
+                self.bytes += bytes;
+                // One that was asked for as a marker before has passed over nothing.
+                if self.marked.is_none_or(|marked| seq < marked) {
+                    self.highest = self.highest.max(seq);
+                }
+            }
+        }
     }
 
-    /// One more request.
-    pub fn again(&mut self, last: pace::Asked, newest: u64, budget: usize) {
+    /// One more request, where these frames are missing, in runs of first and last number. Returns which of them it is
+    /// for. With room for `budget` bytes, all are asked for, unless nobody knows whether the last answer is lost or late.
+    pub fn ask(&mut self, missing: &[(u64, u64)], last: pace::Asked, budget: usize) -> Vec<(u64, u64)> {
+        self.times += 1;
+        self.at = last.at;
+        if let Some((lost, marker)) = self.mark(missing).filter(|_| !self.is_answered()) {
+            let (first, last) = self.markers.unwrap_or((marker, marker));
+            self.markers = Some((first.min(marker), last.max(marker)));
+            self.marked = Some(self.marked.map_or(marker, |marked| marked.min(marker)));
+            return lost.into_iter().chain([(marker, marker)]).collect();
+        }
         *self = Asked {
-            times: self.times + 1,
+            times: self.times,
+            at: self.at,
+            marked: self.marked,
             last,
-            newest,
+            newest: missing.last().map_or(0, |(_, last)| *last),
             budget,
             ..Asked::default()
         };
+        missing.to_vec()
+    }
+
+    /// Answers come one after the other, and each in the order of numbers. So what the last one has passed over is
+    /// lost, and is returned. Of all else it may still bring, only the last frame is asked for, which is returned as
+    /// well: when this marker arrives, nothing that was sent before it can come any more. None if nothing is missing
+    /// that the last request was for.
+    fn mark(&self, missing: &[(u64, u64)]) -> Option<(Vec<(u64, u64)>, u64)> {
+        let up_to = |limit: u64| {
+            let runs = missing.iter().filter(move |(first, _)| *first <= limit);
+            runs.map(move |(first, last)| (*first, limit.min(*last)))
+        };
+        let newest = |limit| up_to(limit).next_back().map(|(_, last)| last);
+        // One that an earlier request was for shows nothing of what was sent later.
+        let before = self.marked.and_then(|marked| newest(marked - 1));
+        let marker = before.or_else(|| newest(self.newest))?;
+        Some((up_to(self.highest.min(marker - 1)).collect(), marker))
     }
 
     /// Bytes of the answer that are still to come, at most.
     pub fn outstanding(&self) -> usize {
-        match self.gone || self.times >= MAX_ASKED {
+        match self.gone || self.passed || self.times >= MAX_ASKED {
             true => 0,
             false => self.budget.saturating_sub(self.bytes),
         }
@@ -128,5 +180,61 @@ impl Doubt {
             .from
             .map(|from| from.max(seq + 1))
             .filter(|from| *from <= contiguous);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is asked for when these are missing, at `now`.
+    fn ask(asked: &mut Asked, missing: &[(u64, u64)], now: Millis) -> Vec<(u64, u64)> {
+        let last = pace::Pace::default().asked(now);
+        asked.ask(missing, last, 1_000)
+    }
+
+    #[test]
+    fn while_an_answer_may_be_late_only_a_marker_and_what_it_has_passed_over_are_asked_for() {
+        let asked = &mut Asked::default();
+        assert_eq!(ask(asked, &[(1, 10), (15, 20)], 100), [(1, 10), (15, 20)]);
+        assert_eq!(ask(asked, &[(1, 10), (15, 20)], 200), [(20, 20)]);
+        [1, 2, 5].into_iter().for_each(|seq| asked.arrived(seq, 100, 300));
+        assert_eq!(ask(asked, &[(3, 4), (6, 10), (15, 20)], 400), [(3, 4), (19, 19)]);
+        assert!(!asked.is_answered());
+        // The first of them shows it as well.
+        asked.arrived(20, 100, 500);
+        assert!(asked.is_answered());
+        let missing = [(3, 4), (6, 10), (15, 19)];
+        assert_eq!(ask(asked, &missing, 600), missing);
+    }
+
+    #[test]
+    fn a_marker_of_an_earlier_request_says_nothing_of_the_next() {
+        let asked = &mut Asked::default();
+        ask(asked, &[(1, 20)], 100);
+        assert_eq!(ask(asked, &[(1, 20)], 200), [(20, 20)]);
+        // The answer is complete, and the marker is still under way.
+        (1..=10).for_each(|seq| asked.arrived(seq, 100, 300));
+        assert_eq!(ask(asked, &[(11, 20)], 400), [(11, 20)]);
+        assert_eq!(ask(asked, &[(11, 20)], 500), [(19, 19)]);
+        asked.arrived(20, 100, 600);
+        assert!(!asked.is_answered());
+        assert_eq!(ask(asked, &[(11, 19)], 700), [(18, 18)], "it has passed over nothing");
+        asked.arrived(19, 100, 800);
+        assert!(asked.is_answered());
+    }
+
+    #[test]
+    fn where_all_that_was_asked_for_has_come_the_next_is_asked_for_at_once() {
+        let asked = &mut Asked::default();
+        ask(asked, &[(1, 2)], 100);
+        [1, 2].into_iter().for_each(|seq| asked.arrived(seq, 100, 200));
+        assert_eq!(ask(asked, &[(5, 9)], 300), [(5, 9)]);
+    }
+
+    #[test]
+    fn the_last_frame_that_is_missing_is_its_own_marker() {
+        let asked = &mut Asked::default();
+        (1..=4).for_each(|n| assert_eq!(ask(asked, &[(7, 7)], 100 * n), [(7, 7)]));
     }
 }

@@ -246,11 +246,6 @@ impl Peer {
         (seq <= self.asked.newest).then_some(self.asked)
     }
 
-    /// So many bytes of what was asked for have arrived.
-    pub fn answered_in_part(&mut self, bytes: usize, now: Millis) {
-        self.asked.arrived(bytes, now);
-    }
-
     /// Takes note of a frame that had not arrived before. It reached this node at `heard`.
     pub fn arrived(&mut self, seq: u64, now: Millis, heard: Millis) {
         self.last_heard = self.last_heard.max(heard);
