@@ -270,8 +270,8 @@ fn what_a_connection_has_lost_is_asked_for_once_though_it_stands_behind_a_burst(
 fn what_a_connection_has_lost_comes_once_though_its_queue_does_not_show() {
     let rate = 100;
     let value = "v".repeat(1_000);
-    // So many milliseconds of the link are in front of it at once, then so many are written between two pauses; and
-    // where in an interval all this is.
+    // So many milliseconds of the link are in front of it at once; the more the second number, the shorter the pauses
+    // between what is written then; and where in an interval all this is.
     let cases = [
         (200, 4, 400),
         (800, 4, 600),

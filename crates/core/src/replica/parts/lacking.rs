@@ -74,6 +74,9 @@ impl Asked {
     pub fn ask(&mut self, missing: &[(u64, u64)], last: pace::Asked, budget: usize) -> Vec<(u64, u64)> {
         self.times += 1;
         self.at = last.at;
+        // Where frames are lost all the time, a gap may never close: what has arrived since is no marker any more.
+        let first = missing.first().map_or(0, |(first, _)| *first);
+        self.marked = self.marked.filter(|marked| *marked >= first);
         if let Some((lost, marker)) = self.mark(missing).filter(|_| !self.is_answered()) {
             let (first, last) = self.markers.unwrap_or((marker, marker));
             self.markers = Some((first.min(marker), last.max(marker)));
@@ -222,6 +225,17 @@ mod tests {
         assert_eq!(ask(asked, &[(11, 19)], 700), [(18, 18)], "it has passed over nothing");
         asked.arrived(19, 100, 800);
         assert!(asked.is_answered());
+    }
+
+    #[test]
+    fn a_marker_that_has_arrived_is_forgotten_though_the_gap_goes_on() {
+        let asked = &mut Asked::default();
+        ask(asked, &[(1, 9)], 100);
+        assert_eq!(ask(asked, &[(1, 9)], 200), [(9, 9)]);
+        (1..=9).for_each(|seq| asked.arrived(seq, 10, 300));
+        assert_eq!(ask(asked, &[(11, 20)], 400), [(11, 20)]);
+        [11, 13].into_iter().for_each(|seq| asked.arrived(seq, 10, 500));
+        assert_eq!(ask(asked, &[(12, 12), (14, 20)], 600), [(12, 12), (20, 20)]);
     }
 
     #[test]
