@@ -16,7 +16,7 @@ struct Room {
     never: &'static [&'static str],
 }
 
-const ROOMS: [Room; 4] = [
+const ROOMS: [Room; 5] = [
     Room {
         package: "kvcache-core",
         below: &[],
@@ -32,6 +32,11 @@ const ROOMS: [Room; 4] = [
     Room {
         package: "kvcache-node",
         below: &["kvcache-core"],
+        never: &["wasmbus-*", "wasmcloud-*"],
+    },
+    Room {
+        package: "kvcache-log",
+        below: &["kvcache-node", "kvcache-core"],
         never: &["wasmbus-*", "wasmcloud-*"],
     },
     Room {

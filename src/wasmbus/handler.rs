@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use kvcache_log as log;
 use kvcache_node::secret::cleaned;
 use kvcache_node::service::{self, words, Service, Status, SyncState};
 use kvcache_node::settings::{did_you_mean, Lattice, LinkSettings, RawSettings, Settings, SettingsError};
 use wasmbus_rpc::core::{HealthCheckResponse, HostData, LinkDefinition};
 
 use super::links::{LinkError, Links};
-use super::log;
 
 /// How long a host waits for an answer, unless the host data says otherwise.
 const HOST_PATIENCE_MS: u64 = 2_000;

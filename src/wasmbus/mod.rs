@@ -6,7 +6,6 @@ mod host_data;
 mod invocation;
 mod keyvalue;
 mod links;
-mod log;
 mod rpc;
 mod run;
 

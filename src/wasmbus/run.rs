@@ -4,16 +4,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use kvcache_log as log;
 use kvcache_node::settings::{Lattice, SettingsError};
 use tokio::signal::unix::{signal, SignalKind};
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::EnvFilter;
 use wasmbus_rpc::core::HostData;
 
 use super::handler::KvCacheProvider;
 use super::host_data::read_host_data;
-use super::log;
 use super::rpc::Rpc;
 
 /// Runs the provider as a host starts it, until the host says shutdown or the process is told to end. Says why it ended
@@ -111,62 +108,8 @@ async fn stop(provider: &KvCacheProvider, signal: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Logs as the SDK would set them up, but from the start, so that what happens before the SDK runs is seen as well, and
-/// by way of [`log`].
+/// Logs as the SDK would set them up, but from the start, so that what happens before the SDK runs is seen as well.
 fn init_tracing(host_data: &HostData) {
-    let wanted = host_data
-        .log_level
-        .clone()
-        .or_else(|| std::env::var("RUST_LOG").ok())
-        .unwrap_or_default();
-    let parsed = EnvFilter::builder()
-        .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
-        .parse(directives(&wanted));
-    let (filter, misunderstood) = match parsed {
-        Ok(filter) => (filter, None),
-        Err(error) => (EnvFilter::new(directives("")), Some(error)),
-    };
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(log::Lines);
-    let result = if host_data.structured_logging {
-        builder.json().finish().with(log::Bounded).try_init()
-    } else {
-        let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
-        builder.with_ansi(colours).finish().with(log::Bounded).try_init()
-    };
-    if let Err(error) = result {
-        log::line(&format!("nats-kvcache: cannot set up logging: {error}"));
-    }
-    if let Some(error) = misunderstood {
-        tracing::warn!("log level '{wanted}' is not understood ({error}); logging at level info");
-    }
-}
-
-/// The directives for a wanted log level. What the client library says at these levels, this provider says once and in
-/// its own words.
-fn directives(wanted: &str) -> String {
-    match wanted.to_ascii_lowercase().as_str() {
-        "" => "info,async_nats=off".into(),
-        level @ ("info" | "warn" | "error") => format!("{level},async_nats=off"),
-        _ => wanted.into(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::directives;
-
-    #[test]
-    fn plain_levels_quieten_the_client_library_and_others_are_taken_as_they_are() {
-        for (wanted, expected) in [
-            ("", "info,async_nats=off"),
-            ("INFO", "info,async_nats=off"),
-            ("warn", "warn,async_nats=off"),
-            ("debug", "debug"),
-            ("info,async_nats=trace", "info,async_nats=trace"),
-        ] {
-            assert_eq!(directives(wanted), expected, "{wanted:?}");
-        }
-    }
+    let wanted = host_data.log_level.clone().or_else(|| std::env::var("RUST_LOG").ok());
+    log::init(&wanted.unwrap_or_default(), host_data.structured_logging);
 }

@@ -1,11 +1,15 @@
 //! What the process writes: to standard error, a line per event, by a thread of its own.
 //!
+//! For the binary, and for front ends that live in the process of somebody else.
+//!
 //! Whoever logs never waits. Lines go through a bounded queue; when nobody takes them (standard error is a pipe that is
 //! not read) they are dropped and counted, and the count is told as soon as lines are taken again. Every line passes
 //! [`hidden`] and [`escaped`]: this is the one place where text leaves the process.
 //!
 //! Events of one place in the code are written some times per interval, and then counted: many can be caused by others
 //! as often as they like.
+
+#![warn(missing_docs)]
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
@@ -18,7 +22,9 @@ use std::time::Duration;
 use tracing::callsite::Identifier;
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::layer::{Context, Layer};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::EnvFilter;
 
 use kvcache_node::secret::{escaped, hidden};
 use kvcache_node::service::Millis;
@@ -58,6 +64,9 @@ struct Queue {
     lines: VecDeque<String>,
     bytes: usize,
     writing: bool,
+    /// Somebody writes what is queued, until he is told to end.
+    written: bool,
+    ending: bool,
 }
 
 /// Events of one place in the code.
@@ -86,6 +95,49 @@ pub fn flush() {
     drop(waited);
 }
 
+/// Writes what is left, for a bounded time, and ends the thread. The next line starts another: a library may be used
+/// again after its host has stopped it.
+pub fn end() {
+    flush();
+    log().queue().ending = true;
+    log().filled.notify_all();
+}
+
+/// Logs as the SDK of wasmbus hosts would set it up: at the wanted level or by these directives, as text or as a line
+/// of JSON per event.
+pub fn init(wanted: &str, structured: bool) {
+    let parsed = EnvFilter::builder()
+        .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
+        .parse(directives(wanted));
+    let (filter, misunderstood) = match parsed {
+        Ok(filter) => (filter, None),
+        Err(error) => (EnvFilter::new(directives("")), Some(error)),
+    };
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Lines);
+    let result = if structured {
+        builder.json().finish().with(Bounded).try_init()
+    } else {
+        let colours = io::stderr().is_terminal();
+        builder.with_ansi(colours).finish().with(Bounded).try_init()
+    };
+    if let Err(error) = result {
+        line(&format!("nats-kvcache: cannot set up logging: {error}"));
+    }
+    if let Some(error) = misunderstood {
+        tracing::warn!("log level '{wanted}' is not understood ({error}); logging at level info");
+    }
+}
+
+/// The directives for a wanted log level. What the client library says at these levels, this project says once and in
+/// its own words.
+fn directives(wanted: &str) -> String {
+    match wanted.to_ascii_lowercase().as_str() {
+        "" => "info,async_nats=off".into(),
+        level @ ("info" | "warn" | "error") => format!("{level},async_nats=off"),
+        _ => wanted.into(),
+    }
+}
+
 /// Panics go where all lines go: the hook of the standard library would wait for standard error.
 pub fn set_panic_hook() {
     log();
@@ -98,18 +150,20 @@ pub fn set_panic_hook() {
 }
 
 fn log() -> &'static Log {
-    LOG.get_or_init(|| {
-        let thread = std::thread::Builder::new().name("log".into());
-        // Without the thread lines are dropped, and counted.
-        let _ = thread.spawn(|| match own_stderr() {
-            Ok(target) => log().write_to(target),
-            Err(_) => log().write_to(io::sink()),
-        });
-        Log {
-            colours: io::stderr().is_terminal(),
-            ..Log::default()
-        }
+    LOG.get_or_init(|| Log {
+        colours: io::stderr().is_terminal(),
+        ..Log::default()
     })
+}
+
+/// Writes what is queued. Without the thread lines are dropped, and counted.
+fn start_writer() -> bool {
+    let thread = std::thread::Builder::new().name("log".into());
+    let started = thread.spawn(|| match own_stderr() {
+        Ok(target) => log().write_to(target),
+        Err(_) => log().write_to(io::sink()),
+    });
+    started.is_ok()
 }
 
 /// Not by way of the standard library's handle: whoever waits there holds its lock.
@@ -139,13 +193,21 @@ impl Log {
         }
         queue.bytes += line.len();
         queue.lines.push_back(line);
+        if self.is_of_process() && !queue.written {
+            queue.written = start_writer();
+        }
         drop(queue);
         self.filled.notify_one();
     }
 
+    /// Whether it is the one whose lines leave the process. Tests have others.
+    fn is_of_process(&self) -> bool {
+        LOG.get().is_some_and(|log| std::ptr::eq(log, self))
+    }
+
     /// Writes lines as they come.
     fn write_to(&self, mut target: impl Write) {
-        loop {
+        while !self.has_ended() {
             let (line, is_last) = self.next();
             if let Some(line) = line {
                 // Where nobody is left to read there is nobody to tell.
@@ -157,6 +219,17 @@ impl Log {
             }
             self.tell_suppressed();
         }
+    }
+
+    /// Whether the thread is to end, and has written all.
+    fn has_ended(&self) -> bool {
+        let mut queue = self.queue();
+        let ends = queue.ending && queue.lines.is_empty();
+        if ends {
+            (queue.ending, queue.written, queue.writing) = (false, false, false);
+            self.idle.notify_all();
+        }
+        ends
     }
 
     /// Lines that were dropped, and nobody has been told.
@@ -175,7 +248,7 @@ impl Log {
         let limit = Duration::from_millis(INTERVAL_MS);
         let waited = self
             .filled
-            .wait_timeout_while(queue, limit, |queue| queue.lines.is_empty());
+            .wait_timeout_while(queue, limit, |queue| queue.lines.is_empty() && !queue.ending);
         let (mut queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
         let line = queue.lines.pop_front();
         if let Some(line) = &line {
@@ -344,5 +417,31 @@ mod tests {
         let start = time::mono();
         assert_eq!(passed(start), LINES_PER_INTERVAL);
         assert_eq!(passed(start + 1), 0);
+    }
+
+    #[test]
+    fn plain_levels_quieten_the_client_library_and_others_are_taken_as_they_are() {
+        for (wanted, expected) in [
+            ("", "info,async_nats=off"),
+            ("INFO", "info,async_nats=off"),
+            ("warn", "warn,async_nats=off"),
+            ("debug", "debug"),
+            ("info,async_nats=trace", "info,async_nats=trace"),
+        ] {
+            assert_eq!(directives(wanted), expected, "{wanted:?}");
+        }
+    }
+
+    #[test]
+    fn the_writer_ends_once_it_is_told_to_and_all_is_written() {
+        let log: &'static Log = Box::leak(Box::default());
+        let ((open, gate), (sender, written)) = (channel(), channel());
+        log.push("last");
+        log.queue().ending = true;
+        let writer = std::thread::spawn(move || log.write_to(Gate(gate, sender)));
+        open.send(()).unwrap();
+        assert_eq!(written.recv().unwrap(), "last\n");
+        writer.join().unwrap();
+        assert!(!log.queue().ending, "the next one goes on");
     }
 }
