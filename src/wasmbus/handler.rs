@@ -65,9 +65,7 @@ impl KvCacheProvider {
             // Of a link only its actor is printed: values can be secrets.
             match provider.scope_of_host_data(link) {
                 Ok(scope) => provider.inner.links.put_trusted(link, scope),
-                Err(refused) => refused.each().for_each(
-                    |error| tracing::error!(actor = ?link.actor_id, "link of the host data refused: {error}"),
-                ),
+                Err(refused) => tracing::error!(actor = ?link.actor_id, "link of the host data refused: {refused}"),
             }
         }
         Ok(provider)

@@ -8,7 +8,7 @@ use std::io::BufRead;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, Engine, GeneralPurpose, GeneralPurposeConfig};
 use kvcache_node::secret::Secret;
-use kvcache_node::settings::{ClusterKeys, Credentials, KeyringError, Lattice};
+use kvcache_node::settings::{ClusterKeys, Credentials, KeyringError, Lattice, LatticeServer};
 use wasmbus_rpc::core::HostData;
 
 /// More than any host sends: a line without end must not fill the memory.
@@ -118,8 +118,10 @@ fn lattice_of(host_data: &HostData) -> Result<Lattice, HostDataError> {
         name: host_data.lattice_rpc_prefix.clone(),
         link_name: host_data.link_name.clone(),
         host: host_data.host_id.clone(),
-        server,
-        credentials,
+        server: Some(LatticeServer {
+            address: server,
+            credentials,
+        }),
         cluster,
     })
 }

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kvcache_node::service::{AckLevel, Answer, CacheError, Error, Scope, Unconfirmed};
+use kvcache_node::service::{words, Answer, CacheError, Error, Scope};
 use kvcache_node::settings::LinkSettings;
 use serde::{Deserialize, Serialize};
 use wasmbus_rpc::common::{deserialize, serialize};
@@ -99,61 +99,15 @@ fn decode<'a, T: Deserialize<'a>>(what: &str, argument: &'a [u8]) -> RpcResult<T
     deserialize(argument).map_err(|error| RpcError::Deser(format!("'{what}': {error}")))
 }
 
-/// The words of this contract for what the service says.
+/// The kinds of this contract for what the service says.
 fn worded(error: Error) -> RpcError {
+    let text = words::failure(&error, &NUMBERS);
     match error {
-        Error::Namespace(error) => RpcError::InvalidParameter(error.to_string()),
-        Error::Refused(error @ CacheError::NoKeys) => RpcError::InvalidParameter(error.to_string()),
-        Error::Refused(error @ CacheError::TooLarge { .. }) => {
-            RpcError::InvalidParameter(format!("{error} (setting MAX_VALUE_BYTES)"))
+        Error::Namespace(_) | Error::Refused(CacheError::NoKeys | CacheError::TooLarge { .. }) => {
+            RpcError::InvalidParameter(text)
         }
-        Error::Refused(error @ CacheError::AnswerTooLarge { .. }) => {
-            RpcError::Other(format!("{error} (setting MAX_ANSWER_BYTES)"))
-        }
-        Error::Refused(CacheError::OutOfRange { value, amount }) => RpcError::Other(format!(
-            "increment of {value} by {amount} would leave the range of i32 ({} to {}); nothing changed",
-            NUMBERS.start(),
-            NUMBERS.end(),
-        )),
-        Error::OutOfContact(state) => RpcError::Other(format!(
-            "this host is out of contact with the lattice ({state}) and may have missed writes that all others have confirmed; \
-             ACK=all does not allow to answer from what it has; nothing was changed"
-        )),
-        error @ Error::CannotBeConfirmed { .. } => {
-            RpcError::Other(format!("{error}, and ACK asks for that; nothing was changed"))
-        }
-        Error::Unconfirmed {
-            wanted,
-            timeout_ms,
-            unconfirmed,
-        } => RpcError::Other(not_confirmed(wanted, timeout_ms, &unconfirmed)),
-        Error::Stopping => RpcError::Other(
-            "the provider is shutting down: the write was applied on this host only and not replicated".into(),
-        ),
-        error => RpcError::Other(error.to_string()),
+        _ => RpcError::Other(text),
     }
-}
-
-/// Says what was done and what was not.
-fn not_confirmed(ack: AckLevel, timeout_ms: u64, unconfirmed: &Unconfirmed) -> String {
-    let wanted = match ack {
-        AckLevel::Local => "none".into(),
-        AckLevel::Peers(number) => number.to_string(),
-        AckLevel::All => "all".into(),
-    };
-    let missing = if unconfirmed.disconnected {
-        "NATS is away".into()
-    } else if unconfirmed.missing.is_empty() {
-        "no other peer is there".into()
-    } else {
-        format!("no confirmation of {}", unconfirmed.missing.join(", "))
-    };
-    format!(
-        "the write is applied on this host and goes on replicating, but within {timeout_ms} ms (ACK_TIMEOUT_MS) only {} \
-         peers have confirmed it where ACK={wanted} asks for more: {missing}; nothing was undone, so do not repeat what \
-         must not happen twice",
-        unconfirmed.confirmed
-    )
 }
 
 /// Everything that came in over this contract is text; other front ends may have written bytes.

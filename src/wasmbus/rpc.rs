@@ -160,11 +160,7 @@ impl Rpc {
         };
         match self.provider.put_link(&link) {
             Ok(()) => tracing::info!(actor = ?shown(&link.actor_id), "linked"),
-            Err(refused) => {
-                for error in refused.to_string().lines() {
-                    tracing::error!(actor = ?shown(&link.actor_id), "link refused: {error}");
-                }
-            }
+            Err(refused) => tracing::error!(actor = ?shown(&link.actor_id), "link refused: {refused}"),
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use kvcache_log as log;
-use kvcache_node::settings::{Lattice, SettingsError};
+use kvcache_node::settings::Lattice;
 use tokio::signal::unix::{signal, SignalKind};
 use wasmbus_rpc::core::HostData;
 
@@ -18,14 +18,8 @@ use super::rpc::Rpc;
 pub fn run() -> ExitCode {
     log::set_panic_hook();
     let ended = keep_memory_private().and_then(|()| run_provider());
-    match &ended {
-        Ok(()) => {}
-        Err(error) => match error.downcast_ref::<SettingsError>() {
-            Some(refused) => refused
-                .each()
-                .for_each(|error| log::line(&format!("nats-kvcache: {error}"))),
-            None => log::line(&format!("nats-kvcache: {error:#}")),
-        },
+    if let Err(error) = &ended {
+        log::line(&format!("nats-kvcache: {error:#}"));
     }
     log::flush();
     match ended {
@@ -78,14 +72,15 @@ async fn serve(host_data: HostData, lattice: Lattice) -> anyhow::Result<()> {
 
 /// Waits for the lattice, then answers its calls. A host and its server may start at the same time.
 async fn serve_lattice(provider: KvCacheProvider, host_data: HostData, lattice: Lattice) -> anyhow::Result<()> {
-    let shown = lattice.server.to_string();
+    let server = lattice.server.context("the host data name no server of the lattice")?;
+    let shown = server.address.to_string();
     let config = provider.config();
     let patience = config.lattice_patience;
     // What is set for another server holds here as far as this one asks for it.
     let insist_on_tls = config.nats_url.is_none() && !config.tls.is_empty();
     let client = kvcache_node::service::connect(
-        &lattice.server,
-        &lattice.credentials,
+        &server.address,
+        &server.credentials,
         &config.tls,
         insist_on_tls,
         patience,
@@ -96,7 +91,7 @@ async fn serve_lattice(provider: KvCacheProvider, host_data: HostData, lattice: 
     })?;
     let rpc = Rpc::new(provider, client, &host_data);
     // Not needed any more, and 10,000 links are megabytes.
-    drop((host_data, lattice));
+    drop(host_data);
     rpc.serve()
         .await
         .with_context(|| format!("on the lattice at '{shown}'"))

@@ -1,7 +1,12 @@
-//! Words for what a replica says: the causes are the core's, the settings and remedies are named here. Front ends with
-//! words of their own match the causes.
+//! Words for what a replica and the service say: the causes are theirs, the settings and remedies are named here. Front
+//! ends with words of their own match the causes.
 
-use kvcache_core::replica::{ClockFault, Notice, Reason, Refusal, Refused, SyncState};
+use std::ops::RangeInclusive;
+
+use kvcache_core::cache::CacheError;
+use kvcache_core::replica::{AckLevel, ClockFault, Notice, Reason, Refusal, Refused, SyncState, Unconfirmed};
+
+use crate::service::Error;
 
 /// One line for what is wrong. It may hold what peers and servers have said, as they said it.
 pub fn reason(reason: &Reason) -> String {
@@ -30,6 +35,56 @@ pub fn reason(reason: &Reason) -> String {
         }
         Reason::Clock(fault) => clock(*fault),
     }
+}
+
+/// What a caller is told of a call that fails. Numbers of his contract have this range.
+pub fn failure(error: &Error, numbers: &RangeInclusive<i64>) -> String {
+    match error {
+        Error::Refused(CacheError::TooLarge { .. }) => format!("{error} (setting MAX_VALUE_BYTES)"),
+        Error::Refused(CacheError::AnswerTooLarge { .. }) => format!("{error} (setting MAX_ANSWER_BYTES)"),
+        Error::Refused(CacheError::OutOfRange { value, amount }) => format!(
+            "increment of {value} by {amount} would leave the range of {} ({} to {}); nothing changed",
+            if numbers.end() > &i32::MAX.into() { "i64" } else { "i32" },
+            numbers.start(),
+            numbers.end(),
+        ),
+        Error::OutOfContact(state) => format!(
+            "this host is out of contact with the lattice ({state}) and may have missed writes that all others have confirmed; \
+             ACK=all does not allow to answer from what it has; nothing was changed"
+        ),
+        Error::CannotBeConfirmed { .. } => format!("{error}, and ACK asks for that; nothing was changed"),
+        Error::Unconfirmed {
+            wanted,
+            timeout_ms,
+            unconfirmed,
+        } => not_confirmed(*wanted, *timeout_ms, unconfirmed),
+        Error::Stopping => {
+            "the provider is shutting down: the write was applied on this host only and not replicated".into()
+        }
+        error => error.to_string(),
+    }
+}
+
+/// Says what was done and what was not.
+fn not_confirmed(ack: AckLevel, timeout_ms: u64, unconfirmed: &Unconfirmed) -> String {
+    let wanted = match ack {
+        AckLevel::Local => "none".into(),
+        AckLevel::Peers(number) => number.to_string(),
+        AckLevel::All => "all".into(),
+    };
+    let missing = if unconfirmed.disconnected {
+        "NATS is away".into()
+    } else if unconfirmed.missing.is_empty() {
+        "no other peer is there".into()
+    } else {
+        format!("no confirmation of {}", unconfirmed.missing.join(", "))
+    };
+    format!(
+        "the write is applied on this host and goes on replicating, but within {timeout_ms} ms (ACK_TIMEOUT_MS) only {} \
+         peers have confirmed it where ACK={wanted} asks for more: {missing}; nothing was undone, so do not repeat what \
+         must not happen twice",
+        unconfirmed.confirmed
+    )
 }
 
 /// What is wrong with the clock of this host.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{ensure, Context, Result};
 use kvcache_core::cache::{Cache, NodeId};
 use kvcache_node::service::{self, ReplicatorConfig, Service, SyncState};
-use kvcache_node::settings::{self, ClusterKeys, Credentials, RawSettings};
+use kvcache_node::settings::{self, ClusterKeys, Credentials, LatticeServer, RawSettings};
 
 use crate::host::DEFAULT_LINK_NAME;
 use crate::lattice::Lattice;
@@ -21,8 +21,10 @@ impl Lattice {
             name: self.prefix().into(),
             link_name: DEFAULT_LINK_NAME.into(),
             host: "a test".into(),
-            server: nats_url.parse()?,
-            credentials: Credentials::None,
+            server: Some(LatticeServer {
+                address: nats_url.parse()?,
+                credentials: Credentials::None,
+            }),
             cluster: Ok(Some(ClusterKeys::new(&self.cluster_seed()?, &[])?)),
         };
         let raw = RawSettings::default();

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// All settings that cannot be used. One line for each.
+/// All settings that cannot be used.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SettingsError(Vec<SettingError>);
 
@@ -40,13 +40,8 @@ impl std::error::Error for SettingsError {}
 
 impl fmt::Display for SettingsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, error) in self.each().enumerate() {
-            if number > 0 {
-                f.write_str("\n")?;
-            }
-            fmt::Display::fmt(error, f)?;
-        }
-        Ok(())
+        let all: Vec<String> = self.each().map(SettingError::to_string).collect();
+        f.write_str(&all.join("; "))
     }
 }
 
@@ -59,16 +54,16 @@ pub enum SettingError {
     /// A value has a JSON type that no setting has.
     #[error("setting {name} in config_json: expected a string, a number or a boolean, found {found}")]
     JsonType {
-        /// The setting.
-        name: &'static str,
+        /// The setting, as it was written.
+        name: String,
         /// What stands there.
         found: &'static str,
     },
     /// A value that does not mean anything for this setting. Secrets are not shown.
     #[error("setting {name} in {origin}: expected {expected}, found {found}")]
     Value {
-        /// The setting.
-        name: &'static str,
+        /// The setting, as it was written.
+        name: String,
         /// Where it stands.
         origin: Origin,
         /// What it may be.
@@ -97,6 +92,8 @@ pub enum Origin {
     ConfigJson,
     /// The values of a link.
     Link,
+    /// The environment of a process that this one lives in.
+    Environment,
 }
 
 impl fmt::Display for Origin {
@@ -104,6 +101,7 @@ impl fmt::Display for Origin {
         f.write_str(match self {
             Origin::ConfigJson => "config_json",
             Origin::Link => "the link values",
+            Origin::Environment => "the environment",
         })
     }
 }

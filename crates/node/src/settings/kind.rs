@@ -278,6 +278,41 @@ pub(super) const fn secret(unset: &'static str, values: &'static str) -> Text<Se
     }
 }
 
+/// The name of a lattice or a link.
+pub(super) const fn lattice_name() -> Text<String> {
+    const MOST: usize = 128;
+    Text {
+        unset: "`default`",
+        values: "a name of at most 128 bytes",
+        is_secret: false,
+        parse: |text| match text.len() <= MOST {
+            true => Ok(text.into()),
+            false => Err(format!("a name of at most {MOST} bytes")),
+        },
+    }
+}
+
+/// Public keys of clusters.
+pub(super) const fn issuers() -> Text<Vec<String>> {
+    Text {
+        unset: "none",
+        values: "public keys (`C...`), separated by commas",
+        is_secret: false,
+        parse: |text| {
+            let issuers = text.split(',').map(|issuer| issuer.trim().to_owned());
+            let issuers: Vec<String> = issuers.filter(|issuer| !issuer.is_empty()).collect();
+            match issuers.iter().find(|issuer| !is_cluster(issuer)) {
+                None => Ok(issuers),
+                Some(_) => Err("public keys of clusters, 'C...', separated by commas".into()),
+            }
+        },
+    }
+}
+
+fn is_cluster(key: &str) -> bool {
+    key.starts_with('C') && nkeys::KeyPair::from_public_key(key).is_ok()
+}
+
 /// A subject of its own.
 pub(super) const fn subject(unset: &'static str, values: &'static str) -> Text<Subject> {
     Text {

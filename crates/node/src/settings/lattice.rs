@@ -16,13 +16,19 @@ pub struct Lattice {
     pub link_name: String,
     /// Name of the host, for peers to show.
     pub host: String,
-    /// The NATS server of the lattice.
-    pub server: ServerAddress,
-    /// Credentials for that server, and for no other.
-    pub credentials: Credentials,
+    /// The server of the lattice, where the host says it.
+    pub server: Option<LatticeServer>,
     /// What messages are authenticated with; `None` on a host for tests. That it cannot be read counts only where it is
     /// needed.
     pub cluster: Result<Option<ClusterKeys>, KeyringError>,
+}
+
+/// The NATS server of a lattice.
+pub struct LatticeServer {
+    /// Its address.
+    pub address: ServerAddress,
+    /// Credentials for that server, and for no other.
+    pub credentials: Credentials,
 }
 
 /// Why a host cannot replicate as it is told to.
@@ -53,16 +59,14 @@ impl Lattice {
             return Ok(None);
         }
         let subjects = config.subjects(raw, &self.name, &self.link_name)?;
-        let credentials = match &config.credentials {
-            Some(own) => own.clone(),
-            // The lattice's credentials go to no other server than the lattice's.
-            None if config.nats_url.is_none() => self.credentials.clone(),
-            None => Credentials::None,
+        let Some((servers, credentials)) = self.servers(config) else {
+            tracing::info!("no server is set (NATS_URL): a plain map on this host");
+            return Ok(None);
         };
         let keyring = self.keyring(config, subjects.commands())?;
         tracing::info!(%node, subject = subjects.commands(), "replicating");
         Ok(Some(ReplicatorConfig {
-            servers: config.nats_url.clone().unwrap_or_else(|| vec![self.server.clone()]),
+            servers,
             credentials,
             tls: config.tls.clone(),
             subjects,
@@ -77,14 +81,30 @@ impl Lattice {
         }))
     }
 
+    /// The lattice's credentials go to no other server than the lattice's.
+    fn servers(&self, config: &Settings) -> Option<(Vec<ServerAddress>, Credentials)> {
+        let own = config.credentials.clone();
+        match (&config.nats_url, &self.server) {
+            (Some(servers), _) => Some((servers.clone(), own.unwrap_or(Credentials::None))),
+            (None, Some(lattice)) => {
+                let credentials = own.unwrap_or_else(|| lattice.credentials.clone());
+                Some((vec![lattice.address.clone()], credentials))
+            }
+            (None, None) => None,
+        }
+    }
+
     fn keyring(&self, config: &Settings, root: &str) -> Result<Keyring, KeyringError> {
         if !config.frame_auth {
             tracing::warn!("FRAME_AUTH=off: whoever may publish on the subjects of this cache can change it");
             return Ok(Keyring::disabled());
         }
         let Some(keys) = self.cluster.as_ref().map_err(Clone::clone)? else {
-            // Only a host for tests may do without; its front end refuses others.
-            tracing::warn!("the host has no cluster seed: messages are not authenticated, as with FRAME_AUTH=off");
+            // Where a host has one, only a host for tests may do without; its front end refuses others.
+            tracing::warn!(
+                "no cluster seed is given: messages are not authenticated, and whoever may publish on the subjects of this \
+                 cache can change it; a host of the 0.18 line is given one by KVCACHE_CLUSTER_SEED=SC..., alike on all hosts"
+            );
             return Ok(Keyring::disabled());
         };
         Ok(Keyring::of(keys, root))

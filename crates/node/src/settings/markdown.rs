@@ -8,6 +8,7 @@ pub fn markdown() -> String {
     for setting in SETTINGS {
         let place = match setting.scope() {
             Scope::Host => "`config_json`",
+            Scope::Lattice => "environment of a host 0.18",
             Scope::Process => "both",
             Scope::EachLink => "both, per link",
             Scope::OneLink => "link",

@@ -16,6 +16,7 @@ use std::time::Duration;
 use kvcache_core::cache::Limits;
 
 use crate::nats;
+use crate::secret::Secret;
 use crate::service::AckPolicy;
 use kind::no_subject;
 use raw::Reader;
@@ -25,7 +26,7 @@ pub use crate::nats::{Credentials, ServerAddress, Subject, Subjects, Tls, UserSe
 pub use kvcache_core::replica::{ClusterKeys, KeyringError};
 
 pub use error::{Origin, SettingError, SettingsError};
-pub use lattice::{Lattice, LatticeError};
+pub use lattice::{Lattice, LatticeError, LatticeServer};
 pub use markdown::markdown;
 pub use raw::{did_you_mean, RawSettings};
 
@@ -38,6 +39,8 @@ const TTL_HEARTBEATS: u32 = 10;
 pub struct Settings {
     /// Whether to replicate at all.
     pub replication: bool,
+    /// What a host says of its lattice, where the settings say it.
+    pub lattice: LatticeSettings,
     /// Servers for replication; `None`: the lattice's own.
     pub nats_url: Option<Vec<ServerAddress>>,
     /// Credentials for replication; `None`: the lattice's own with the lattice's own servers, else none.
@@ -70,6 +73,19 @@ pub struct Settings {
     pub max_answer_bytes: usize,
 }
 
+/// A lattice that no host tells of, validated.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct LatticeSettings {
+    /// Name of the lattice.
+    pub name: Option<String>,
+    /// Link name of the cache.
+    pub link_name: Option<String>,
+    /// Seed of the cluster; `None`: messages are not authenticated.
+    pub seed: Option<Secret>,
+    /// Public keys of clusters that are trusted as well.
+    pub issuers: Vec<String>,
+}
+
 /// Settings of one link, validated.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct LinkSettings {
@@ -83,13 +99,15 @@ impl Settings {
     /// Validates the settings of the process. The error names all that cannot be used.
     pub fn new(raw: &RawSettings) -> Result<Self, SettingsError> {
         let mut read = Reader::new(raw);
-        if raw.is_in_json(&NAMESPACE) {
+        if raw.origin(&NAMESPACE) == Some(Origin::ConfigJson) {
             let expected = "it among the values of a link, not of the provider";
             read.refuse(raw.error(&NAMESPACE, expected));
         }
+        refuse_where_a_host_says_it(&mut read);
         let nats_url = read.get(&NATS_URL);
         let config = Settings {
             replication: read.get(&REPLICATION),
+            lattice: lattice(&mut read),
             credentials: credentials(&mut read, nats_url.as_deref().unwrap_or_default()),
             nats_url,
             tls: tls(&mut read),
@@ -196,6 +214,49 @@ fn link(read: &mut Reader<'_>) -> LinkSettings {
             wanted: read.get(&ACK),
             timeout_ms: millis(read.get(&ACK_TIMEOUT_MS)),
         },
+    }
+}
+
+/// Hosts of wasmbus name their lattice in the host data.
+fn refuse_where_a_host_says_it(read: &mut Reader<'_>) {
+    fn refuse<K: kind::Kind>(read: &mut Reader<'_>, setting: &Setting<K>) {
+        if matches!(read.raw.origin(setting), Some(Origin::ConfigJson | Origin::Link)) {
+            let expected =
+                "it in the environment of a host of the 0.18 line only; other hosts say it in their host data";
+            read.refuse(read.raw.error(setting, expected));
+        }
+    }
+    refuse(read, &LATTICE);
+    refuse(read, &LINK_NAME);
+    refuse(read, &CLUSTER_SEED);
+    refuse(read, &CLUSTER_ISSUERS);
+}
+
+fn lattice(read: &mut Reader<'_>) -> LatticeSettings {
+    let seed = read.get(&CLUSTER_SEED);
+    // Checked here, so that it is reported with its setting and before anything has started.
+    if seed
+        .as_ref()
+        .is_some_and(|seed| ClusterKeys::new(&seed.0, &[]).is_err())
+    {
+        read.refuse(read.raw.error(&CLUSTER_SEED, "an nkey seed of a cluster, 'SC...'"));
+    }
+    if seed.is_none() && read.raw.is_set(&CLUSTER_ISSUERS) {
+        read.refuse(SettingError::Together(
+            "setting CLUSTER_SEED: expected with CLUSTER_ISSUERS, found nothing",
+        ));
+    }
+    let asks_for_it = read.raw.origin(&FRAME_AUTH) == Some(Origin::Environment) && read.get(&FRAME_AUTH);
+    if seed.is_none() && asks_for_it {
+        read.refuse(SettingError::Together(
+            "setting CLUSTER_SEED: expected with FRAME_AUTH=on, found nothing",
+        ));
+    }
+    LatticeSettings {
+        name: read.get(&LATTICE),
+        link_name: read.get(&LINK_NAME),
+        seed,
+        issuers: read.get(&CLUSTER_ISSUERS).unwrap_or_default(),
     }
 }
 
@@ -325,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_cannot_be_used_is_named_at_once_on_a_line_each() {
+    fn all_that_cannot_be_used_is_named_at_once_and_as_it_was_written() {
         let error = parse(
             r#"{"REPLICATION": "perhaps", "sync_timeout_secs": [], "STATE_REPL_SUBJECT": "a.*", "NATS_URL": "x y",
                 "TOMBSTONE_TTL_SECS": 10, "REPLAY_HEARTBEAT_SECS": 2, "ACK": "some", "NAMESPACE": "n\n",
@@ -333,11 +394,11 @@ mod tests {
         );
         let error = error.unwrap_err();
         let text = error.to_string();
-        let lines: Vec<&str> = text.lines().collect();
-        assert_eq!((lines.len(), error.each().count()), (11, 11), "{text}");
+        let lines: Vec<String> = error.each().map(SettingError::to_string).collect();
+        assert_eq!((lines.len(), text.lines().count()), (11, 1), "{text}");
         for names in [
             &["REPLICATION"][..],
-            &["SYNC_TIMEOUT_SECS", "an array"],
+            &["setting sync_timeout_secs (SYNC_TIMEOUT_SECS)", "an array"],
             &["STATE_REPL_SUBJECT", "wildcard"],
             &["NATS_URL", "white space"],
             &["TOMBSTONE_TTL_SECS and REPLAY_HEARTBEAT_SECS"],
@@ -348,9 +409,73 @@ mod tests {
             &["CLIENT_SEED: expected with"],
             &["NATS_TOKEN", "one of them"],
         ] {
-            let names_all = |line: &&&str| names.iter().all(|name| line.contains(name));
-            assert!(lines.iter().any(|line| names_all(&line)), "{names:?}: {text}");
+            let names_all = |line: &String| names.iter().all(|name| line.contains(name));
+            assert!(lines.iter().any(names_all), "{names:?}: {text}");
         }
+    }
+
+    fn environment(variables: &[(&str, &str)]) -> RawSettings {
+        let owned: Vec<(String, String)> = variables
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.to_string()))
+            .collect();
+        RawSettings::from_environment(owned.iter().map(|(name, value)| (name, value)))
+    }
+
+    #[test]
+    fn a_lattice_is_named_in_the_environment_and_nowhere_else() {
+        const SEED: &str = "SCAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAHCK4QQA";
+        let variables = [
+            ("LATTICE", "one"),
+            ("kvcache_cluster_seed", SEED),
+            ("__wasmcloud_name", "x"),
+        ];
+        let raw = environment(&variables);
+        let lattice = Settings::new(&raw).unwrap().lattice;
+        assert_eq!((lattice.name.as_deref(), lattice.link_name), (Some("one"), None));
+        assert_eq!(lattice.seed, Some(Secret(SEED.into())));
+        assert!(raw.unknown().is_empty(), "{raw:?}");
+        assert!(!format!("{:?}", Settings::new(&raw)).contains(SEED));
+        assert_eq!(
+            Settings::new(&environment(&[])).unwrap().lattice,
+            LatticeSettings::default()
+        );
+        for name in ["LATTICE", "LINK_NAME", "CLUSTER_SEED", "CLUSTER_ISSUERS"] {
+            for raw in [base(&format!(r#"{{"{name}": "x"}}"#)), link(&[(name, "x")])] {
+                let error = Settings::new(&raw).unwrap_err().to_string();
+                assert!(error.contains(name) && error.contains("host data"), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn variables_are_shown_as_they_were_written() {
+        for (name, value, parts) in [
+            (
+                "CLUSTER_SEED",
+                "SUABC",
+                &["setting KVCACHE_CLUSTER_SEED in the environment", "'SC...'"][..],
+            ),
+            (
+                "kvcache_ack",
+                "some",
+                &["setting kvcache_ack (ACK) in the environment", "'some'"],
+            ),
+            (
+                "CLUSTER_ISSUERS",
+                "N1",
+                &["KVCACHE_CLUSTER_ISSUERS", "'C...'", "CLUSTER_SEED: expected with"],
+            ),
+            ("FRAME_AUTH", "on", &["CLUSTER_SEED: expected with FRAME_AUTH=on"]),
+            ("LATTICE", &"x".repeat(129), &["KVCACHE_LATTICE", "128 bytes"]),
+        ] {
+            let error = Settings::new(&environment(&[(name, value)])).unwrap_err().to_string();
+            for part in parts {
+                assert!(error.contains(part), "{name}={value}: '{error}' lacks '{part}'");
+            }
+        }
+        assert_eq!(environment(&[("NATS_ULR", "x")]).unknown(), ["KVCACHE_NATS_ULR"]);
+        assert_eq!(did_you_mean("KVCACHE_NATS_ULR"), Some("NATS_URL"));
     }
 
     /// What comes of settings, for the process and for a link.
@@ -413,11 +538,11 @@ mod tests {
         ] {
             assert_eq!(did_you_mean(name), meant, "{name}");
             let raw = link(&[(name, "anything")]);
-            assert_eq!(raw.unknown(), [name.to_ascii_uppercase()]);
+            assert_eq!(raw.unknown(), [name], "as it was written");
             assert_eq!(Settings::new(&raw), Settings::new(&RawSettings::default()));
         }
         let other = r#"{"CONFIG_B64": "x", "config_json": "x", "Ack": 1, "list": [1]}"#;
-        assert_eq!(base(other).unknown(), ["LIST"]);
+        assert_eq!(base(other).unknown(), ["list"]);
         assert_eq!(Settings::new(&base(other)), parse(r#"{"ACK": 1}"#));
     }
 

@@ -18,9 +18,11 @@ impl RawSettings {
         let wanted = link.of_process();
         let contradicts =
             |name: &str| Settings::new(&self.overlaid_with(&wanted.only(name))).ok() != Settings::new(self).ok();
-        let is_of_host = |name: &str| table::find(name).is_some_and(|setting| setting.scope() == Scope::Host);
+        let is_of_host = |name: &str| {
+            table::find(name).is_some_and(|setting| matches!(setting.scope(), Scope::Host | Scope::Lattice))
+        };
         let may_not = |name: &&String| (self.has(name) || is_of_host(name)) && contradicts(name);
-        if let Some(names) = listed(wanted.names().filter(may_not)) {
+        if let Some(names) = wanted.listed(wanted.names().filter(may_not)) {
             return Err(SettingError::OfProcess(names).into());
         }
         let has_credentials = CREDENTIALS.iter().any(|name| self.has(name));
@@ -46,12 +48,14 @@ impl RawSettings {
             let with = Settings::new(&in_force.overlaid_with(&wanted.only(name)));
             with.ok().as_ref() != Some(&config)
         };
-        let names = listed(wanted.names().filter(differs)).or_else(|| listed(wanted.names()));
+        let names = wanted.listed(wanted.names().filter(differs));
+        let names = names.or_else(|| wanted.listed(wanted.names()));
         Err(SettingError::OfProcess(names.unwrap_or_default()).into())
     }
-}
 
-fn listed<'a>(names: impl Iterator<Item = &'a String>) -> Option<String> {
-    let names: Vec<&str> = names.map(String::as_str).collect();
-    (!names.is_empty()).then(|| names.join(", "))
+    /// Settings as they were written.
+    fn listed<'a>(&self, names: impl Iterator<Item = &'a String>) -> Option<String> {
+        let names: Vec<String> = names.map(|name| self.written(name)).collect();
+        (!names.is_empty()).then(|| names.join(", "))
+    }
 }

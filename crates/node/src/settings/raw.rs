@@ -10,9 +10,14 @@ use super::kind::Kind;
 use super::table::{self, Setting, SETTINGS};
 use crate::secret::cleaned;
 
+/// What variables of the environment begin with.
+const ENVIRONMENT_PREFIX: &str = "KVCACHE_";
+
 /// What was given for a setting.
 #[derive(Clone, PartialEq, Eq)]
 struct Given {
+    /// The name as it was written.
+    written: String,
     /// The text, or the JSON type that stands in its place.
     text: Result<String, &'static str>,
     origin: Origin,
@@ -57,7 +62,7 @@ impl RawSettings {
                 // Refused where a setting of this name is read. Other software has others.
                 other => Err(json_type(&other)),
             };
-            settings.insert(&name, text, Origin::ConfigJson);
+            settings.insert(&name, &name, text, Origin::ConfigJson);
         }
         Ok(settings)
     }
@@ -66,15 +71,40 @@ impl RawSettings {
     pub fn from_link<'a>(values: impl IntoIterator<Item = (&'a String, &'a String)>) -> Self {
         let mut settings = Self::default();
         for (name, value) in values {
-            settings.insert(name, Ok(value.clone()), Origin::Link);
+            settings.insert(name, name, Ok(value.clone()), Origin::Link);
         }
         settings
     }
 
-    fn insert(&mut self, name: &str, text: Result<String, &'static str>, origin: Origin) {
+    /// Reads variables of the environment, `KVCACHE_...`. Hosts take that prefix off; they are shown with it.
+    pub fn from_environment<'a>(variables: impl IntoIterator<Item = (&'a String, &'a String)>) -> Self {
+        let mut settings = Self::default();
+        for (variable, value) in variables {
+            let has_prefix = |start: &str| start.eq_ignore_ascii_case(ENVIRONMENT_PREFIX);
+            let (name, written) = match variable.split_at_checked(ENVIRONMENT_PREFIX.len()) {
+                Some((start, name)) if has_prefix(start) => (name, variable.clone()),
+                _ => (variable.as_str(), format!("{ENVIRONMENT_PREFIX}{variable}")),
+            };
+            settings.insert(name, &written, Ok(value.clone()), Origin::Environment);
+        }
+        settings
+    }
+
+    fn insert(&mut self, name: &str, written: &str, text: Result<String, &'static str>, origin: Origin) {
         // An empty value is what a template leaves of a setting that was not set.
         if !text.as_ref().is_ok_and(|text| text.trim().is_empty()) {
-            self.0.insert(name.trim().to_ascii_uppercase(), Given { text, origin });
+            let written = written.trim().to_owned();
+            self.0
+                .insert(name.trim().to_ascii_uppercase(), Given { written, text, origin });
+        }
+    }
+
+    /// A setting as it was written, with the name it is documented by where that is another.
+    pub(super) fn written(&self, name: &str) -> String {
+        match self.0.get(name) {
+            Some(Given { written, .. }) if !written.ends_with(name) => format!("{written} ({name})"),
+            Some(Given { written, .. }) => written.clone(),
+            None => name.into(),
         }
     }
 
@@ -113,14 +143,12 @@ impl RawSettings {
         self.0.is_empty()
     }
 
-    /// Names that no setting has. Values of other tools stand beside ours, so this is worth a warning, not an error.
+    /// Names that no setting has, as they were written. Values of other tools stand beside ours, so this is worth a
+    /// warning, not an error.
     pub fn unknown(&self) -> Vec<&str> {
-        // What wasmcloud's tools put into link values by themselves.
-        let expected = ["CONFIG_B64", "CONFIG_JSON"];
-        let names = self.0.keys().map(String::as_str);
-        names
-            .filter(|name| table::find(name).is_none() && !expected.contains(name))
-            .collect()
+        let is_unknown = |name: &str| table::find(name).is_none() && !is_of_wasmcloud(name);
+        let unknown = self.0.iter().filter(|(name, _)| is_unknown(name));
+        unknown.map(|(_, given)| given.written.as_str()).collect()
     }
 
     /// Whether something was given for a setting.
@@ -128,20 +156,21 @@ impl RawSettings {
         self.0.contains_key(setting.name)
     }
 
-    /// Whether it was given in `config_json`.
-    pub(super) fn is_in_json<K>(&self, setting: &Setting<K>) -> bool {
-        let given = self.0.get(setting.name);
-        given.is_some_and(|given| given.origin == Origin::ConfigJson)
+    /// Where it was given, if it was.
+    pub(super) fn origin<K>(&self, setting: &Setting<K>) -> Option<Origin> {
+        self.0.get(setting.name).map(|given| given.origin)
     }
 
     /// That what was given for a setting is not what was expected.
     pub(super) fn error<K: Kind>(&self, setting: &Setting<K>, expected: impl Into<String>) -> SettingError {
-        let name = setting.name;
-        let (found, origin) = match self.0.get(name) {
+        let name = self.written(setting.name);
+        let (found, origin) = match self.0.get(setting.name) {
             None => ("nothing".into(), Origin::ConfigJson),
             Some(Given { text: Err(found), .. }) => return SettingError::JsonType { name, found },
             Some(Given { origin, .. }) if setting.kind.is_secret() => ("something else (not shown)".into(), *origin),
-            Some(Given { text: Ok(text), origin }) => (format!("'{}'", shorten(text)), *origin),
+            Some(Given {
+                text: Ok(text), origin, ..
+            }) => (format!("'{}'", shorten(text)), *origin),
         };
         SettingError::Value {
             name,
@@ -150,6 +179,11 @@ impl RawSettings {
             found,
         }
     }
+}
+
+/// What wasmCloud's tools and hosts put among values by themselves.
+fn is_of_wasmcloud(name: &str) -> bool {
+    ["CONFIG_B64", "CONFIG_JSON"].contains(&name) || name.starts_with("__WASMCLOUD_")
 }
 
 /// Reads settings. What cannot be used is remembered, so that all of it is named at once.
@@ -206,9 +240,10 @@ pub fn did_you_mean(name: &str) -> Option<&'static str> {
         return None;
     }
     let name = name.trim().to_ascii_uppercase();
+    let name = name.strip_prefix(ENVIRONMENT_PREFIX).unwrap_or(&name);
     let known = SETTINGS.iter().map(|setting| setting.name());
     let (distance, nearest) = known
-        .map(|known| (strsim::osa_distance(&name, known), known))
+        .map(|known| (strsim::osa_distance(name, known), known))
         .min_by_key(|(distance, _)| *distance)?;
     (distance <= (nearest.len() / 4).max(1)).then_some(nearest)
 }

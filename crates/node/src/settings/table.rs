@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use super::kind::{
-    addresses, file, secret, seed, subject, Acknowledgement, Kind, Namespace, Number, Span, Switch, Text, Unit,
+    addresses, file, issuers, lattice_name, secret, seed, subject, Acknowledgement, Kind, Namespace, Number, Span,
+    Switch, Text, Unit,
 };
 use crate::nats::{ServerAddress, Subject, UserSeed};
 use crate::secret::Secret;
@@ -13,6 +14,8 @@ use crate::secret::Secret;
 pub(super) enum Scope {
     /// In `config_json`, for the process: who is believed, and files of this host.
     Host,
+    /// In the environment, for the process: what a host says of its lattice, where one does not.
+    Lattice,
     /// In `config_json` or in a link of the host data, for the process.
     Process,
     /// In `config_json`, for all links; in a link, for that one alone.
@@ -63,7 +66,7 @@ impl<K: Kind> AnySetting for Setting<K> {
 impl dyn AnySetting {
     /// Whether it is one of the process.
     pub fn is_of_process(&self) -> bool {
-        matches!(self.scope(), Scope::Host | Scope::Process)
+        matches!(self.scope(), Scope::Host | Scope::Lattice | Scope::Process)
     }
 }
 
@@ -112,6 +115,15 @@ settings! {
         "key of that certificate; needs `NATS_TLS_CERT`";
     LATTICE_CONNECT_SECS: Span, Process, Span { unit: Unit::Seconds, default: 60, min: 0, max: 86_400 },
         "how long the server of the lattice is waited for at the start; 0: one attempt";
+    LATTICE: Text<String>, Lattice, lattice_name(),
+        "name of the lattice: caches of one lattice and link name are one";
+    LINK_NAME: Text<String>, Lattice, lattice_name(),
+        "link name of the cache, as that of a provider";
+    CLUSTER_SEED: Text<Secret>, Lattice, secret("none", "nkey seed of a cluster (`SC...`)"),
+        "authenticates messages of replication; alike on all hosts, of whatever generation; without it they are not \
+         authenticated";
+    CLUSTER_ISSUERS: Text<Vec<String>>, Lattice, issuers(),
+        "clusters whose hosts are trusted beside those of `CLUSTER_SEED`";
     STATE_REPL_SUBJECT: Text<Subject>, Process,
         subject("`lattice.{lattice}.kvcache.{link}.commands`", "NATS subject without wildcards, at most 981 bytes"),
         "subject of deltas; all other subjects move below it; alike on all hosts";
