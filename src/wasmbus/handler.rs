@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use kvcache_log as log;
 use kvcache_node::secret::cleaned;
-use kvcache_node::service::{self, words, Service, Status, SyncState};
-use kvcache_node::settings::{did_you_mean, Lattice, LinkSettings, RawSettings, Settings, SettingsError};
+use kvcache_node::service::{self, words, Service, SyncState};
+use kvcache_node::settings::{Lattice, LinkSettings, RawSettings, Settings, SettingsError};
 use wasmbus_rpc::core::{HealthCheckResponse, HostData, LinkDefinition};
 
 use super::links::{LinkError, Links};
@@ -34,7 +34,7 @@ impl KvCacheProvider {
     /// lattice. Links of the host data that cannot be accepted are left out and named in the log.
     pub async fn start(host_data: &HostData, lattice: &Lattice) -> anyhow::Result<Self> {
         let base = RawSettings::from_json(host_data.config_json.as_deref())?;
-        warn_unknown("config_json", &base);
+        base.warn_unknown("config_json");
         Settings::new(&base)?;
         let in_force = settings_of_process(host_data, &base);
         let config = Settings::new(&in_force)?;
@@ -84,7 +84,7 @@ impl KvCacheProvider {
     /// else. One that is there has to be deleted before it is put with other values.
     pub(super) fn put_link(&self, link: &LinkDefinition) -> Result<(), LinkError> {
         let values = RawSettings::from_link(&link.values);
-        warn_unknown("the link values", &values);
+        values.warn_unknown("the link values");
         let scope = Settings::put_link(&self.inner.base, &values);
         let (scope, ()) = SettingsError::both(scope, values.agree_with(&self.inner.in_force))?;
         match self.inner.links.of(&link.actor_id) {
@@ -125,67 +125,14 @@ impl KvCacheProvider {
     }
 
     pub(super) fn health(&self) -> HealthCheckResponse {
-        let Status {
-            node,
-            keys,
-            digest,
-            running,
-            replication: status,
-        } = self.service().status();
-        let (sync, peers) = match &status {
-            Some(status) => (status.sync.to_string(), status.peers.len()),
-            None => ("standalone".into(), 0),
-        };
-        let mut message = format!("node={node} keys={keys} peers={peers} sync={sync} digest={digest}");
-        let mut bad = !running;
-        if let Some(status) = status {
-            if let SyncState::Syncing { percent } = status.sync {
-                message += &format!(" percent={percent}");
-            }
-            message += &format!(" {}", status.counters);
-            if !status.foreign.is_empty() {
-                message += &format!(" foreign={}", status.foreign.join(","));
-            }
-            if let Some(fault) = status.clock {
-                message += &format!(" clock={:+}", fault.ahead_secs());
-                bad = true;
-            }
-            if let Some(reason) = status.reason {
-                message += &format!(" reason={}", quoted(&words::reason(&reason)));
-            }
-            bad |= status.sync.is_bad();
-        }
+        let (healthy, mut message) = words::health(&self.service().status());
         if log::dropped() > 0 {
             message += &format!(" log_dropped={}", log::dropped());
         }
-        if !running {
-            message += " error=replication-stopped";
-        }
         HealthCheckResponse {
-            healthy: !bad,
+            healthy,
             message: Some(cleaned(&message).into_owned()),
         }
-    }
-}
-
-/// A value that may hold spaces, and what peers and servers said: in quotes, backslashes before what would end it.
-fn quoted(text: &str) -> String {
-    format!("\"{}\"", text.escape_debug())
-}
-
-fn warn_unknown(place: &str, settings: &RawSettings) {
-    const SHOWN: usize = 5;
-    let unknown = settings.unknown();
-    for name in unknown.iter().take(SHOWN) {
-        let shown: String = name.chars().take(64).collect();
-        let hint = match did_you_mean(name) {
-            Some(meant) => format!("; did you mean {meant}?"),
-            None => String::new(),
-        };
-        tracing::warn!("setting {shown:?} in {place} is not known to this provider and has no effect{hint}");
-    }
-    if unknown.len() > SHOWN {
-        tracing::warn!("{} more settings in {place} have no effect", unknown.len() - SHOWN);
     }
 }
 

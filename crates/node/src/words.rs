@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use kvcache_core::cache::CacheError;
 use kvcache_core::replica::{AckLevel, ClockFault, Notice, Reason, Refusal, Refused, SyncState, Unconfirmed};
 
-use crate::service::Error;
+use crate::service::{Error, Status};
 
 /// One line for what is wrong. It may hold what peers and servers have said, as they said it.
 pub fn reason(reason: &Reason) -> String {
@@ -35,6 +35,50 @@ pub fn reason(reason: &Reason) -> String {
         }
         Reason::Clock(fault) => clock(*fault),
     }
+}
+
+/// Whether a node is healthy, and what it says of itself: pairs `name=value`, see docs/OPERATIONS.md. It may hold what
+/// peers and servers have said, as they said it.
+pub fn health(status: &Status) -> (bool, String) {
+    let Status {
+        node,
+        keys,
+        digest,
+        running,
+        replication,
+    } = status;
+    let (sync, peers) = match replication {
+        Some(status) => (status.sync.to_string(), status.peers.len()),
+        None => ("standalone".into(), 0),
+    };
+    let mut message = format!("node={node} keys={keys} peers={peers} sync={sync} digest={digest}");
+    let mut bad = !running;
+    if let Some(status) = replication {
+        if let SyncState::Syncing { percent } = status.sync {
+            message += &format!(" percent={percent}");
+        }
+        message += &format!(" {}", status.counters);
+        if !status.foreign.is_empty() {
+            message += &format!(" foreign={}", status.foreign.join(","));
+        }
+        if let Some(fault) = status.clock {
+            message += &format!(" clock={:+}", fault.ahead_secs());
+            bad = true;
+        }
+        if let Some(why) = &status.reason {
+            message += &format!(" reason={}", quoted(&reason(why)));
+        }
+        bad |= status.sync.is_bad();
+    }
+    if !running {
+        message += " error=replication-stopped";
+    }
+    (!bad, message)
+}
+
+/// A value that may hold spaces, and what peers and servers said: in quotes, backslashes before what would end it.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.escape_debug())
 }
 
 /// What a caller is told of a call that fails. Numbers of his contract have this range.

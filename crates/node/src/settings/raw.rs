@@ -151,6 +151,23 @@ impl RawSettings {
         unknown.map(|(_, given)| given.written.as_str()).collect()
     }
 
+    /// Warns about names that no setting has, with the setting that was meant.
+    pub fn warn_unknown(&self, place: &str) {
+        const SHOWN: usize = 5;
+        let unknown = self.unknown();
+        for name in unknown.iter().take(SHOWN) {
+            let shown: String = name.chars().take(64).collect();
+            let hint = match did_you_mean(name) {
+                Some(meant) => format!("; did you mean {meant}?"),
+                None => String::new(),
+            };
+            tracing::warn!("setting {shown:?} in {place} is not known here and has no effect{hint}");
+        }
+        if unknown.len() > SHOWN {
+            tracing::warn!("{} more settings in {place} have no effect", unknown.len() - SHOWN);
+        }
+    }
+
     /// Whether something was given for a setting.
     pub(super) fn is_set<K>(&self, setting: &Setting<K>) -> bool {
         self.0.contains_key(setting.name)
