@@ -54,18 +54,27 @@ impl OwnedProcess {
 
     /// Resident memory, in bytes.
     pub(crate) fn resident_bytes(&self) -> Result<u64> {
+        self.memory("VmRSS:")
+    }
+
+    /// The most that was resident at a time, in bytes.
+    pub(crate) fn peak_bytes(&self) -> Result<u64> {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, what: &str) -> Result<u64> {
         let path = format!("/proc/{}/status", self.pid());
         let text = std::fs::read_to_string(&path).with_context(|| path.clone())?;
         let line = text
             .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .context("no VmRSS line")?;
+            .find_map(|line| line.strip_prefix(what))
+            .with_context(|| format!("no line {what}"))?;
         let kibibytes: u64 = line
             .trim()
             .trim_end_matches("kB")
             .trim()
             .parse()
-            .context("VmRSS is no number")?;
+            .with_context(|| format!("{what} is no number"))?;
         Ok(kibibytes * 1024)
     }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, Once, PoisonError, RwLock};
 use kvcache_log as log;
 use kvcache_node::secret::cleaned;
 use kvcache_node::settings::{RawSettings, SettingsError};
-use wasmcloud_actor_core::{deserialize, serialize, CapabilityConfiguration, HealthCheckResponse};
+use wasmcloud_actor_core::{serialize, CapabilityConfiguration, HealthCheckResponse};
 use wasmcloud_provider_core::core::SYSTEM_ACTOR;
 
 use crate::serving::{Serving, StartError};
@@ -174,9 +174,10 @@ fn refused_link(error: SettingsError) -> Failure {
     Failure::Failed(format!("link refused: {error}"))
 }
 
-/// `what` is the type as the contract names it.
-pub fn decoded<'a, T: serde::Deserialize<'a>>(what: &str, message: &[u8]) -> Result<T, Failure> {
-    deserialize(message).map_err(|error| Failure::Argument(format!("'{what}': {error}")))
+/// `what` is the type as the contract names it. The contract's own function takes the memory that a length asks for
+/// before it looks at what is there, and an actor can ask for 4 GiB with nine bytes.
+pub fn decoded<'a, T: serde::Deserialize<'a>>(what: &str, message: &'a [u8]) -> Result<T, Failure> {
+    rmp_serde::from_slice(message).map_err(|error| Failure::Argument(format!("'{what}': {error}")))
 }
 
 pub fn encoded<T: serde::Serialize>(answer: &T) -> Result<Vec<u8>, Failure> {
