@@ -400,7 +400,10 @@ impl Driver {
         }
         // The server takes messages one after the other, and answers one for which nobody listens.
         let (nobody, reply) = self.subjects.nobody(self.node);
-        let asked = self.client.publish_with_reply(nobody, reply.clone(), Bytes::new()).await;
+        let asked = self
+            .client
+            .publish_with_reply(nobody, reply.clone(), Bytes::new())
+            .await;
         let answered = async {
             while let Some((message, _)) = self.inbox.next().await {
                 if message.subject.as_str() == reply {
