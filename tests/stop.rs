@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::ensure;
 use async_nats::{Client, Subscriber};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -18,7 +19,8 @@ use kvcache_node::service::Scope;
 use kvcache_node::time;
 use serde_json::json;
 use testkit::{
-    Actor, KeyValue, KeyValueClient, Lattice, NatsServer, ProviderOptions, ProviderProcess, SyncState, DEFAULT_LINK_NAME,
+    encode_host_data, eventually, Actor, KeyValue, KeyValueClient, Lattice, NatsServer, ProviderOptions,
+    ProviderProcess, SyncState, DEFAULT_LINK_NAME,
 };
 
 const BINARY: &str = env!("CARGO_BIN_EXE_nats-kvcache");
@@ -230,7 +232,11 @@ async fn a_busy_provider_says_goodbye_in_time_and_answers_its_host_last() {
 async fn a_write_that_all_have_to_confirm_does_not_wait_for_a_provider_that_was_stopped() {
     let server = testkit::server_or_skip!();
     let (lattice, actor) = (Lattice::new(server.url()), Actor::new());
-    let strict = || ProviderOptions::new(BINARY).link(&actor).config(json!({ "ACK": "all" }));
+    let strict = || {
+        ProviderOptions::new(BINARY)
+            .link(&actor)
+            .config(json!({ "ACK": "all" }))
+    };
     let mut staying = lattice.start_ready(strict(), LIMIT).await.unwrap();
     let kv = staying.keyvalue(&actor).await.unwrap();
     for way in ["shutdown", "SIGTERM"] {
@@ -293,5 +299,117 @@ async fn a_server_that_is_away_does_not_hold_up_the_end() {
         eprintln!("the server of replication is {way}: ended after {took:?}");
         let most = if way == "killed" { 1 } else { 7 };
         assert!(took < Duration::from_secs(most), "{way}: {took:?}");
+    }
+}
+
+// --- a host that is gone
+
+/// A provider whose host is a process of its own. Dropping it kills both.
+#[cfg(target_os = "linux")]
+struct BelowAHost {
+    host: tokio::process::Child,
+    /// The very process, whoever has its number later.
+    provider: std::os::fd::OwnedFd,
+    pid: u32,
+    provider_key: String,
+    folder: tempfile::TempDir,
+}
+
+#[cfg(target_os = "linux")]
+impl BelowAHost {
+    /// The shell does what a host does: it starts the provider, and its standard input has an end.
+    async fn start(lattice: &Lattice, options: ProviderOptions) -> Self {
+        use std::process::Stdio;
+        use tokio::io::AsyncBufReadExt;
+
+        let folder = tempfile::tempdir().unwrap();
+        let data = lattice.host_data(&options).unwrap();
+        std::fs::write(folder.path().join("data"), encode_host_data(&data).unwrap()).unwrap();
+        let mut host = tokio::process::Command::new("sh")
+            .args(["-c", r#""$0" <data 2>log & echo $!; wait"#, BINARY])
+            .current_dir(&folder)
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut lines = tokio::io::BufReader::new(host.stdout.take().unwrap()).lines();
+        let pid: u32 = lines.next_line().await.unwrap().unwrap().parse().unwrap();
+        let number = rustix::process::Pid::from_raw(pid as i32).unwrap();
+        BelowAHost {
+            host,
+            provider: rustix::process::pidfd_open(number, rustix::process::PidfdFlags::empty()).unwrap(),
+            pid,
+            provider_key: data.provider_key,
+            folder,
+        }
+    }
+
+    async fn status(&self, lattice: &Lattice) -> anyhow::Result<testkit::Status> {
+        lattice.status_of(&self.provider_key, DEFAULT_LINK_NAME).await
+    }
+
+    /// Whether there is no such process, or only its remains that nobody has looked at.
+    fn has_ended(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid));
+        stat.map_or(true, |stat| stat.contains(") Z "))
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for BelowAHost {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = rustix::process::pidfd_send_signal(&self.provider, rustix::process::Signal::KILL);
+        if std::thread::panicking() {
+            eprintln!("--- log of the provider below a host:\n{}---", self.log());
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_whose_host_was_killed_says_goodbye_and_ends_unless_it_is_to_go_on() {
+    let server = testkit::server_or_skip!();
+    let lattice = Lattice::new(server.url());
+    let mut peer = lattice.start_ready(ProviderOptions::new(BINARY), LIMIT).await.unwrap();
+    for (switch, ends) in [("on", true), ("off", false)] {
+        // With so few heartbeats nobody would miss it for long: that it is gone can only come from its goodbye.
+        let settings = json!({ "EXIT_WITH_HOST": switch, "REPLAY_HEARTBEAT_SECS": 20 });
+        let mut provider = BelowAHost::start(&lattice, ProviderOptions::new(BINARY).config(settings)).await;
+        peer.wait_status(LIMIT, |status| status.peers == 1).await.unwrap();
+        let ready = eventually(LIMIT, || async {
+            let status = provider.status(&lattice).await?;
+            ensure!(status.sync == SyncState::Synced, "{status}");
+            Ok(())
+        });
+        ready.await.unwrap();
+        provider.host.kill().await.unwrap();
+        let killed = Instant::now();
+        if ends {
+            peer.wait_status(LIMIT, |status| status.peers == 0).await.unwrap();
+            let missed = killed.elapsed();
+            let ended = eventually(LIMIT, || async {
+                ensure!(provider.has_ended(), "it goes on");
+                Ok(())
+            });
+            ended.await.unwrap();
+            eprintln!("peer told after {missed:?}, ended after {:?}", killed.elapsed());
+            assert!(killed.elapsed() < Duration::from_secs(5), "{:?}", killed.elapsed());
+            let log = provider.log();
+            assert!(
+                log.contains("the host that started this process is gone (EXIT_WITH_HOST)"),
+                "{log}"
+            );
+        } else {
+            // Longer than it would take to notice.
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            assert!(!provider.has_ended());
+            assert_eq!(provider.status(&lattice).await.unwrap().peers, 1);
+            assert_eq!(peer.status().await.unwrap().peers, 1);
+        }
     }
 }

@@ -62,6 +62,17 @@ mod request {
 /// Answers to Increment are of type i32. The cache counts on in i64, and Get shows that.
 const NUMBERS: RangeInclusive<i64> = i32::MIN as i64..=i32::MAX as i64;
 
+/// Why a call fails. The text is the caller's answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// For what it asks for.
+    #[error(transparent)]
+    OfCall(#[from] RpcError),
+    /// For the state that this host or its lattice is in.
+    #[error("{0}")]
+    OfHost(String),
+}
+
 /// Who calls.
 pub(super) struct Caller {
     pub actor: String,
@@ -100,36 +111,40 @@ fn decode<'a, T: Deserialize<'a>>(what: &str, argument: &'a [u8]) -> RpcResult<T
 }
 
 /// The words of this contract for what the service says.
-fn worded(error: Error) -> RpcError {
+fn worded(error: Error) -> Failure {
+    let of_host = |text: String| Failure::OfHost(RpcError::Other(text).to_string());
     match error {
-        Error::Namespace(error) => RpcError::InvalidParameter(error.to_string()),
-        Error::Refused(error @ CacheError::NoKeys) => RpcError::InvalidParameter(error.to_string()),
-        Error::Refused(error @ CacheError::TooLarge { .. }) => {
-            RpcError::InvalidParameter(format!("{error} (setting MAX_VALUE_BYTES)"))
-        }
-        Error::Refused(error @ CacheError::AnswerTooLarge { .. }) => {
-            RpcError::Other(format!("{error} (setting MAX_ANSWER_BYTES)"))
-        }
-        Error::Refused(CacheError::OutOfRange { value, amount }) => RpcError::Other(format!(
-            "increment of {value} by {amount} would leave the range of i32 ({} to {}); nothing changed",
-            NUMBERS.start(),
-            NUMBERS.end(),
-        )),
-        Error::OutOfContact(state) => RpcError::Other(format!(
+        Error::Namespace(error) => RpcError::InvalidParameter(error.to_string()).into(),
+        Error::Refused(error) => refused(error).into(),
+        Error::OutOfContact(state) => of_host(format!(
             "this host is out of contact with the lattice ({state}) and may have missed writes that all others have confirmed; \
              ACK=all does not allow to answer from what it has; nothing was changed"
         )),
         error @ Error::CannotBeConfirmed { .. } => {
-            RpcError::Other(format!("{error}, and ACK asks for that; nothing was changed"))
+            of_host(format!("{error}, and ACK asks for that; nothing was changed"))
         }
         Error::Unconfirmed {
             wanted,
             timeout_ms,
             unconfirmed,
-        } => RpcError::Other(not_confirmed(wanted, timeout_ms, &unconfirmed)),
-        Error::Stopping => RpcError::Other(
+        } => of_host(not_confirmed(wanted, timeout_ms, &unconfirmed)),
+        Error::Stopping => of_host(
             "the provider is shutting down: the write was applied on this host only and not replicated".into(),
         ),
+        error @ Error::Busy(_) => of_host(error.to_string()),
+    }
+}
+
+fn refused(error: CacheError) -> RpcError {
+    match error {
+        CacheError::NoKeys => RpcError::InvalidParameter(error.to_string()),
+        CacheError::TooLarge { .. } => RpcError::InvalidParameter(format!("{error} (setting MAX_VALUE_BYTES)")),
+        CacheError::AnswerTooLarge { .. } => RpcError::Other(format!("{error} (setting MAX_ANSWER_BYTES)")),
+        CacheError::OutOfRange { value, amount } => RpcError::Other(format!(
+            "increment of {value} by {amount} would leave the range of i32 ({} to {}); nothing changed",
+            NUMBERS.start(),
+            NUMBERS.end(),
+        )),
         error => RpcError::Other(error.to_string()),
     }
 }
@@ -193,14 +208,14 @@ fn listed(all: Vec<Bytes>) -> RpcResult<Vec<u8>> {
 }
 
 /// What is sent back, and the turn of a large read.
-type Answered = RpcResult<Answer<Vec<u8>>>;
+type Answered = Result<Answer<Vec<u8>>, Failure>;
 
 /// A read that the service has made, encoded.
 type Read = Result<Answer<RpcResult<Vec<u8>>>, Error>;
 
 /// The answer of an operation, encoded.
 fn answer<T: Serialize>(made: Result<T, Error>) -> Answered {
-    serialize(&made.map_err(worded)?).map(Answer::small)
+    Ok(Answer::small(serialize(&made.map_err(worded)?)?))
 }
 
 impl KvCacheProvider {
@@ -254,7 +269,7 @@ impl KvCacheProvider {
                 let sets = names(argument)?;
                 self.read(caller, service.set_union(scope, &sets, listed).await)
             }
-            unknown => Err(RpcError::MethodNotHandled(format!("KeyValue::{unknown}"))),
+            unknown => Err(RpcError::MethodNotHandled(format!("KeyValue::{unknown}")).into()),
         }
     }
 
@@ -264,11 +279,14 @@ impl KvCacheProvider {
             Error::Refused(CacheError::AnswerTooLarge { limit })
                 if limit < self.config().max_answer_bytes && !caller.gets_large_answers =>
             {
-                RpcError::Other(format!("the answer would have more than {limit} bytes: {NO_STORE}"))
+                RpcError::Other(format!("the answer would have more than {limit} bytes: {NO_STORE}")).into()
             }
             error => worded(error),
         })?;
-        content.map(|content| Answer { content, turn })
+        Ok(Answer {
+            content: content?,
+            turn,
+        })
     }
 
     fn scope<'a>(&self, caller: &'a Caller) -> Scope<'a> {

@@ -3,8 +3,10 @@
 mod chunks;
 mod handler;
 mod host_data;
+mod host_process;
 mod invocation;
 mod keyvalue;
+mod last_words;
 mod links;
 mod log;
 mod rpc;

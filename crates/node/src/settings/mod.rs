@@ -46,6 +46,8 @@ pub struct Settings {
     pub tls: Tls,
     /// How long the lattice is waited for at the start.
     pub lattice_patience: Duration,
+    /// Whether the process ends when the host that started it is gone.
+    pub exit_with_host: bool,
     /// Subject of deltas instead of the derived one.
     pub commands_subject: Option<Subject>,
     /// Subject of bootstrap requests instead of the derived one.
@@ -94,6 +96,7 @@ impl Settings {
             nats_url,
             tls: tls(&mut read),
             lattice_patience: read.get(&LATTICE_CONNECT_SECS),
+            exit_with_host: read.get(&EXIT_WITH_HOST),
             commands_subject: read.get(&STATE_REPL_SUBJECT),
             replay_subject: read.get(&REPLAY_REQ_SUBJECT),
             heartbeat_interval: read.get(&REPLAY_HEARTBEAT_SECS),

@@ -112,6 +112,8 @@ settings! {
         "key of that certificate; needs `NATS_TLS_CERT`";
     LATTICE_CONNECT_SECS: Span, Process, Span { unit: Unit::Seconds, default: 60, min: 0, max: 86_400 },
         "how long the server of the lattice is waited for at the start; 0: one attempt";
+    EXIT_WITH_HOST: Switch, Host, Switch { default: true },
+        "`off`: the process goes on when the process that started it, the host, is gone";
     STATE_REPL_SUBJECT: Text<Subject>, Process,
         subject("`lattice.{lattice}.kvcache.{link}.commands`", "NATS subject without wildcards, at most 981 bytes"),
         "subject of deltas; all other subjects move below it; alike on all hosts";
