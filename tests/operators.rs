@@ -127,13 +127,102 @@ async fn a_secret_in_a_wrong_place_is_never_printed() {
                 assert!(!shown, "{place}: part of a secret in the output:\n{output}");
             }
             if data.structured_logging {
-                // The last words of the process are no event.
-                for line in output.lines().filter(|line| !line.starts_with("nats-kvcache: ")) {
-                    let event: Result<Value, _> = serde_json::from_str(line);
-                    assert!(event.is_ok(), "{place}: no JSON: {line}");
-                }
+                events(&output);
             }
             assert!(!output.is_empty() && !output.contains("panicked"), "{place}:\n{output}");
+        }
+    }
+}
+
+/// The lines of a structured log, each of which has to be an event.
+fn events(log: &str) -> Vec<Value> {
+    let event = |line: &str| {
+        let event: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        for field in ["timestamp", "level", "target"] {
+            assert!(event[field].is_string(), "no {field}: {line}");
+        }
+        assert!(event["fields"].is_object(), "no fields: {line}");
+        event
+    };
+    log.lines().map(event).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_line_of_a_structured_log_is_an_event_and_failing_calls_are_named() {
+    let server = testkit::server_or_skip!();
+    let [actor, strict, stranger] = std::array::from_fn(|_| Actor::new());
+    let options = ProviderOptions::new(BINARY)
+        .link(&actor)
+        .link_with(&strict, &[("ACK", "1"), ("ACK_TIMEOUT_MS", "50")])
+        .link_with(&Actor::new(), &[("ACK", "nonsense")])
+        .config(json!({ "NO_SUCH_SETTING": "\"\\" }))
+        .log_level("debug")
+        .adjust(|data| data.structured_logging = true);
+    let mut provider = Lattice::new(server.url()).start_ready(options, LIMIT).await.unwrap();
+    let kv = provider.keyvalue(&actor).await.unwrap();
+    kv.set("key", "value").await.unwrap();
+    kv.list_add("key", "item").await.unwrap_err();
+    let no_operation = "KeyValue.\"No\\Such\n";
+    kv.transport().call_raw(no_operation, b"").await.unwrap_err();
+    kv.transport().send_garbage(b"\xc1").await.unwrap_err();
+    let unconfirmed = provider.keyvalue(&strict).await.unwrap().set("key", "value").await;
+    unconfirmed.unwrap_err();
+    let refused = provider.keyvalue(&stranger).await.unwrap().get("key").await;
+    refused.unwrap_err();
+    provider.put_link(&Actor::new(), &[("ACK", "2\nforged")]).await.unwrap();
+    provider.wait_for_log("link refused", LIMIT).await.unwrap();
+    assert!(provider.shutdown().await.unwrap().success());
+    provider.wait_for_log("shutdown", LIMIT).await.unwrap();
+
+    let events = events(&provider.log().text());
+    for (said, level, actor, operation) in [
+        ("a call fails", "DEBUG", &actor, "KeyValue.ListAdd"),
+        ("a call fails", "WARN", &strict, "KeyValue.Set"),
+        ("a call is refused", "WARN", &stranger, "KeyValue.Get"),
+    ] {
+        let is_it = |event: &&Value| {
+            let field = |name: &str| event["fields"][name].as_str().unwrap_or_default();
+            field("message").starts_with(said)
+                && field("actor").contains(actor.id())
+                && field("operation").contains(operation)
+        };
+        let event = events.iter().find(is_it);
+        let event = event.unwrap_or_else(|| panic!("no line '{said}' of {operation}:\n{}", provider.log().text()));
+        assert_eq!(event["level"], level, "{event}");
+    }
+}
+
+/// A change that makes host data unusable.
+type Spoil<'a> = &'a dyn Fn(&mut HostData);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_fails_is_an_event_of_a_structured_log_at_any_level() {
+    let lattice = Lattice::new("nats://127.0.0.1:1");
+    let long = format!("\"{}", "\u{1}".repeat(200_000));
+    let cases: [(&str, Spoil); 5] = [
+        ("LATTICE_CONNECT_SECS", &|data| {
+            data.config_json = Some(json!({ "LATTICE_CONNECT_SECS": 0 }).to_string())
+        }),
+        ("REPLICATION", &|data| {
+            data.config_json = Some(json!({ "REPLICATION": "perhaps", "ACK": "\"\\" }).to_string())
+        }),
+        ("REPLICATION", &|data| {
+            data.config_json = Some(json!({ "REPLICATION": long }).to_string())
+        }),
+        ("config_json", &|data| data.config_json = Some("no { JSON".into())),
+        ("invocation_seed", &|data| data.invocation_seed = "no seed".into()),
+    ];
+    for level in ["off", "info"] {
+        for (named, spoil) in &cases {
+            let mut data = lattice.host_data(&ProviderOptions::new(BINARY)).unwrap();
+            (data.structured_logging, data.log_level) = (true, Some(level.into()));
+            spoil(&mut data);
+            let input = encode_host_data(&data).unwrap();
+            let (status, output) = run_to_end(Path::new(BINARY), input.as_bytes(), LIMIT).await.unwrap();
+            assert!(!status.success(), "{named}: {output}");
+            let events = events(&output);
+            let says_why = |event: &Value| event["level"] == "ERROR" && event["fields"].to_string().contains(named);
+            assert!(events.iter().any(says_why), "{named} at {level}:\n{output}");
         }
     }
 }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use kvcache_log as log;
+use kvcache_node::answers;
 use kvcache_node::secret::cleaned;
-use kvcache_node::service::{self, words, Service, SyncState};
+use kvcache_node::service::{self, Service, SyncState};
 use kvcache_node::settings::{Lattice, LinkSettings, RawSettings, Settings, SettingsError};
 use wasmbus_rpc::core::{HealthCheckResponse, HostData, LinkDefinition};
 
@@ -125,7 +126,7 @@ impl KvCacheProvider {
     }
 
     pub(super) fn health(&self) -> HealthCheckResponse {
-        let (healthy, mut message) = words::health(&self.service().status());
+        let (healthy, mut message) = answers::health(&self.service().status());
         if log::dropped() > 0 {
             message += &format!(" log_dropped={}", log::dropped());
         }

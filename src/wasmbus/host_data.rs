@@ -49,8 +49,8 @@ pub enum HostDataError {
     },
 }
 
-/// Reads and checks host data. The second value is what connections and replication need of it.
-pub fn read_host_data(input: impl BufRead) -> Result<(HostData, Lattice), HostDataError> {
+/// Reads host data. What it says is checked by [`lattice_of`].
+pub fn read_host_data(input: impl BufRead) -> Result<HostData, HostDataError> {
     let mut line = String::new();
     input.take(MAX_LINE_BYTES).read_line(&mut line)?;
     let line = line.trim();
@@ -61,19 +61,18 @@ pub fn read_host_data(input: impl BufRead) -> Result<(HostData, Lattice), HostDa
     let json = GeneralPurpose::new(&STANDARD, lenient)
         .decode(line)
         .map_err(HostDataError::Base64)?;
-    let host_data: HostData = serde_json::from_slice(&json).map_err(|error| HostDataError::Json {
+    serde_json::from_slice(&json).map_err(|error| HostDataError::Json {
         what: match error.classify() {
             serde_json::error::Category::Data => "a field is missing or has the wrong type",
             _ => "no valid JSON",
         },
         line: error.line(),
         column: error.column(),
-    })?;
-    let lattice = lattice_of(&host_data)?;
-    Ok((host_data, lattice))
+    })
 }
 
-fn lattice_of(host_data: &HostData) -> Result<Lattice, HostDataError> {
+/// Checks host data. Returns what connections and replication need of it.
+pub fn lattice_of(host_data: &HostData) -> Result<Lattice, HostDataError> {
     let field = |field, expected| HostDataError::Field { field, expected };
     if host_data.provider_key.is_empty() {
         return Err(field("provider_key", "the public key of this provider, found nothing"));

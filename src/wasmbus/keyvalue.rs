@@ -4,7 +4,8 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kvcache_node::service::{words, Answer, CacheError, Error, Scope};
+use kvcache_node::answers;
+use kvcache_node::service::{Answer, CacheError, Error, Scope};
 use kvcache_node::settings::LinkSettings;
 use serde::{Deserialize, Serialize};
 use wasmbus_rpc::common::{deserialize, serialize};
@@ -62,6 +63,17 @@ mod request {
 /// Answers to Increment are of type i32. The cache counts on in i64, and Get shows that.
 const NUMBERS: RangeInclusive<i64> = i32::MIN as i64..=i32::MAX as i64;
 
+/// Why a call fails. The text is the caller's answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// For what it asks for.
+    #[error(transparent)]
+    OfCall(#[from] RpcError),
+    /// For the state that this host or its lattice is in.
+    #[error("{0}")]
+    OfHost(String),
+}
+
 /// Who calls.
 pub(super) struct Caller {
     pub actor: String,
@@ -100,13 +112,14 @@ fn decode<'a, T: Deserialize<'a>>(what: &str, argument: &'a [u8]) -> RpcResult<T
 }
 
 /// The kinds of this contract for what the service says.
-fn worded(error: Error) -> RpcError {
-    let text = words::failure(&error, &NUMBERS);
+fn worded(error: Error) -> Failure {
+    let text = answers::failure(&error, &NUMBERS);
     match error {
         Error::Namespace(_) | Error::Refused(CacheError::NoKeys | CacheError::TooLarge { .. }) => {
-            RpcError::InvalidParameter(text)
+            RpcError::InvalidParameter(text).into()
         }
-        _ => RpcError::Other(text),
+        Error::Refused(_) => RpcError::Other(text).into(),
+        _ => Failure::OfHost(RpcError::Other(text).to_string()),
     }
 }
 
@@ -147,14 +160,14 @@ fn listed(all: Vec<Bytes>) -> RpcResult<Vec<u8>> {
 }
 
 /// What is sent back, and the turn of a large read.
-type Answered = RpcResult<Answer<Vec<u8>>>;
+type Answered = Result<Answer<Vec<u8>>, Failure>;
 
 /// A read that the service has made, encoded.
 type Read = Result<Answer<RpcResult<Vec<u8>>>, Error>;
 
 /// The answer of an operation, encoded.
 fn answer<T: Serialize>(made: Result<T, Error>) -> Answered {
-    serialize(&made.map_err(worded)?).map(Answer::small)
+    Ok(Answer::small(serialize(&made.map_err(worded)?)?))
 }
 
 impl KvCacheProvider {
@@ -208,7 +221,7 @@ impl KvCacheProvider {
                 let sets = names(argument)?;
                 self.read(caller, service.set_union(scope, &sets, listed).await)
             }
-            unknown => Err(RpcError::MethodNotHandled(format!("KeyValue::{unknown}"))),
+            unknown => Err(RpcError::MethodNotHandled(format!("KeyValue::{unknown}")).into()),
         }
     }
 
@@ -218,11 +231,14 @@ impl KvCacheProvider {
             Error::Refused(CacheError::AnswerTooLarge { limit })
                 if limit < self.config().max_answer_bytes && !caller.gets_large_answers =>
             {
-                RpcError::Other(format!("the answer would have more than {limit} bytes: {NO_STORE}"))
+                RpcError::Other(format!("the answer would have more than {limit} bytes: {NO_STORE}")).into()
             }
             error => worded(error),
         })?;
-        content.map(|content| Answer { content, turn })
+        Ok(Answer {
+            content: content?,
+            turn,
+        })
     }
 
     fn scope<'a>(&self, caller: &'a Caller) -> Scope<'a> {

@@ -3,6 +3,7 @@
 mod chunks;
 mod handler;
 mod host_data;
+mod host_process;
 mod invocation;
 mod keyvalue;
 mod links;

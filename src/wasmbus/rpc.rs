@@ -7,6 +7,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use async_nats::{Client, Message, Subject, Subscriber};
@@ -22,7 +23,7 @@ use wasmbus_rpc::error::RpcError;
 use super::chunks::{Chunks, THRESHOLD};
 use super::handler::KvCacheProvider;
 use super::invocation::{Refusal, Verifier};
-use super::keyvalue::{is_read, Caller};
+use super::keyvalue::{is_read, Caller, Failure};
 
 /// Providers of one key and link name share the calls.
 const QUEUE_GROUP: &str = "rpc";
@@ -36,6 +37,8 @@ const MAX_LINK_BYTES: usize = 16 << 10;
 const MAX_LINKS_WAITING: usize = 1 << 10;
 /// What an answer has around its content.
 const ANSWER_FRAME: usize = 1 << 10;
+/// How long the last answers may take to leave.
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
 /// The provider on its lattice.
 pub(super) struct Rpc {
@@ -62,7 +65,7 @@ enum CallError {
     Unlinked(String),
     /// What the operation says.
     #[error(transparent)]
-    Failed(#[from] RpcError),
+    Failed(#[from] Failure),
 }
 
 impl Rpc {
@@ -104,8 +107,10 @@ impl Rpc {
             tokio::select! {
                 () = &mut first_sync, if calls.is_none() => calls = Some(self.subscribe_calls().await?),
                 message = shutdowns.next() => {
-                    if self.shutdown(message.ok_or_else(closed)?).await {
-                        break;
+                    if let Some(reply) = self.told_to_end(message.ok_or_else(closed)?) {
+                        // Others of the queue group answer from here on.
+                        drop(calls);
+                        return self.shutdown(reply).await;
                     }
                 }
                 message = puts.recv() => self.put_link(&message.ok_or_else(closed)?),
@@ -121,7 +126,6 @@ impl Rpc {
                 message = next_call(&mut calls) => self.take(message.ok_or_else(closed)?).await,
             }
         }
-        self.client.flush().await.context("sending the last answers")
     }
 
     async fn subscribe(&self, what: &str) -> anyhow::Result<Subscriber> {
@@ -171,23 +175,34 @@ impl Rpc {
         }
     }
 
-    /// Ends the provider if it is meant. Returns whether it was.
-    async fn shutdown(&self, message: Message) -> bool {
+    /// Where the answer goes, if this provider is meant.
+    fn told_to_end(&self, message: Message) -> Option<Subject> {
         #[derive(Default, serde::Deserialize)]
         struct Shutdown {
             #[serde(default)]
             host_id: String,
         }
-        let Some(reply) = message.reply else { return false };
         let meant: Shutdown = serde_json::from_slice(&message.payload).unwrap_or_default();
         // Hosts before 0.59 name none.
-        if !meant.host_id.is_empty() && meant.host_id != self.host_id {
-            return false;
-        }
+        let is_meant = meant.host_id.is_empty() || meant.host_id == self.host_id;
+        message.reply.filter(|_| is_meant)
+    }
+
+    /// Ends the provider. The answer comes last: a host kills the process when it has it.
+    async fn shutdown(&self, reply: Subject) -> anyhow::Result<()> {
         tracing::info!("the host says shutdown: sending what is queued, then ending");
         self.provider.shutdown().await;
-        self.publish(reply, b"shutting down".to_vec()).await;
-        true
+        let answer = async {
+            self.publish(reply, b"shutting down".to_vec()).await;
+            self.client.flush().await
+        };
+        match tokio::time::timeout(FLUSH_LIMIT, answer).await {
+            Ok(flushed) => flushed.context("sending the last answers"),
+            Err(_) => {
+                tracing::warn!("the server does not take the last answers");
+                Ok(())
+            }
+        }
     }
 
     async fn answer_plainly(&self, message: &Message, answer: &impl serde::Serialize) {
@@ -240,7 +255,7 @@ impl Rpc {
                 match self.call(invocation).await {
                     Ok(Answer { content, turn }) => {
                         _turn = turn;
-                        self.success(id, content).await
+                        content
                     }
                     Err(error) => failure(id, error.to_string()),
                 }
@@ -249,18 +264,22 @@ impl Rpc {
         self.send(message.reply, &answer).await;
     }
 
-    async fn call(&self, invocation: Invocation) -> Result<Answer<Vec<u8>>, CallError> {
+    async fn call(&self, invocation: Invocation) -> Result<Answer<InvocationResponse>, CallError> {
         let result = self.call_if_admitted(&invocation).await;
         let (actor, operation) = (shown(&invocation.origin.public_key), shown(&invocation.operation));
         match &result {
             Ok(_) => {}
-            Err(CallError::Failed(error)) => tracing::debug!(?actor, ?operation, "a call fails: {error}"),
+            // It can come with every call, and whoever made the call knows.
+            Err(CallError::Failed(Failure::OfCall(error))) => {
+                tracing::debug!(?actor, ?operation, "a call fails: {error}")
+            }
+            Err(CallError::Failed(error)) => tracing::warn!(?actor, ?operation, "a call fails: {error}"),
             Err(refused) => tracing::warn!(?actor, ?operation, "a call is refused: {refused}"),
         }
         result
     }
 
-    async fn call_if_admitted(&self, invocation: &Invocation) -> Result<Answer<Vec<u8>>, CallError> {
+    async fn call_if_admitted(&self, invocation: &Invocation) -> Result<Answer<InvocationResponse>, CallError> {
         let mut link = None;
         let vouched = self.verifier.vouched(invocation, |actor| {
             link = self.provider.link(actor);
@@ -273,7 +292,7 @@ impl Rpc {
         let fetched = match invocation.content_length {
             Some(length) if length > invocation.msg.len() as u64 => {
                 let fetched = self.chunks.fetch(&invocation.id, length).await;
-                Some(fetched.map_err(RpcError::Nats)?)
+                Some(fetched.map_err(|error| Failure::OfHost(RpcError::Nats(error).to_string()))?)
             }
             _ => None,
         };
@@ -289,33 +308,30 @@ impl Rpc {
             link: link.unwrap_or_default(),
             gets_large_answers: !self.chunks.are_missing(),
         };
-        Ok(self.provider.call(&caller, operation, argument).await?)
+        let Answer { content, turn } = self.provider.call(&caller, operation, argument).await?;
+        let content = self.success(&invocation.id, content).await.map_err(Failure::OfHost)?;
+        Ok(Answer { content, turn })
     }
 
     /// An answer that has a way to the caller.
-    async fn success(&self, id: String, content: Vec<u8>) -> InvocationResponse {
+    async fn success(&self, id: &str, content: Vec<u8>) -> Result<InvocationResponse, String> {
         let length = content.len();
-        let max_payload = self.client.server_info().max_payload.saturating_sub(ANSWER_FRAME);
+        let max_payload = self.client.server_info().max_payload;
         let mut answer = InvocationResponse::default();
         answer.content_length = Some(length as u64);
         if length > THRESHOLD {
-            if let Err(error) = self.chunks.store_answer(&id, &content).await {
-                return failure(id, format!("the answer has {length} bytes: {error}"));
-            }
-        } else if length > max_payload {
-            return failure(
-                id,
-                format!(
-                    "the answer has {length} bytes, and the NATS server takes messages of at most {} (its max_payload); ask \
-                     for less at a time",
-                    self.client.server_info().max_payload
-                ),
-            );
+            let stored = self.chunks.store_answer(id, &content).await;
+            stored.map_err(|error| format!("the answer has {length} bytes: {error}"))?;
+        } else if length > max_payload.saturating_sub(ANSWER_FRAME) {
+            return Err(format!(
+                "the answer has {length} bytes, and the NATS server takes messages of at most {max_payload} (its \
+                 max_payload); ask for less at a time"
+            ));
         } else {
             answer.msg = content;
         }
-        answer.invocation_id = id;
-        answer
+        answer.invocation_id = id.into();
+        Ok(answer)
     }
 
     async fn send(&self, reply: Option<Subject>, answer: &InvocationResponse) {

@@ -10,16 +10,18 @@ use tokio::signal::unix::{signal, SignalKind};
 use wasmbus_rpc::core::HostData;
 
 use super::handler::KvCacheProvider;
-use super::host_data::read_host_data;
+use super::host_data::{lattice_of, read_host_data};
+use super::host_process::HostProcess;
 use super::rpc::Rpc;
 
-/// Runs the provider as a host starts it, until the host says shutdown or the process is told to end. Says why it ended
-/// in the log.
+/// Runs the provider as a host starts it, until the host says shutdown, the process is told to end or the host is gone.
+/// Says why it ended in the log.
 pub fn run() -> ExitCode {
+    let host = HostProcess::at_start();
     log::set_panic_hook();
-    let ended = keep_memory_private().and_then(|()| run_provider());
+    let ended = keep_memory_private().and_then(|()| run_provider(host));
     if let Err(error) = &ended {
-        log::line(&format!("nats-kvcache: {error:#}"));
+        log::say(&format!("{error:#}"));
     }
     log::flush();
     match ended {
@@ -28,16 +30,17 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn run_provider() -> anyhow::Result<()> {
-    let (host_data, lattice) = read_host_data(std::io::stdin().lock())?;
+fn run_provider(host: HostProcess) -> anyhow::Result<()> {
+    let host_data = read_host_data(std::io::stdin().lock())?;
     init_tracing(&host_data);
+    let lattice = lattice_of(&host_data)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .on_thread_park(kvcache_allocator::give_back)
         .on_thread_unpark(kvcache_allocator::wakes)
         .build()?;
     // On a worker, where what it wakes runs next: on this thread each call would wait for two more threads to wake up.
-    let serving = runtime.spawn(serve(host_data, lattice));
+    let serving = runtime.spawn(serve(host, host_data, lattice));
     // What a panic has to say was logged where it happened.
     let panicked = |_| Err(anyhow::anyhow!("stopped by a panic"));
     let result = runtime.block_on(serving).unwrap_or_else(panicked);
@@ -59,14 +62,18 @@ fn keep_memory_private() -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn serve(host_data: HostData, lattice: Lattice) -> anyhow::Result<()> {
+async fn serve(host: HostProcess, host_data: HostData, lattice: Lattice) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let provider = KvCacheProvider::start(&host_data, &lattice).await?;
+    let ends_with_host = provider.config().exit_with_host;
     // Replication fills the cache while the lattice is still waited for.
     tokio::select! {
         ended = serve_lattice(provider.clone(), host_data, lattice) => ended,
         _ = terminate.recv() => stop(&provider, "SIGTERM").await,
         _ = tokio::signal::ctrl_c() => stop(&provider, "SIGINT").await,
+        () = host.gone(), if ends_with_host => {
+            stop(&provider, "the host that started this process is gone (EXIT_WITH_HOST)").await
+        }
     }
 }
 
@@ -97,8 +104,8 @@ async fn serve_lattice(provider: KvCacheProvider, host_data: HostData, lattice: 
         .with_context(|| format!("on the lattice at '{shown}'"))
 }
 
-async fn stop(provider: &KvCacheProvider, signal: &str) -> anyhow::Result<()> {
-    tracing::info!("{signal}: sending what is queued, then ending");
+async fn stop(provider: &KvCacheProvider, why: &str) -> anyhow::Result<()> {
+    tracing::info!("{why}: sending what is queued, then ending");
     provider.shutdown().await;
     Ok(())
 }

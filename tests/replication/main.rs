@@ -13,6 +13,7 @@ mod flood;
 mod isolation;
 mod joining;
 mod live;
+mod permissions;
 mod refusals;
 mod slow;
 mod trust;

@@ -3,6 +3,7 @@
 //! | module | job |
 //! | --- | --- |
 //! | [`service`] | the cache with replication, confirmations, scopes and sweeping: all that a front end sees |
+//! | [`answers`] | errors and state of the service in the words of front ends |
 //! | [`settings`] | typed settings |
 //! | [`nats`] | the network: one connection, one task that carries the bytes of the replica |
 //! | [`time`] | clocks and entropy |
@@ -12,6 +13,7 @@
 //! Nothing here knows what a host or a client speaks: front ends are built on top.
 #![warn(missing_docs)]
 
+pub mod answers;
 pub mod nats;
 pub mod secret;
 pub mod service;

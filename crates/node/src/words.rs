@@ -1,12 +1,7 @@
-//! Words for what a replica and the service say: the causes are theirs, the settings and remedies are named here. Front
-//! ends with words of their own match the causes.
+//! Words for what a replica says: the causes are the core's, the settings and remedies are named here. Front ends with
+//! words of their own match the causes.
 
-use std::ops::RangeInclusive;
-
-use kvcache_core::cache::CacheError;
-use kvcache_core::replica::{AckLevel, ClockFault, Notice, Reason, Refusal, Refused, SyncState, Unconfirmed};
-
-use crate::service::{Error, Status};
+use kvcache_core::replica::{ClockFault, Notice, Reason, Refusal, Refused, SyncState};
 
 /// One line for what is wrong. It may hold what peers and servers have said, as they said it.
 pub fn reason(reason: &Reason) -> String {
@@ -35,100 +30,6 @@ pub fn reason(reason: &Reason) -> String {
         }
         Reason::Clock(fault) => clock(*fault),
     }
-}
-
-/// Whether a node is healthy, and what it says of itself: pairs `name=value`, see docs/OPERATIONS.md. It may hold what
-/// peers and servers have said, as they said it.
-pub fn health(status: &Status) -> (bool, String) {
-    let Status {
-        node,
-        keys,
-        digest,
-        running,
-        replication,
-    } = status;
-    let (sync, peers) = match replication {
-        Some(status) => (status.sync.to_string(), status.peers.len()),
-        None => ("standalone".into(), 0),
-    };
-    let mut message = format!("node={node} keys={keys} peers={peers} sync={sync} digest={digest}");
-    let mut bad = !running;
-    if let Some(status) = replication {
-        if let SyncState::Syncing { percent } = status.sync {
-            message += &format!(" percent={percent}");
-        }
-        message += &format!(" {}", status.counters);
-        if !status.foreign.is_empty() {
-            message += &format!(" foreign={}", status.foreign.join(","));
-        }
-        if let Some(fault) = status.clock {
-            message += &format!(" clock={:+}", fault.ahead_secs());
-            bad = true;
-        }
-        if let Some(why) = &status.reason {
-            message += &format!(" reason={}", quoted(&reason(why)));
-        }
-        bad |= status.sync.is_bad();
-    }
-    if !running {
-        message += " error=replication-stopped";
-    }
-    (!bad, message)
-}
-
-/// A value that may hold spaces, and what peers and servers said: in quotes, backslashes before what would end it.
-fn quoted(text: &str) -> String {
-    format!("\"{}\"", text.escape_debug())
-}
-
-/// What a caller is told of a call that fails. Numbers of his contract have this range.
-pub fn failure(error: &Error, numbers: &RangeInclusive<i64>) -> String {
-    match error {
-        Error::Refused(CacheError::TooLarge { .. }) => format!("{error} (setting MAX_VALUE_BYTES)"),
-        Error::Refused(CacheError::AnswerTooLarge { .. }) => format!("{error} (setting MAX_ANSWER_BYTES)"),
-        Error::Refused(CacheError::OutOfRange { value, amount }) => format!(
-            "increment of {value} by {amount} would leave the range of {} ({} to {}); nothing changed",
-            if numbers.end() > &i32::MAX.into() { "i64" } else { "i32" },
-            numbers.start(),
-            numbers.end(),
-        ),
-        Error::OutOfContact(state) => format!(
-            "this host is out of contact with the lattice ({state}) and may have missed writes that all others have confirmed; \
-             ACK=all does not allow to answer from what it has; nothing was changed"
-        ),
-        Error::CannotBeConfirmed { .. } => format!("{error}, and ACK asks for that; nothing was changed"),
-        Error::Unconfirmed {
-            wanted,
-            timeout_ms,
-            unconfirmed,
-        } => not_confirmed(*wanted, *timeout_ms, unconfirmed),
-        Error::Stopping => {
-            "the provider is shutting down: the write was applied on this host only and not replicated".into()
-        }
-        error => error.to_string(),
-    }
-}
-
-/// Says what was done and what was not.
-fn not_confirmed(ack: AckLevel, timeout_ms: u64, unconfirmed: &Unconfirmed) -> String {
-    let wanted = match ack {
-        AckLevel::Local => "none".into(),
-        AckLevel::Peers(number) => number.to_string(),
-        AckLevel::All => "all".into(),
-    };
-    let missing = if unconfirmed.disconnected {
-        "NATS is away".into()
-    } else if unconfirmed.missing.is_empty() {
-        "no other peer is there".into()
-    } else {
-        format!("no confirmation of {}", unconfirmed.missing.join(", "))
-    };
-    format!(
-        "the write is applied on this host and goes on replicating, but within {timeout_ms} ms (ACK_TIMEOUT_MS) only {} \
-         peers have confirmed it where ACK={wanted} asks for more: {missing}; nothing was undone, so do not repeat what \
-         must not happen twice",
-        unconfirmed.confirmed
-    )
 }
 
 /// What is wrong with the clock of this host.

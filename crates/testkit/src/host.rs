@@ -182,6 +182,10 @@ impl ProviderOptions {
         self
     }
 
+    pub fn key(&self) -> &str {
+        &self.provider_key
+    }
+
     /// Another host than that of the lattice; [`TEST_HOST_ID`] switches the SDK to JSON.
     pub fn host_id(mut self, id: impl Into<String>) -> Self {
         self.host_id = Some(id.into());

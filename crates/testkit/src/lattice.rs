@@ -90,6 +90,11 @@ impl Lattice {
         &self.nats_url
     }
 
+    /// The host that starts providers unless another one is named.
+    pub fn host_id(&self) -> &str {
+        &self.host_id
+    }
+
     /// The secret every host of the lattice signs with. Never print it.
     pub fn cluster_seed(&self) -> Result<String> {
         self.cluster.seed().context("the seed of the cluster")

@@ -3,7 +3,8 @@
 use std::ops::RangeInclusive;
 
 use bytes::Bytes;
-use kvcache_node::service::{words, Answer, Error, Scope};
+use kvcache_node::answers;
+use kvcache_node::service::{Answer, Error, Scope};
 use kvcache_node::settings::LinkSettings;
 use serde::Serialize;
 use wasmcloud_actor_keyvalue::{
@@ -167,7 +168,7 @@ fn content<T>(read: Result<Answer<T>, Error>) -> Result<T, Failure> {
 }
 
 fn failed(error: Error) -> Failure {
-    Failure::Failed(words::failure(&error, &NUMBERS))
+    Failure::Failed(answers::failure(&error, &NUMBERS))
 }
 
 fn found(value: String) -> GetResponse {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use kvcache_log as log;
+use kvcache_node::answers;
 use kvcache_node::service::{self, words, Service, ServiceConfig, SyncState};
 use kvcache_node::settings::{
     ClusterKeys, Lattice, LatticeError, LatticeSettings, LinkSettings, RawSettings, Settings, SettingsError,
@@ -160,7 +161,7 @@ impl Serving {
 
     /// Whether it is healthy, and what it says of itself.
     pub fn health(&self) -> (bool, String) {
-        let (healthy, mut message) = words::health(&self.service.status());
+        let (healthy, mut message) = answers::health(&self.service.status());
         if log::dropped() > 0 {
             message += &format!(" log_dropped={}", log::dropped());
         }

@@ -36,6 +36,10 @@ const LARGE: usize = 16 << 10;
 /// How long the last deltas may take to leave at a stop.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
+/// How long the server may take to say that it has the last message. A host kills the process 300 ms after it was told
+/// to end.
+const TAKEN_LIMIT: Duration = Duration::from_millis(200);
+
 /// The status that others see is at most this old.
 const STATUS_INTERVAL_MS: Millis = 250;
 
@@ -359,6 +363,7 @@ impl Driver {
         self.input(Input::Leaving).await;
         self.note_handover();
         self.flush().await;
+        self.wait_until_taken().await;
     }
 
     /// Until when deltas that are queued may wait: nobody hears their frame, and each costs a call of the system.
@@ -384,6 +389,31 @@ impl Driver {
                 tracing::warn!(%error, "the last deltas may not have left");
             },
             _ = up.wait_for(|up| !up) => {}
+        }
+    }
+
+    /// Waits until the server has read everything, unless it is away. Whoever kills the process when it has ended would
+    /// take from the socket what is still in it.
+    async fn wait_until_taken(&mut self) {
+        if !*self.up.borrow() {
+            return;
+        }
+        // The server takes messages one after the other, and answers one for which nobody listens.
+        let (nobody, reply) = self.subjects.nobody(self.node);
+        let asked = self
+            .client
+            .publish_with_reply(nobody, reply.clone(), Bytes::new())
+            .await;
+        let answered = async {
+            while let Some((message, _)) = self.inbox.next().await {
+                if message.subject.as_str() == reply {
+                    break;
+                }
+            }
+        };
+        // Somebody may listen to everything, or the server refuse it.
+        if asked.is_err() || tokio::time::timeout(TAKEN_LIMIT, answered).await.is_err() {
+            tracing::debug!("the server does not say whether it has the last message");
         }
     }
 

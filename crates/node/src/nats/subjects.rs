@@ -133,6 +133,12 @@ impl Subjects {
     pub fn reply(&self, node: NodeId, request: u64) -> String {
         format!("{}.{request}", self.node(node))
     }
+
+    /// Where nobody listens, and where the server says so to `node`.
+    pub fn nobody(&self, node: NodeId) -> (String, String) {
+        let reply = format!("{}.end", self.node(node));
+        (format!("{reply}.nobody"), reply)
+    }
 }
 
 /// One token of a subject: letters, digits, `-` and `_` stand for themselves, any other byte as `%XX`.
@@ -234,6 +240,7 @@ mod tests {
         let subjects = Subjects::of("a", "b").with_commands(&subject(&longest));
         assert_eq!(subjects.check(), Ok(()));
         assert_eq!(subjects.reply(NodeId(u64::MAX), u64::MAX).len(), MAX_SUBJECT_BYTES);
+        assert!(subjects.nobody(NodeId(u64::MAX)).0.len() <= MAX_SUBJECT_BYTES);
         let longer = Subjects::of("a", "b").with_commands(&subject(&(longest + "s")));
         assert!(longer.check().is_err());
         assert!(Subjects::of(&"ä".repeat(200), "b").check().is_err());

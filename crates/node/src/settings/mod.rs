@@ -49,6 +49,8 @@ pub struct Settings {
     pub tls: Tls,
     /// How long the lattice is waited for at the start.
     pub lattice_patience: Duration,
+    /// Whether the process ends when the host that started it is gone.
+    pub exit_with_host: bool,
     /// Subject of deltas instead of the derived one.
     pub commands_subject: Option<Subject>,
     /// Subject of bootstrap requests instead of the derived one.
@@ -112,6 +114,7 @@ impl Settings {
             nats_url,
             tls: tls(&mut read),
             lattice_patience: read.get(&LATTICE_CONNECT_SECS),
+            exit_with_host: read.get(&EXIT_WITH_HOST),
             commands_subject: read.get(&STATE_REPL_SUBJECT),
             replay_subject: read.get(&REPLAY_REQ_SUBJECT),
             heartbeat_interval: read.get(&REPLAY_HEARTBEAT_SECS),
@@ -326,7 +329,7 @@ mod tests {
 
     #[test]
     fn the_settings_that_are_named_to_people_exist() {
-        let words = include_str!("../words.rs");
+        let words = concat!(include_str!("../words.rs"), include_str!("../answers.rs"));
         let named = words.split(|part: char| !part.is_ascii_uppercase() && part != '_');
         let named: Vec<&str> = named.filter(|name| name.trim_matches('_').contains('_')).collect();
         assert!(named.contains(&"FRAME_AUTH"), "{named:?}");

@@ -115,6 +115,8 @@ settings! {
         "key of that certificate; needs `NATS_TLS_CERT`";
     LATTICE_CONNECT_SECS: Span, Process, Span { unit: Unit::Seconds, default: 60, min: 0, max: 86_400 },
         "how long the server of the lattice is waited for at the start; 0: one attempt";
+    EXIT_WITH_HOST: Switch, Host, Switch { default: true },
+        "`off`: the process goes on when the process that started it, the host, is gone";
     LATTICE: Text<String>, Lattice, lattice_name(),
         "name of the lattice: caches of one lattice and link name are one";
     LINK_NAME: Text<String>, Lattice, lattice_name(),
