@@ -1,23 +1,21 @@
-//! The provider archive, from the built binary to a real OCI registry and back, by the tool that `make par` uses.
+//! The provider archive, from the built binary to a real OCI registry and back, by the tool that `make par` uses and by
+//! the real `wash`.
 
 #![allow(clippy::disallowed_methods)]
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use anyhow::{anyhow, ensure, Context, Result};
 use provider_archive::ProviderArchive;
 use serde_json::Value;
-use testkit::{eventually, skip_test, workspace_root};
+use testkit::{workspace_root, OciRegistry, Wash};
 
 const PROVIDER: &str = env!("CARGO_BIN_EXE_nats-kvcache");
 const VENDOR: &str = "packaging test";
 const VERSION: &str = "1.2.3-test";
 const REVISION: i32 = 42;
-const REGISTRY_LIMIT: Duration = Duration::from_secs(20);
 
 // ------------------------------------------------------------------ the archive
 
@@ -93,7 +91,7 @@ fn archives_signed_with_the_same_keys_are_the_same_provider() -> Result<()> {
 
 #[tokio::test]
 async fn the_archive_survives_a_registry() -> Result<()> {
-    let Some(registry) = Registry::start_or_skip("").await? else {
+    let Some(registry) = OciRegistry::start_or_skip("").await? else {
         return Ok(());
     };
     let sample = sample()?;
@@ -126,7 +124,7 @@ async fn a_login_is_used_and_never_shown() -> Result<()> {
         "tester:$2b$05$abcdefghijklmnopqrstuuHNbAKRhpaujgo33bRWs.NLUTJO3lOy2\n",
     )?;
     let auth = format!("auth: {{htpasswd: {{realm: test, path: {:?}}}}}", users.path());
-    let Some(registry) = Registry::start_or_skip(&auth).await? else {
+    let Some(registry) = OciRegistry::start_or_skip(&auth).await? else {
         return Ok(());
     };
     let folder = tempfile::tempdir()?;
@@ -143,6 +141,97 @@ async fn a_login_is_used_and_never_shown() -> Result<()> {
     assert!(!said.contains("wrong battery"), "the password is shown: {said}");
     succeeds(push()?.envs([("WASH_REG_USER", "tester"), ("WASH_REG_PASSWORD", "correct horse")]))?;
     Ok(())
+}
+
+// ------------------------------------------------------------------ the real wash
+
+/// What `make par` and `make push` do with a `wash` on PATH, but for the build of a release.
+#[tokio::test]
+async fn wash_and_our_tool_make_and_move_the_same_archive() -> Result<()> {
+    let Some(wash) = Wash::find_or_skip()? else {
+        return Ok(());
+    };
+    let Some(registry) = OciRegistry::start_or_skip("").await? else {
+        return Ok(());
+    };
+    let folder = tempfile::tempdir()?;
+    let binary = small_binary(folder.path())?;
+    let archive = folder.path().join("new/by-wash.par.gz");
+    let reference = registry.reference("nats-kvcache:1.2.3");
+    let revision = REVISION.to_string();
+    let variables = [
+        ("BINARY", path_text(&binary)),
+        ("PAR", path_text(&archive)),
+        ("OCI_REF", &reference),
+        ("VENDOR", VENDOR),
+        ("VERSION", VERSION),
+        ("REVISION", &revision),
+    ];
+
+    makes(&mut wash.make("archive", &variables), "+ wash par create")?;
+    let claims = inspect(&archive)?;
+    assert_eq!(claims["vendor"], VENDOR);
+    assert_eq!(claims["version"], VERSION);
+    assert_eq!(claims["revision"], REVISION);
+    assert_eq!(claims_by_wash(&wash, &archive)?, with_revision_as_text(claims));
+
+    makes(&mut wash.make("push", &variables), "+ wash push")?;
+    let by_wash = folder.path().join("pulled-by-wash.par.gz");
+    let by_us = folder.path().join("pulled-by-us.par.gz");
+    let pull = ["pull", &reference, "--insecure", "--destination", path_text(&by_wash)];
+    succeeds(wash.command().args(pull))?;
+    succeeds(xtask()?.args(["par", "pull", "--ref", &reference, "--out", path_text(&by_us)]))?;
+    let bytes = std::fs::read(&archive)?;
+    assert!(bytes == std::fs::read(&by_wash)?, "wash pulls other bytes");
+    assert!(bytes == std::fs::read(&by_us)?, "we pull other bytes");
+    Ok(())
+}
+
+/// The other way round: what hosts and operators do with what this repository's tool has packed and pushed.
+#[tokio::test]
+async fn wash_reads_and_pulls_what_our_tool_has_made() -> Result<()> {
+    let Some(wash) = Wash::find_or_skip()? else {
+        return Ok(());
+    };
+    let Some(registry) = OciRegistry::start_or_skip("").await? else {
+        return Ok(());
+    };
+    let sample = sample()?;
+    let claims = inspect(&sample.archive)?;
+    assert_eq!(claims_by_wash(&wash, &sample.archive)?, with_revision_as_text(claims));
+
+    let folder = tempfile::tempdir()?;
+    let (archive, pulled) = (&sample.archive, folder.path().join("pulled.par.gz"));
+    let reference = registry.reference("nats-kvcache:1.2.3");
+    succeeds(xtask()?.args(["par", "push", "--file", path_text(archive), "--ref", &reference]))?;
+    let pull = ["pull", &reference, "--insecure", "--destination", path_text(&pulled)];
+    succeeds(wash.command().args(pull))?;
+    assert!(std::fs::read(archive)? == std::fs::read(&pulled)?, "the bytes changed");
+    Ok(())
+}
+
+/// Runs make, and sees in the lines that it echoes that it took the branch of `wash`.
+fn makes(command: &mut Command, echoed: &str) -> Result<()> {
+    let output = command.output().with_context(|| format!("{command:?}"))?;
+    let said = everything_said(&output)?;
+    ensure!(output.status.success(), "{command:?}: {}\n{said}", output.status);
+    ensure!(said.contains(echoed), "{command:?} does not say {echoed:?}:\n{said}");
+    Ok(())
+}
+
+fn claims_by_wash(wash: &Wash, archive: &Path) -> Result<Value> {
+    let inspect = ["par", "inspect", "--no-cache", "--output", "json", path_text(archive)];
+    let json = succeeds(wash.command().args(inspect))?;
+    let mut claims: Value = serde_json::from_str(&json).with_context(|| json.clone())?;
+    let fields = claims.as_object_mut().context("an object")?;
+    assert_eq!(fields.remove("success"), Some(Value::Bool(true)));
+    Ok(claims)
+}
+
+/// As `wash` prints it.
+fn with_revision_as_text(mut claims: Value) -> Value {
+    claims["revision"] = claims["revision"].to_string().into();
+    claims
 }
 
 // ------------------------------------------------------------------ what cannot work
@@ -326,82 +415,4 @@ fn everything_said(output: &Output) -> Result<String> {
 
 fn path_text(path: &Path) -> &str {
     path.to_str().expect("test folders have plain names")
-}
-
-/// Debian's `docker-registry` on a port of its own choice; killed when dropped.
-struct Registry {
-    process: Child,
-    address: String,
-    _home: tempfile::TempDir,
-}
-
-impl Registry {
-    async fn start_or_skip(extra_config: &str) -> Result<Option<Self>> {
-        let Some(binary) = registry_binary() else {
-            let hint = "no docker-registry found (DOCKER_REGISTRY, .tools/docker-registry, PATH); install it with: \
-                scripts/install-tools.sh docker-registry";
-            skip_test(hint);
-            return Ok(None);
-        };
-        Self::start(&binary, extra_config).await.map(Some)
-    }
-
-    async fn start(binary: &Path, extra_config: &str) -> Result<Self> {
-        let home = tempfile::tempdir()?;
-        let (config, log, store) = (
-            home.path().join("config.yml"),
-            home.path().join("log"),
-            home.path().join("store"),
-        );
-        let text = format!(
-            "version: 0.1\nhttp: {{addr: \"127.0.0.1:0\"}}\nstorage: {{filesystem: {{rootdirectory: {store:?}}}}}\n"
-        );
-        std::fs::write(&config, text + extra_config)?;
-        let log_file = File::options().append(true).create(true).open(&log)?;
-        let process = Command::new(binary)
-            .arg("serve")
-            .arg(&config)
-            .stdin(Stdio::null())
-            .stdout(log_file.try_clone()?)
-            .stderr(log_file)
-            .spawn()
-            .with_context(|| binary.display().to_string())?;
-        let mut registry = Self {
-            process,
-            address: String::new(),
-            _home: home,
-        };
-        registry.address = eventually(REGISTRY_LIMIT, || async { address_in_log(&log) }).await?;
-        Ok(registry)
-    }
-
-    fn reference(&self, name: &str) -> String {
-        format!("{}/{name}", self.address)
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn registry_binary() -> Option<PathBuf> {
-    let given = std::env::var_os("DOCKER_REGISTRY").filter(|path| !path.is_empty());
-    let unpacked = workspace_root().join(".tools/docker-registry/bin/docker-registry");
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let on_path = std::env::split_paths(&path).map(|folder| folder.join("docker-registry"));
-    let candidates = given.map(PathBuf::from).into_iter().chain([unpacked]).chain(on_path);
-    candidates.into_iter().find(|path| path.is_file())
-}
-
-/// The registry binds first and tells then: it can be reached as soon as this succeeds.
-fn address_in_log(log: &Path) -> Result<String> {
-    let text = std::fs::read_to_string(log)?;
-    let (_, after) = text
-        .split_once("listening on ")
-        .with_context(|| format!("the registry does not listen yet; its log:\n{text}"))?;
-    let end = after.find(|c: char| c != '.' && c != ':' && !c.is_ascii_digit());
-    Ok(after[..end.context("an unfinished line")?].to_string())
 }

@@ -4,7 +4,7 @@
 //! [`ProviderProcess`] do what a wasmCloud host does (start the binary with host data on stdin, put and delete links,
 //! ask for health, shut down), [`KeyValueClient`] sends signed invocations as an actor's host does, and [`KeyValue`]
 //! puts short names on the operations of the contract. [`FaultyProxy`] and [`NatsCluster`] are there to break things,
-//! [`RedisServer`] to measure beside.
+//! [`RedisServer`] to measure beside. [`OciRegistry`] and [`Wash`] are those that archives travel with.
 //!
 //! Nothing here sleeps for luck: [`eventually`] polls a condition with a limit and reports the last reason.
 
@@ -25,8 +25,10 @@ mod node;
 mod process;
 mod proxy;
 mod redis_server;
+mod registry;
 mod status;
 mod wait;
+mod wash;
 mod workload;
 mod workspace;
 
@@ -43,8 +45,10 @@ pub use nats_cluster::NatsCluster;
 pub use nats_server::{NatsServer, NatsServerBuilder, ServerLimits};
 pub use proxy::{Direction, FaultyProxy, ProxyStats};
 pub use redis_server::{redis_benchmark, RedisKind, RedisServer};
+pub use registry::OciRegistry;
 pub use status::{Status, SyncState};
 pub use wait::{eventually, promptly};
+pub use wash::Wash;
 pub use workload::Workload;
 pub use workspace::{faketime_library, skip_test, workspace_root};
 
