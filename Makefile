@@ -33,7 +33,7 @@ HAS_PUSH  := wash push --help >/dev/null 2>&1
 HAS_START := wash start provider --help 2>/dev/null | grep -e --link-name >/dev/null
 HAS_CTL   := wash ctl start provider --help >/dev/null 2>&1
 
-.PHONY: help build test sim mutations faults run par archive inspect push start clean lint fmt doc \
+.PHONY: help build test test-real-host sim mutations faults run par archive inspect push start clean lint fmt doc \
   bench bench-quick bench-store bench-instructions bench-micro sanitize
 
 help: ## List the targets
@@ -44,6 +44,12 @@ build: ## Build the provider (target/release/nats-kvcache)
 
 test: ## Install the servers that tests need, run all tests, count the skipped ones
 	@scripts/run-tests.sh
+
+test-real-host: ## Start the provider on a real host with a real wash (HOST_BIN=/path/to/wasmcloud, 0.8x)
+	@test -x "$(HOST_BIN)" || { echo 'HOST_BIN="$(HOST_BIN)": expected the program of a wasmCloud host 0.8x, as in' \
+	  'make test-real-host HOST_BIN=/path/to/wasmcloud' >&2; exit 2; }
+	@scripts/install-tools.sh nats-server docker-registry wash
+	HOST_BIN="$(abspath $(HOST_BIN))" cargo test --locked --test real_host -- --ignored --nocapture
 
 faults: ## Faults of all kinds for SECONDS (default 600), then all nodes must be equal (SEED=n plans the same again)
 	@scripts/install-tools.sh nats-server libfaketime
