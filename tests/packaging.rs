@@ -1,4 +1,5 @@
-//! The provider archive, from the built binary to a real OCI registry and back, by the tool that `make par` uses.
+//! The provider archive, from the built binary to a real OCI registry and back, by the tool that `make par` uses and by
+//! the real `wash`.
 
 #![allow(clippy::disallowed_methods)]
 
@@ -9,7 +10,7 @@ use std::sync::OnceLock;
 use anyhow::{anyhow, ensure, Context, Result};
 use provider_archive::ProviderArchive;
 use serde_json::Value;
-use testkit::{workspace_root, Registry};
+use testkit::{workspace_root, OciRegistry, Wash};
 
 const PROVIDER: &str = env!("CARGO_BIN_EXE_nats-kvcache");
 const VENDOR: &str = "packaging test";
@@ -90,7 +91,7 @@ fn archives_signed_with_the_same_keys_are_the_same_provider() -> Result<()> {
 
 #[tokio::test]
 async fn the_archive_survives_a_registry() -> Result<()> {
-    let Some(registry) = Registry::start_or_skip("").await? else {
+    let Some(registry) = OciRegistry::start_or_skip("").await? else {
         return Ok(());
     };
     let sample = sample()?;
@@ -123,7 +124,7 @@ async fn a_login_is_used_and_never_shown() -> Result<()> {
         "tester:$2b$05$abcdefghijklmnopqrstuuHNbAKRhpaujgo33bRWs.NLUTJO3lOy2\n",
     )?;
     let auth = format!("auth: {{htpasswd: {{realm: test, path: {:?}}}}}", users.path());
-    let Some(registry) = Registry::start_or_skip(&auth).await? else {
+    let Some(registry) = OciRegistry::start_or_skip(&auth).await? else {
         return Ok(());
     };
     let folder = tempfile::tempdir()?;
@@ -140,6 +141,97 @@ async fn a_login_is_used_and_never_shown() -> Result<()> {
     assert!(!said.contains("wrong battery"), "the password is shown: {said}");
     succeeds(push()?.envs([("WASH_REG_USER", "tester"), ("WASH_REG_PASSWORD", "correct horse")]))?;
     Ok(())
+}
+
+// ------------------------------------------------------------------ the real wash
+
+/// What `make par` and `make push` do with a `wash` on PATH, but for the build of a release.
+#[tokio::test]
+async fn wash_and_our_tool_make_and_move_the_same_archive() -> Result<()> {
+    let Some(wash) = Wash::find_or_skip()? else {
+        return Ok(());
+    };
+    let Some(registry) = OciRegistry::start_or_skip("").await? else {
+        return Ok(());
+    };
+    let folder = tempfile::tempdir()?;
+    let binary = small_binary(folder.path())?;
+    let archive = folder.path().join("new/by-wash.par.gz");
+    let reference = registry.reference("nats-kvcache:1.2.3");
+    let revision = REVISION.to_string();
+    let variables = [
+        ("BINARY", path_text(&binary)),
+        ("PAR", path_text(&archive)),
+        ("OCI_REF", &reference),
+        ("VENDOR", VENDOR),
+        ("VERSION", VERSION),
+        ("REVISION", &revision),
+    ];
+
+    makes(&mut wash.make("archive", &variables), "+ wash par create")?;
+    let claims = inspect(&archive)?;
+    assert_eq!(claims["vendor"], VENDOR);
+    assert_eq!(claims["version"], VERSION);
+    assert_eq!(claims["revision"], REVISION);
+    assert_eq!(claims_by_wash(&wash, &archive)?, with_revision_as_text(claims));
+
+    makes(&mut wash.make("push", &variables), "+ wash push")?;
+    let by_wash = folder.path().join("pulled-by-wash.par.gz");
+    let by_us = folder.path().join("pulled-by-us.par.gz");
+    let pull = ["pull", &reference, "--insecure", "--destination", path_text(&by_wash)];
+    succeeds(wash.command().args(pull))?;
+    succeeds(xtask()?.args(["par", "pull", "--ref", &reference, "--out", path_text(&by_us)]))?;
+    let bytes = std::fs::read(&archive)?;
+    assert!(bytes == std::fs::read(&by_wash)?, "wash pulls other bytes");
+    assert!(bytes == std::fs::read(&by_us)?, "we pull other bytes");
+    Ok(())
+}
+
+/// The other way round: what hosts and operators do with what this repository's tool has packed and pushed.
+#[tokio::test]
+async fn wash_reads_and_pulls_what_our_tool_has_made() -> Result<()> {
+    let Some(wash) = Wash::find_or_skip()? else {
+        return Ok(());
+    };
+    let Some(registry) = OciRegistry::start_or_skip("").await? else {
+        return Ok(());
+    };
+    let sample = sample()?;
+    let claims = inspect(&sample.archive)?;
+    assert_eq!(claims_by_wash(&wash, &sample.archive)?, with_revision_as_text(claims));
+
+    let folder = tempfile::tempdir()?;
+    let (archive, pulled) = (&sample.archive, folder.path().join("pulled.par.gz"));
+    let reference = registry.reference("nats-kvcache:1.2.3");
+    succeeds(xtask()?.args(["par", "push", "--file", path_text(archive), "--ref", &reference]))?;
+    let pull = ["pull", &reference, "--insecure", "--destination", path_text(&pulled)];
+    succeeds(wash.command().args(pull))?;
+    assert!(std::fs::read(archive)? == std::fs::read(&pulled)?, "the bytes changed");
+    Ok(())
+}
+
+/// Runs make, and sees in the lines that it echoes that it took the branch of `wash`.
+fn makes(command: &mut Command, echoed: &str) -> Result<()> {
+    let output = command.output().with_context(|| format!("{command:?}"))?;
+    let said = everything_said(&output)?;
+    ensure!(output.status.success(), "{command:?}: {}\n{said}", output.status);
+    ensure!(said.contains(echoed), "{command:?} does not say {echoed:?}:\n{said}");
+    Ok(())
+}
+
+fn claims_by_wash(wash: &Wash, archive: &Path) -> Result<Value> {
+    let inspect = ["par", "inspect", "--no-cache", "--output", "json", path_text(archive)];
+    let json = succeeds(wash.command().args(inspect))?;
+    let mut claims: Value = serde_json::from_str(&json).with_context(|| json.clone())?;
+    let fields = claims.as_object_mut().context("an object")?;
+    assert_eq!(fields.remove("success"), Some(Value::Bool(true)));
+    Ok(claims)
+}
+
+/// As `wash` prints it.
+fn with_revision_as_text(mut claims: Value) -> Value {
+    claims["revision"] = claims["revision"].to_string().into();
+    claims
 }
 
 // ------------------------------------------------------------------ what cannot work

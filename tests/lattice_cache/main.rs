@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
 use serde_json::{json, Value};
-use testkit::{plugin_0_18, Commanded, HostOptions, Registry};
+use testkit::{plugin_0_18, Commanded, HostOptions, OciRegistry};
 
 /// For what takes rounds of the protocol, or a host that starts.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -24,7 +24,7 @@ const PROVIDER: &str = "VAHNM37G4ARHZ3CYHB3L34M6TYQWQR6IZ4QVYC4NYZWTJCJ2LWP7S6Z2
 /// A registry with the plugin in it, and the program that runs hosts.
 struct Place {
     program: PathBuf,
-    registry: Registry,
+    registry: OciRegistry,
     reference: String,
 }
 
@@ -34,7 +34,7 @@ impl Place {
         let Some(program) = testkit::host_0_18() else {
             return Ok(None);
         };
-        let Some(registry) = Registry::start_or_skip("").await? else {
+        let Some(registry) = OciRegistry::start_or_skip("").await? else {
             return Ok(None);
         };
         let reference = registry.reference("nats-kvcache:0.1.0");

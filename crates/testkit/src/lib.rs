@@ -4,7 +4,8 @@
 //! [`ProviderProcess`] do what a wasmCloud host does (start the binary with host data on stdin, put and delete links,
 //! ask for health, shut down), [`KeyValueClient`] sends signed invocations as an actor's host does, and [`KeyValue`]
 //! puts short names on the operations of the contract. [`FaultyProxy`] and [`NatsCluster`] are there to break things,
-//! [`RedisServer`] to measure beside.
+//! [`RedisServer`] to measure beside. [`OciRegistry`] and [`Wash`] are those that archives travel with, [`HostProgram`] is
+//! the host they are for.
 //!
 //! Nothing here sleeps for luck: [`eventually`] polls a condition with a limit and reports the last reason.
 
@@ -14,6 +15,7 @@
 mod client;
 mod guard;
 mod host;
+mod host_program;
 mod jwt;
 mod keys;
 mod keyvalue;
@@ -29,6 +31,7 @@ mod redis_server;
 mod registry;
 mod status;
 mod wait;
+mod wash;
 mod workload;
 mod workspace;
 
@@ -36,6 +39,7 @@ pub use client::{answer_in, Actor, Forgery, KeyValueClient};
 pub use guard::KillOnDrop;
 pub use host::{encode_host_data, run_to_end, ProviderOptions, ProviderProcess};
 pub use host::{DEFAULT_LINK_NAME, TEST_HOST_ID};
+pub use host_program::HostProgram;
 pub use jwt::{NatsOperator, UserCredentials};
 pub use keys::sdk_readable;
 pub use keyvalue::KeyValue;
@@ -46,9 +50,10 @@ pub use nats_cluster::NatsCluster;
 pub use nats_server::{NatsServer, NatsServerBuilder, ServerLimits};
 pub use proxy::{Direction, FaultyProxy, ProxyStats};
 pub use redis_server::{redis_benchmark, RedisKind, RedisServer};
-pub use registry::Registry;
+pub use registry::OciRegistry;
 pub use status::{Status, SyncState};
 pub use wait::{eventually, promptly};
+pub use wash::Wash;
 pub use workload::Workload;
 pub use workspace::{faketime_library, skip_test, workspace_root};
 

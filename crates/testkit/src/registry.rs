@@ -1,43 +1,46 @@
-//! A real OCI registry.
+//! A real OCI registry of its own for each test.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use tempfile::TempDir;
 
+use crate::process::OwnedProcess;
 use crate::wait::eventually;
 use crate::workspace::{skip_test, workspace_root};
 
-const REGISTRY_LIMIT: Duration = Duration::from_secs(20);
+const START_LIMIT: Duration = Duration::from_secs(20);
+const INSTALL_HINT: &str =
+    "no docker-registry found (DOCKER_REGISTRY, .tools/docker-registry, PATH); install it with: \
+    scripts/install-tools.sh docker-registry";
 
-/// Debian's `docker-registry` on a port of its own choice; killed when dropped.
-pub struct Registry {
-    process: Child,
+/// Debian's `docker-registry` on a port of its own choice. Dropping it kills its process and removes its store.
+#[derive(Debug)]
+pub struct OciRegistry {
+    _process: OwnedProcess,
     address: String,
-    _home: tempfile::TempDir,
+    _home: TempDir,
 }
 
-impl Registry {
-    /// One with more in its configuration. Where there is none, the test is skipped.
+impl OciRegistry {
+    /// Where none is installed the test is skipped (a failure in CI). `extra_config` is text for its configuration.
     pub async fn start_or_skip(extra_config: &str) -> Result<Option<Self>> {
-        let Some(binary) = registry_binary() else {
-            let hint = "no docker-registry found (DOCKER_REGISTRY, .tools/docker-registry, PATH); install it with: \
-                scripts/install-tools.sh docker-registry";
-            skip_test(hint);
-            return Ok(None);
-        };
-        Self::start(&binary, extra_config).await.map(Some)
+        match find_binary() {
+            Some(binary) => Self::start(&binary, extra_config).await.map(Some),
+            None => {
+                skip_test(INSTALL_HINT);
+                Ok(None)
+            }
+        }
     }
 
     async fn start(binary: &Path, extra_config: &str) -> Result<Self> {
-        let home = tempfile::tempdir()?;
-        let (config, log, store) = (
-            home.path().join("config.yml"),
-            home.path().join("log"),
-            home.path().join("store"),
-        );
+        let home = tempfile::tempdir().context("a folder for docker-registry")?;
+        let file = |name| home.path().join(name);
+        let (config, log, store) = (file("config.yml"), file("log"), file("store"));
         let text = format!(
             "version: 0.1\nhttp: {{addr: \"127.0.0.1:0\"}}\nstorage: {{filesystem: {{rootdirectory: {store:?}}}}}\n"
         );
@@ -51,13 +54,13 @@ impl Registry {
             .stderr(log_file)
             .spawn()
             .with_context(|| binary.display().to_string())?;
-        let mut registry = Self {
-            process,
-            address: String::new(),
+        let process = OwnedProcess::new(process, "docker-registry");
+        let address = eventually(START_LIMIT, || async { address_in_log(&log) }).await?;
+        Ok(Self {
+            _process: process,
+            address,
             _home: home,
-        };
-        registry.address = eventually(REGISTRY_LIMIT, || async { address_in_log(&log) }).await?;
-        Ok(registry)
+        })
     }
 
     /// `host:port`
@@ -65,20 +68,13 @@ impl Registry {
         &self.address
     }
 
-    /// Of something in it.
+    /// What lies here under `name:tag`.
     pub fn reference(&self, name: &str) -> String {
         format!("{}/{name}", self.address)
     }
 }
 
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn registry_binary() -> Option<PathBuf> {
+fn find_binary() -> Option<PathBuf> {
     let given = std::env::var_os("DOCKER_REGISTRY").filter(|path| !path.is_empty());
     let unpacked = workspace_root().join(".tools/docker-registry/bin/docker-registry");
     let path = std::env::var_os("PATH").unwrap_or_default();

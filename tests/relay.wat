@@ -1,0 +1,32 @@
+;; An actor for tests/real_host.rs: what it is called with, it asks of its key-value provider, word for word.
+(module
+  (import "wasmbus" "__guest_request" (func $take_request (param i32 i32)))
+  (import "wasmbus" "__guest_response" (func $respond (param i32 i32)))
+  (import "wasmbus" "__guest_error" (func $fail (param i32 i32)))
+  (import "wasmbus" "__host_call" (func $ask (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+  (import "wasmbus" "__host_response_len" (func $response_length (result i32)))
+  (import "wasmbus" "__host_response" (func $take_response (param i32)))
+  (import "wasmbus" "__host_error_len" (func $error_length (result i32)))
+  (import "wasmbus" "__host_error" (func $take_error (param i32)))
+  (memory (export "memory") 4)
+  (data (i32.const 0) "default")
+  (data (i32.const 16) "wasmcloud:keyvalue")
+  (func (export "__guest_call") (param $operation_length i32) (param $argument_length i32) (result i32)
+    (local $length i32)
+    ;; The operation comes to 4096, its argument to page 1, the answer to page 2.
+    (call $take_request (i32.const 4096) (i32.const 65536))
+    (if (i32.eq (i32.const 1)
+          (call $ask
+            (i32.const 0) (i32.const 7)
+            (i32.const 16) (i32.const 18)
+            (i32.const 4096) (local.get $operation_length)
+            (i32.const 65536) (local.get $argument_length)))
+      (then
+        (local.set $length (call $response_length))
+        (call $take_response (i32.const 131072))
+        (call $respond (i32.const 131072) (local.get $length))
+        (return (i32.const 1))))
+    (local.set $length (call $error_length))
+    (call $take_error (i32.const 131072))
+    (call $fail (i32.const 131072) (local.get $length))
+    (i32.const 0)))
