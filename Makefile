@@ -9,7 +9,9 @@ VENDOR   ?= nats-kvcache
 VERSION  ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 # Hosts cache archives by provider key and revision: a build that is to be started needs a revision of its own.
 REVISION ?= $(shell git rev-list --count HEAD 2>/dev/null || echo 0)
-OCI_REF  ?= localhost:5000/nats-kvcache:$(VERSION)
+# The provider of wasmbus hosts (0.5x to 0.8x), or with HOST=0.18 the plugin of hosts of that line.
+HOST     ?=
+OCI_REF  ?= localhost:5000/nats-kvcache:$(VERSION)$(if $(HOST),-host-$(HOST))
 # Plain http; xtask does so by itself with a registry on this machine, wash has to be told.
 INSECURE ?= $(filter localhost:% 127.0.0.1:%,$(OCI_REF))
 
@@ -21,8 +23,15 @@ CTL_PORT       ?= 4222
 CONFIG_JSON    ?=
 
 # What `make archive` packs, and the archive.
+ifeq ($(HOST),)
 BINARY := target/release/nats-kvcache
 PAR    := build/nats-kvcache.par.gz
+else ifeq ($(HOST),0.18)
+BINARY := target/plugin-0.18/release/libnats_kvcache_plugin.so
+PAR    := build/nats-kvcache-host-0.18.par.gz
+else
+$(error HOST=$(HOST): expected nothing, for hosts 0.5x to 0.8x, or 0.18)
+endif
 TARGET := $(shell echo "$$(uname -m)-$$(uname -s)" | sed 's/Linux/linux/; s/Darwin/macos/; s/^arm64/aarch64/')
 XTASK  := cargo run --locked --quiet -p xtask --
 # Only the wash of this generation (0.2x) makes archives for a contract, and starts providers under a link name; later
@@ -34,13 +43,17 @@ HAS_START := wash start provider --help 2>/dev/null | grep -e --link-name >/dev/
 HAS_CTL   := wash ctl start provider --help >/dev/null 2>&1
 
 .PHONY: help build test test-real-host sim mutations faults run par archive inspect push start clean lint fmt doc \
-  bench bench-quick bench-store bench-instructions bench-micro sanitize
+  bench bench-quick bench-store bench-instructions bench-lattice-cache bench-micro sanitize
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-18s  %s\n", $$1, $$2 }'
 
-build: ## Build the provider (target/release/nats-kvcache)
+build: ## Build the provider (target/release/nats-kvcache), or with HOST=0.18 the plugin
+ifeq ($(HOST),)
 	cargo build --release --locked
+else
+	cargo build --release --locked --manifest-path hosts/plugin-0-18/Cargo.toml --target-dir target/plugin-0.18
+endif
 
 test: ## Install the servers that tests need, run all tests, count the skipped ones
 	@scripts/run-tests.sh
@@ -102,11 +115,16 @@ bench-instructions: ## Count the instructions of the hot paths and compare with 
 	  cargo bench --locked -p kvcache-core --bench instructions -- --output-format=json >target/bench/instructions.jsonl
 	@cargo run --locked --quiet -p bench -- instructions $(if $(BLESS),--bless) <target/bench/instructions.jsonl
 
+bench-lattice-cache: ## Measure the plugin of hosts 0.18 beside the classic one, in real hosts; writes the tables of docs/WHY.md
+	@scripts/install-tools.sh nats-server docker-registry host-0.18
+	@$(MAKE) --no-print-directory par HOST=0.18
+	$(BENCH) lattice-cache --write
+
 bench-micro: ## Time the hot paths of one node, each alone (criterion)
 	cargo bench --locked -p kvcache-core --bench cache
 
-par: build ## Write the provider archive build/nats-kvcache.par.gz (NAME, VENDOR, VERSION, REVISION)
-	@$(MAKE) --no-print-directory archive
+par: build ## Write the provider archive build/nats-kvcache.par.gz (NAME, VENDOR, VERSION, REVISION, HOST=0.18)
+	@$(MAKE) --no-print-directory archive HOST=$(HOST)
 
 archive: ## The same, but of a BINARY that is there already (BINARY, PAR)
 	@mkdir -p "$(dir $(PAR))"
@@ -119,12 +137,12 @@ archive: ## The same, but of a BINARY that is there already (BINARY, PAR)
 	fi
 
 $(PAR):
-	@$(MAKE) --no-print-directory par
+	@$(MAKE) --no-print-directory par HOST=$(HOST)
 
 inspect: $(PAR) ## Check the archive and show its claims
 	@$(XTASK) par inspect $(PAR)
 
-push: $(PAR) ## Send the archive to OCI_REF (default localhost:5000/nats-kvcache:VERSION)
+push: $(PAR) ## Send the archive to OCI_REF (default localhost:5000/nats-kvcache:VERSION; HOST=0.18)
 	@if $(HAS_WASH) && $(HAS_PUSH); then set -x; \
 	  wash push "$(OCI_REF)" $(PAR) $(if $(INSECURE),--insecure); \
 	elif $(HAS_WASH); then set -x; \
@@ -157,9 +175,15 @@ start: ## Start OCI_REF on a host of a dev lattice with wash (LATTICE_PREFIX, LI
 lint: ## Formatting and clippy, warnings are errors
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo fmt --manifest-path hosts/plugin-0-18/Cargo.toml --check
+	cargo fmt --manifest-path hosts/plugin-0-18/host/Cargo.toml --check
+	cargo clippy --manifest-path hosts/plugin-0-18/Cargo.toml --target-dir target/plugin-0.18 --all-targets --locked \
+	  -- -D warnings
 
 fmt: ## Format the sources
 	cargo fmt --all
+	cargo fmt --manifest-path hosts/plugin-0-18/Cargo.toml
+	cargo fmt --manifest-path hosts/plugin-0-18/host/Cargo.toml
 
 doc: ## Build the API documentation, warnings are errors
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --workspace

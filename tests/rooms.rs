@@ -61,7 +61,7 @@ struct Layer {
     except: &'static [&'static str],
 }
 
-const LAYERS: [Layer; 5] = [
+const LAYERS: [Layer; 6] = [
     Layer {
         folder: "crates/core/src/cache",
         roots: &["crate", "super"],
@@ -88,6 +88,12 @@ const LAYERS: [Layer; 5] = [
         except: &[],
     },
     Layer {
+        folder: "hosts/plugin-0-18/src",
+        roots: &["kvcache_node"],
+        modules: &["nats"],
+        except: &[],
+    },
+    Layer {
         folder: "src",
         roots: &["kvcache_core"],
         modules: &["cache", "codec", "wire", "replica"],
@@ -102,6 +108,34 @@ fn no_crate_is_built_of_what_its_room_leaves_to_others() {
         .flat_map(|room| too_many(room, &tree_of(room.package)))
         .collect();
     assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+/// Hosts of other generations have locks of their own. What the host frees was not allocated by an allocator of ours.
+#[test]
+fn the_plugin_of_hosts_0_18_is_built_of_the_node_and_has_no_allocator() {
+    let room = Room {
+        package: "nats-kvcache-plugin",
+        below: &["kvcache-log", "kvcache-node", "kvcache-core"],
+        never: &[
+            "wasmbus-*",
+            "wasmcloud-interface-*",
+            "kvcache-allocator",
+            "mimalloc*",
+            "libmimalloc*",
+        ],
+    };
+    let tree = tree(&["--manifest-path", "hosts/plugin-0-18/Cargo.toml"]);
+    let found = too_many(&room, &tree);
+    assert!(found.is_empty(), "{}", found.join("\n"));
+    for path in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("hosts/plugin-0-18/src")) {
+        let text = fs::read_to_string(&path).expect("sources are text");
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        assert!(
+            !code.collect::<String>().contains("global_allocator"),
+            "{} has one",
+            path.display()
+        );
+    }
 }
 
 #[test]
@@ -135,6 +169,10 @@ fn the_core_names_no_setting() {
 /// All that a package is built of, tests and build scripts apart: depth, name and version per line, each package below
 /// the first one that uses it.
 fn tree_of(package: &str) -> String {
+    tree(&["--package", package])
+}
+
+fn tree(of: &[&str]) -> String {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let arguments = [
         "tree",
@@ -144,11 +182,10 @@ fn tree_of(package: &str) -> String {
         "normal",
         "--prefix",
         "depth",
-        "--package",
     ];
     let output = Command::new(cargo)
         .args(arguments)
-        .arg(package)
+        .args(of)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .expect("cargo is there: it runs this test");
@@ -291,7 +328,7 @@ fn a_crate_too_many_is_found_at_any_depth() {
 
 #[test]
 fn a_module_above_is_found_however_it_is_named() {
-    let [cache, codec, wire, front_end, front_end_and_core] = &LAYERS;
+    let [cache, codec, wire, front_end, _, front_end_and_core] = &LAYERS;
     for (layer, text, expected) in [
         (cache, "use crate::wire::{Frame, Message};", Some("crate::wire")),
         (

@@ -44,6 +44,12 @@ pub enum Job {
         #[arg(long)]
         keys: usize,
     },
+    /// The lattice cache inside real hosts of the 0.18 line, beside the classic one: the tables of docs/WHY.md
+    LatticeCache {
+        /// Write them
+        #[arg(long)]
+        write: bool,
+    },
     /// Compare instruction counts (JSON of `cargo bench --bench instructions` on standard input) with the stored ones
     Instructions {
         /// Store them instead

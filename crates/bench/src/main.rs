@@ -20,6 +20,7 @@ mod headline;
 mod instructions;
 mod lag;
 mod lattice;
+mod lattice_cache;
 mod live;
 mod load;
 mod machine;
@@ -69,6 +70,10 @@ async fn run(arguments: Arguments) -> Result<()> {
         Some(Job::Docs { check }) => docs::update(Path::new("."), check),
         Some(Job::Churn { keys }) => churn::churn(keys),
         Some(Job::Instructions { bless }) => instructions::compare(bless),
+        Some(Job::LatticeCache { write }) => {
+            let (library, archive) = lattice_cache::built()?;
+            lattice_cache::run(&library, &archive, write).await
+        }
     }
 }
 

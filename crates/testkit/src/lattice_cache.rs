@@ -80,6 +80,11 @@ impl HostOptions {
         self.option("--rpc", url)
     }
 
+    /// The lattice it belongs to.
+    pub fn namespace(self, name: &str) -> Self {
+        self.option("--namespace", name)
+    }
+
     /// A setting of the cache, without its prefix.
     pub fn setting(mut self, name: &str, value: impl Into<String>) -> Self {
         self.environment.push((format!("KVCACHE_{name}"), value.into()));

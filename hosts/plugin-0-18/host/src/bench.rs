@@ -6,8 +6,8 @@ use anyhow::{anyhow, Result};
 use serde_json::json;
 use wasmcloud_provider_core::CapabilityProvider;
 
-use crate::plugin::{bind, to_bytes};
 use crate::answer;
+use crate::plugin::{bind, to_bytes};
 
 const AT_LEAST: Duration = Duration::from_secs(1);
 
@@ -15,13 +15,17 @@ const AT_LEAST: Duration = Duration::from_secs(1);
 pub fn run(plugin: Box<dyn CapabilityProvider>, keys: u64) -> Result<()> {
     bind(&*plugin)?;
     let sets: Vec<Vec<u8>> = (0..keys).map(set).collect::<Result<_>>()?;
-    let gets: Vec<Vec<u8>> = (0..keys).map(|key| to_bytes(&json!({ "key": name(key) }))).collect::<Result<_>>()?;
+    let gets: Vec<Vec<u8>> = (0..keys)
+        .map(|key| to_bytes(&json!({ "key": name(key) })))
+        .collect::<Result<_>>()?;
     for argument in &sets {
         call(&*plugin, "Set", argument)?;
     }
     let sets = rate(&*plugin, "Set", &sets)?;
     let gets = rate(&*plugin, "Get", &gets)?;
-    answer(Ok(json!({ "keys": keys, "sets": sets, "gets": gets, "resident_kb": resident_kb()? })))?;
+    answer(Ok(
+        json!({ "keys": keys, "sets": sets, "gets": gets, "resident_kb": resident_kb()? }),
+    ))?;
     plugin.stop();
     Ok(())
 }
@@ -56,6 +60,9 @@ fn call(plugin: &dyn CapabilityProvider, operation: &str, argument: &[u8]) -> Re
 
 fn resident_kb() -> Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .unwrap_or_default();
     Ok(line.split_whitespace().nth(1).unwrap_or("0").parse()?)
 }

@@ -88,10 +88,11 @@ fn commands() -> mpsc::Sender<oneshot::Sender<Result<Option<Value>>>> {
 async fn perform(host: &Host, command: &Value) -> Result<Value> {
     match text(command, "do")? {
         "set_link" => set_link(host, command, 0).await,
-        // So many links in a row, of actors M0, M1, ...
+        // So many links in a row, of actors M0, M1, ... or later ones.
         "set_links" => {
+            let first = command["first"].as_u64().unwrap_or(0);
             for number in 0..command["count"].as_u64().context("a count")? {
-                set_link(host, command, number).await?;
+                set_link(host, command, first + number).await?;
             }
             Ok(Value::Null)
         }
@@ -152,9 +153,7 @@ async fn set_link(host: &Host, command: &Value, number: u64) -> Result<Value> {
         values => serde_json::from_value(values.clone())?,
     };
     let (contract, provider) = (text(command, "contract")?, text(command, "provider")?);
-    ok(host
-        .set_link(&actor, contract, None, provider.to_owned(), values)
-        .await)
+    ok(host.set_link(&actor, contract, None, provider.to_owned(), values).await)
 }
 
 /// Signs an actor and puts it into a registry. Answers with its id.
