@@ -133,15 +133,19 @@ async fn counters_of_both_generations_add_up() -> Result<()> {
         return Ok(());
     };
     let (lattice, actor) = (Lattice::new(server.url()), Actor::new());
-    let options = ProviderOptions::new(env!("CARGO_BIN_EXE_nats-kvcache")).link(&actor);
+    // Subjects are what has to be the same, not the lattice.
+    let subjects = [
+        ("STATE_REPL_SUBJECT", "shared.state"),
+        ("REPLAY_REQ_SUBJECT", "shared.replay"),
+    ];
+    let config = json!(std::collections::HashMap::from(subjects));
+    let options = ProviderOptions::new(env!("CARGO_BIN_EXE_nats-kvcache"))
+        .link(&actor)
+        .config(config);
     let provider = lattice.start_ready(options, LIMIT).await?;
     let there = provider.keyvalue(&actor).await?;
     let (url, seed) = (server.url(), lattice.cluster_seed()?);
-    let settings = [
-        ("NATS_URL", &*url),
-        ("LATTICE", lattice.prefix()),
-        ("CLUSTER_SEED", &*seed),
-    ];
+    let settings = [&[("NATS_URL", &*url), ("CLUSTER_SEED", &*seed)], &subjects[..]].concat();
     plugin.bind("system", &settings).await?;
     for _ in 0..50 {
         let (here, there) = tokio::join!(
