@@ -26,6 +26,9 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// A goodbye is heard at once; without one a peer counts as gone after some heartbeats.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(2);
 
+/// The parent of the process is looked at once a second.
+const ORPHAN_LIMIT: Duration = Duration::from_secs(5);
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the program of a real host: make test-real-host HOST_BIN=/path/to/wasmcloud"]
 async fn two_hosts_share_a_cache_and_one_provider_ends_orderly() -> Result<()> {
@@ -118,6 +121,33 @@ async fn unusable_settings_are_named_in_the_log_of_the_host() -> Result<()> {
         Ok(())
     })
     .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the program of a real host: make test-real-host HOST_BIN=/path/to/wasmcloud"]
+async fn a_provider_ends_with_its_killed_host() -> Result<()> {
+    let Some(stage) = Stage::set().await? else {
+        return Ok(());
+    };
+    let mut host = stage.start_host(&[]).await?;
+    stage.make_start(&[])?;
+    eventually(LIMIT, || async { host.only_provider() }).await?;
+    let provider = host.only_provider()?;
+    stage.provider_of_one_in(std::slice::from_ref(&host)).await?;
+
+    step("SIGKILL of the host: it ends none of its providers");
+    host.kill()?;
+    eventually(ORPHAN_LIMIT, || async {
+        ensure!(
+            !Path::new(&format!("/proc/{provider}")).exists(),
+            "the provider goes on without its host"
+        );
+        Ok(())
+    })
+    .await?;
+    let line = host.log().wait_for("EXIT_WITH_HOST", LIMIT).await?;
+    println!("{line}");
+    Ok(())
 }
 
 // ------------------------------------------------------------------ helpers

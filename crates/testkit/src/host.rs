@@ -244,7 +244,7 @@ pub struct ProviderProcess {
     options: ProviderOptions,
     host_id: String,
     process: OwnedProcess,
-    /// A host keeps the pipe open for as long as the provider runs.
+    /// Some hosts keep the pipe open for as long as the provider runs; 0.81 closes it.
     _stdin: ChildStdin,
     log: CapturedLog,
     unread: Mutex<Option<ChildStderr>>,
