@@ -6,20 +6,32 @@ use bytes::Bytes;
 use kvcache_node::answers;
 use kvcache_node::service::{Answer, Error, Scope};
 use kvcache_node::settings::LinkSettings;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use wasmcloud_actor_keyvalue::{
-    AddArgs, AddResponse, ClearArgs, DelArgs, DelResponse, GetArgs, GetResponse, KeyExistsArgs, ListItemDeleteArgs,
+    AddArgs, AddResponse, ClearArgs, DelArgs, DelResponse, GetResponse, KeyExistsArgs, ListItemDeleteArgs,
     ListRangeResponse, ListResponse, PushArgs, RangeArgs, SetAddArgs, SetArgs, SetIntersectionArgs,
     SetOperationResponse, SetQueryArgs, SetQueryResponse, SetRemoveArgs, SetResponse, SetUnionArgs,
 };
 
-use crate::plugin::{decoded, encoded, Failure};
+use crate::plugin::{decoded, encoded, encoded_within, Failure, ROOM_FOR_NAMES};
 use crate::serving::Serving;
 
 /// Numbers of the contract are of type i32. The cache counts on in i64, and Get shows that.
 const NUMBERS: RangeInclusive<i64> = i32::MIN as i64..=i32::MAX as i64;
 
 type Encoded = Result<Vec<u8>, Failure>;
+
+/// `GetArgs` and `GetResponse` without copies of the texts: the host gets far more often than it does anything else.
+#[derive(Deserialize)]
+struct Wanted<'a> {
+    key: &'a str,
+}
+
+#[derive(Default, Serialize)]
+struct Found<'a> {
+    value: &'a str,
+    exists: bool,
+}
 
 impl Serving {
     /// Performs one call.
@@ -71,11 +83,11 @@ impl Serving {
         answered(self.run(sum), |sum| AddResponse { value: number(sum) })
     }
 
-    fn get(&self, scope: &Scope<'_>, GetArgs { key }: GetArgs) -> Encoded {
-        let encode = |value: Option<Bytes>| value.map(|value| text(&value).and_then(|value| encoded(&found(value))));
+    fn get(&self, scope: &Scope<'_>, Wanted { key }: Wanted<'_>) -> Encoded {
+        let encode = |value: Option<Bytes>| value.map(|value| found(&value));
         match content(self.run(self.service().get(scope, key.as_bytes(), encode)))? {
             Some(encoded) => encoded,
-            None => self.has_all().and_then(|()| encoded(&GetResponse::default())),
+            None => self.has_all().and_then(|()| encoded(&Found::default())),
         }
     }
 
@@ -171,8 +183,9 @@ fn failed(error: Error) -> Failure {
     Failure::Failed(answers::failure(&error, &NUMBERS))
 }
 
-fn found(value: String) -> GetResponse {
-    GetResponse { value, exists: true }
+fn found(value: &[u8]) -> Encoded {
+    let value = text(value)?;
+    encoded_within(value.len() + ROOM_FOR_NAMES, &Found { value, exists: true })
 }
 
 fn changed(changed: bool) -> SetOperationResponse {
@@ -195,11 +208,10 @@ fn members(members: Vec<Bytes>) -> Encoded {
 }
 
 fn texts(all: Vec<Bytes>) -> Result<Vec<String>, Failure> {
-    all.iter().map(|one| text(one)).collect()
+    all.iter().map(|one| text(one).map(str::to_owned)).collect()
 }
 
 /// Everything that came in over this contract is text; other front ends may have written bytes.
-fn text(bytes: &[u8]) -> Result<String, Failure> {
-    let text = std::str::from_utf8(bytes).map_err(|_| Failure::Failed("the value is not UTF-8 text".into()));
-    text.map(str::to_owned)
+fn text(bytes: &[u8]) -> Result<&str, Failure> {
+    std::str::from_utf8(bytes).map_err(|_| Failure::Failed("the value is not UTF-8 text".into()))
 }

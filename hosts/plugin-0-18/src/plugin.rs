@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, Once, PoisonError, RwLock};
 use kvcache_log as log;
 use kvcache_node::secret::cleaned;
 use kvcache_node::settings::{RawSettings, SettingsError};
-use wasmcloud_actor_core::{serialize, CapabilityConfiguration, HealthCheckResponse};
+use wasmcloud_actor_core::{CapabilityConfiguration, HealthCheckResponse};
 use wasmcloud_provider_core::core::SYSTEM_ACTOR;
 
 use crate::serving::{Serving, StartError};
@@ -180,6 +180,17 @@ pub fn decoded<'a, T: serde::Deserialize<'a>>(what: &str, message: &'a [u8]) -> 
     rmp_serde::from_slice(message).map_err(|error| Failure::Argument(format!("'{what}': {error}")))
 }
 
+/// What an answer has around its values.
+pub const ROOM_FOR_NAMES: usize = 32;
+
 pub fn encoded<T: serde::Serialize>(answer: &T) -> Result<Vec<u8>, Failure> {
-    serialize(answer).map_err(|error| Failure::Failed(error.to_string()))
+    encoded_within(ROOM_FOR_NAMES, answer)
+}
+
+/// In so many bytes, if they are enough. As the contract does it: maps with names.
+pub fn encoded_within<T: serde::Serialize>(room: usize, answer: &T) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::with_capacity(room);
+    let written = answer.serialize(&mut rmp_serde::Serializer::new(&mut bytes).with_struct_map());
+    written.map_err(|error| Failure::Failed(error.to_string()))?;
+    Ok(bytes)
 }
