@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use anyhow::{anyhow, ensure, Context, Result};
 use provider_archive::ProviderArchive;
 use serde_json::Value;
-use testkit::{workspace_root, OciRegistry, Wash};
+use testkit::{cargo, workspace_root, OciRegistry, Wash};
 
 const PROVIDER: &str = env!("CARGO_BIN_EXE_nats-kvcache");
 const VENDOR: &str = "packaging test";
@@ -372,18 +372,8 @@ fn xtask() -> Result<Command> {
 
 /// With `--workspace`, as `make test` builds, so that nothing is compiled a second time with other features.
 fn build_xtask() -> Result<PathBuf> {
-    let mut command = Command::new(env!("CARGO"));
+    let mut command = cargo();
     command.args(["build", "--quiet", "--locked", "--workspace", "--bin", "xtask"]);
-    // What cargo tells a test about its package would make build scripts run again.
-    for (variable, _) in std::env::vars_os() {
-        let about_package = ["CARGO_PKG_", "CARGO_MANIFEST_"];
-        if about_package
-            .iter()
-            .any(|prefix| variable.to_string_lossy().starts_with(prefix))
-        {
-            command.env_remove(variable);
-        }
-    }
     succeeds(command.current_dir(workspace_root()))?;
     let built = Path::new(PROVIDER).with_file_name("xtask");
     ensure!(built.is_file(), "cargo built no {}", built.display());

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::log::CapturedLog;
 use crate::process::OwnedProcess;
-use crate::workspace::{skip_test, workspace_root};
+use crate::workspace::{cargo, skip_test, workspace_root};
 
 /// What a host can be asked is answered within this time, the pull of its cache included.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -41,20 +41,10 @@ pub fn plugin_0_18() -> Result<&'static Path> {
 fn build_plugin() -> Result<PathBuf> {
     let root = workspace_root();
     let target = root.join("target/plugin-0.18");
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = cargo();
     command.args(["build", "--quiet", "--locked", "--manifest-path"]);
     command.arg(root.join("hosts/plugin-0-18/Cargo.toml"));
     command.arg("--target-dir").arg(&target);
-    // What cargo tells a test about its package would make build scripts run again.
-    for (variable, _) in std::env::vars_os() {
-        let about_package = ["CARGO_PKG_", "CARGO_MANIFEST_"];
-        if about_package
-            .iter()
-            .any(|prefix| variable.to_string_lossy().starts_with(prefix))
-        {
-            command.env_remove(variable);
-        }
-    }
     let output = command.output().context("cargo")?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "the plugin cannot be built: {said}");

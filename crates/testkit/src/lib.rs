@@ -55,7 +55,7 @@ pub use status::{Status, SyncState};
 pub use wait::{eventually, promptly};
 pub use wash::Wash;
 pub use workload::Workload;
-pub use workspace::{faketime_library, skip_test, workspace_root};
+pub use workspace::{cargo, faketime_library, skip_test, workspace_root};
 
 /// The error that every call to a provider returns; re-exported so that users need no dependency of their own.
 pub use wasmbus_rpc::error::{RpcError, RpcResult};

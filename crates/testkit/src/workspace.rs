@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The root of the workspace this kit was compiled in.
 pub fn workspace_root() -> PathBuf {
@@ -16,6 +17,21 @@ pub fn workspace_root() -> PathBuf {
 pub fn faketime_library() -> Option<PathBuf> {
     let library = workspace_root().join(".tools/libfaketime/lib/libfaketimeMT.so.1");
     library.exists().then_some(library)
+}
+
+/// Cargo as it is called from a shell. What it tells a test about its package would make build scripts run again.
+pub fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (variable, _) in std::env::vars_os() {
+        let about_package = ["CARGO_PKG_", "CARGO_MANIFEST_"];
+        if about_package
+            .iter()
+            .any(|prefix| variable.to_string_lossy().starts_with(prefix))
+        {
+            command.env_remove(variable);
+        }
+    }
+    command
 }
 
 /// Skips the test that calls this, for the machine lacks something: loudly, and counted by `make test` at its end. Each
