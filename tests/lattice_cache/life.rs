@@ -117,6 +117,41 @@ async fn without_a_server_it_is_a_map_of_this_host() -> Result<()> {
     Ok(())
 }
 
+/// `Host::stop` has the plugin stopped on a thread that the end of the process can overtake.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_ends_says_goodbye() -> Result<()> {
+    let Some(place) = Place::or_skip().await? else {
+        return Ok(());
+    };
+    let Some(server) = NatsServer::builder().start_or_skip().await else {
+        return Ok(());
+    };
+    // Who is silent counts as there for five of these.
+    let heartbeats = ("REPLAY_HEARTBEAT_SECS", "60");
+    let lattice = Lattice::new(server.url());
+    let config = json!(std::collections::HashMap::from([heartbeats]));
+    let options = ProviderOptions::new(env!("CARGO_BIN_EXE_nats-kvcache")).config(config);
+    let provider = lattice.start_ready(options, LIMIT).await?;
+    let options = place
+        .host()
+        .setting(heartbeats.0, heartbeats.1)
+        .setting("NATS_URL", server.url())
+        .setting("LATTICE", lattice.prefix())
+        .setting("CLUSTER_SEED", lattice.cluster_seed()?);
+    for ended in 1..=5 {
+        let mut host = place.start(&options).await?;
+        host.ask(link(&format!("M{ended}"))).await?;
+        ensure!(host.end(LIMIT).await?.success(), "{}", host.log().text());
+        eventually(LIMIT, || async {
+            let status = provider.status().await?;
+            ensure!(status.peers == 0 && status.keys == 1 + ended, "{status}");
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_sends_what_is_queued_and_ends_all_threads() -> Result<()> {
     let Some(mut plugin) = plugin_or_skip()? else {

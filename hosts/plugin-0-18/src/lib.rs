@@ -4,6 +4,7 @@
 //! on, is told in docs/OPERATIONS.md ("Hosts of the 0.18 line"). Both have to be built by the same compiler: what goes
 //! from one to the other are values of Rust.
 
+mod exit;
 mod keyvalue;
 mod plugin;
 mod serving;

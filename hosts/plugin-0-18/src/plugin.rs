@@ -8,6 +8,7 @@ use kvcache_node::settings::{RawSettings, SettingsError};
 use wasmcloud_actor_core::{CapabilityConfiguration, HealthCheckResponse};
 use wasmcloud_provider_core::core::SYSTEM_ACTOR;
 
+use crate::exit::stop_at_exit;
 use crate::serving::{Serving, StartError};
 
 /// Why a call fails, in words for whoever reads the log of the host.
@@ -69,8 +70,7 @@ pub struct Plugin {
 impl Plugin {
     /// Starts with the settings that the first link carries: for the lattice cache the environment of the host. Later
     /// links are those of actors, and of the host again. Waits for the bootstrap.
-    pub fn bind(&self, message: &[u8]) -> Result<Vec<u8>, Failure> {
-        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn bind(self: &Arc<Self>, message: &[u8]) -> Result<Vec<u8>, Failure> {
         start_log();
         let link: CapabilityConfiguration = decoded("CapabilityConfiguration", message)?;
         let values = match link.module.as_str() {
@@ -81,20 +81,25 @@ impl Plugin {
             SYSTEM_ACTOR => "the environment",
             _ => "the link values",
         });
-        match self.serving() {
-            Ok(serving) => serving.link(&link.module, &values).map_err(refused_link)?,
-            Err(_) => self.start(&link.module, values)?,
-        }
+        self.link_or_start(&link.module, values)?.wait_for_first_sync();
         Ok(Vec::new())
     }
 
-    fn start(&self, module: &str, values: RawSettings) -> Result<(), Failure> {
+    fn link_or_start(self: &Arc<Self>, module: &str, values: RawSettings) -> Result<Arc<Serving>, Failure> {
+        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.serving() {
+            Ok(serving) => serving.link(module, &values).map_err(refused_link).map(|()| serving),
+            Err(_) => self.start(module, values),
+        }
+    }
+
+    fn start(self: &Arc<Self>, module: &str, values: RawSettings) -> Result<Arc<Serving>, Failure> {
         match Serving::start(module, values) {
             Ok(serving) => {
                 let serving = Arc::new(serving);
                 self.set(State::Serving(serving.clone()));
-                serving.wait_for_first_sync();
-                Ok(())
+                stop_at_exit(self);
+                Ok(serving)
             }
             Err(error) => {
                 let why = why(&error);
