@@ -51,9 +51,10 @@ async fn filled(server: &NatsServer, keys: usize) -> (Cluster, u64) {
 }
 
 /// Milliseconds from the connection until the node was synced, as it says itself.
-fn took_ms(node: &Node) -> u64 {
-    let lines = node.provider.log().matching("synced keys=");
-    let took = lines[0]
+async fn took_ms(node: &Node) -> u64 {
+    // Health may be known before the line is: the log is written by a thread of its own.
+    let line = node.provider.wait_for_log("synced keys=", LIMIT).await.unwrap();
+    let took = line
         .split("took_ms=")
         .nth(1)
         .and_then(|rest| rest.split_whitespace().next());
@@ -73,7 +74,7 @@ async fn join(server: &NatsServer, kilobytes: usize, rate: u64, delay_ms: u64) {
     let (mut cluster, bytes) = filled(server, kilobytes).await;
     let proxy = link(server, rate, delay_ms).await;
     let node = cluster.start_node(behind(&cluster, &proxy)).await.unwrap();
-    let (took, stats) = (took_ms(&node), proxy.stats());
+    let (took, stats) = (took_ms(&node).await, proxy.stats());
     let pairs = node.provider.status().await.unwrap().pairs;
     let counted = ["replay_bytes", "repeated"].map(|name| format!("{name}={}", pairs[name]));
     cluster.nodes.push(node);
