@@ -28,10 +28,14 @@ fn register() {
 extern "C" fn at_exit() {
     let stopped = catch_unwind(|| {
         let plugins = std::mem::take(&mut *PLUGINS.lock().unwrap_or_else(PoisonError::into_inner));
-        plugins
-            .iter()
-            .filter_map(Weak::upgrade)
-            .for_each(|plugin| plugin.stop());
+        // What belongs to the thread that ends the process may be gone already.
+        let stopping = std::thread::spawn(move || {
+            plugins
+                .iter()
+                .filter_map(Weak::upgrade)
+                .for_each(|plugin| plugin.stop());
+        });
+        stopping.join()
     });
     // Nobody is left to be told.
     drop(stopped);
