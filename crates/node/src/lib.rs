@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`service`] | the cache with replication, confirmations, scopes and sweeping: all that a front end sees |
 //! | [`answers`] | errors and state of the service in the words of front ends |
+//! | [`store`] | engines that the cache is written behind to |
 //! | [`settings`] | typed settings |
 //! | [`nats`] | the network: one connection, one task that carries the bytes of the replica |
 //! | [`time`] | clocks and entropy |
@@ -18,5 +19,6 @@ pub mod nats;
 pub mod secret;
 pub mod service;
 pub mod settings;
+pub mod store;
 pub mod time;
 pub mod words;
