@@ -8,12 +8,13 @@ use anyhow::{anyhow, bail, ensure, Context, Result};
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::TcpStream;
 
+use crate::http::request;
 use crate::process::OwnedProcess;
 use crate::wait::eventually;
-use crate::workspace::{skip_test, workspace_root};
+use crate::workspace::{installed_or_on_path, skip_test};
 
 const START_LIMIT: Duration = Duration::from_secs(20);
 const INSTALL_HINT: &str =
@@ -50,7 +51,8 @@ pub(crate) struct ClusterMember {
 }
 
 impl NatsServerBuilder {
-    /// JetStream with a store in a temporary folder (the SDK needs it for arguments above 900 KiB).
+    /// JetStream with a store in a temporary folder (the SDK needs it for arguments above 900 KiB), which is there again
+    /// after [`NatsServer::kill`] and [`NatsServer::restart`].
     pub fn jetstream(mut self) -> Self {
         self.jetstream = true;
         self
@@ -309,8 +311,9 @@ impl NatsServer {
             .ports
             .monitoring
             .context("this nats-server was started without monitoring")?;
-        http_get_json(port, path)
-            .await
+        let answer = request(port, "GET", path, &[], b"").await;
+        answer
+            .and_then(|answer| answer.json())
             .with_context(|| format!("asking nats-server for {path}"))
     }
 
@@ -435,13 +438,7 @@ pub(crate) fn find_binary() -> Result<PathBuf> {
             Err(anyhow!("NATS_SERVER={} is no file", path.display()))
         };
     }
-    let installed = workspace_root().join(".tools/nats-server/bin/nats-server");
-    let on_path = std::env::var_os("PATH").unwrap_or_default();
-    let candidates = std::env::split_paths(&on_path).map(|folder| folder.join("nats-server"));
-    std::iter::once(installed)
-        .chain(candidates)
-        .find(|path| path.is_file())
-        .ok_or_else(|| anyhow!(INSTALL_HINT))
+    installed_or_on_path("nats-server", "nats-server").ok_or_else(|| anyhow!(INSTALL_HINT))
 }
 
 fn reset_folder(folder: &Path) -> Result<()> {
@@ -476,25 +473,10 @@ async fn read_info(port: u16) -> Result<()> {
     Ok(())
 }
 
-async fn http_get_json(port: u16, path: &str) -> Result<Value> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
-    let request = format!("GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await?;
-    let head_end = answer
-        .windows(4)
-        .position(|bytes| bytes == b"\r\n\r\n")
-        .context("no end of the HTTP head")?;
-    let head = String::from_utf8_lossy(&answer[..head_end]).into_owned();
-    if !head.lines().next().unwrap_or_default().contains(" 200 ") {
-        bail!("{}", head.lines().next().unwrap_or_default());
-    }
-    serde_json::from_slice(&answer[head_end + 4..]).context("the body is no JSON")
-}
-
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
+
     use super::*;
 
     #[tokio::test]
@@ -514,6 +496,40 @@ mod tests {
         read_info(port).await.unwrap();
         server.stop().await.unwrap();
         assert!(read_info(port).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn jetstream_keeps_what_it_has_stored() {
+        let mut server = crate::server_or_skip!(NatsServer::builder().jetstream().monitoring());
+        let stream = r#"{"name": "kit", "subjects": ["kit.>"]}"#;
+        publish(&server, "$JS.API.STREAM.CREATE.kit answer", stream).await;
+        jetstream_holds(&server, "streams", 1).await;
+        publish(&server, "kit.word", "hello").await;
+        jetstream_holds(&server, "messages", 1).await;
+        server.kill().unwrap();
+        server.restart().await.unwrap();
+        jetstream_holds(&server, "messages", 1).await;
+    }
+
+    async fn publish(server: &NatsServer, subjects: &str, text: &str) {
+        let mut client = TcpStream::connect(("127.0.0.1", server.port())).await.unwrap();
+        let message = format!("CONNECT {{}}\r\nPUB {subjects} {}\r\n{text}\r\n", text.len());
+        client.write_all(message.as_bytes()).await.unwrap();
+        let mut answers = BufReader::new(client).lines();
+        // INFO, and `+OK` for each of the two.
+        for start in ["INFO ", "+OK", "+OK"] {
+            let line = answers.next_line().await.unwrap().unwrap();
+            assert!(line.starts_with(start), "{line}");
+        }
+    }
+
+    async fn jetstream_holds(server: &NatsServer, what: &str, wanted: u64) {
+        let held = || async {
+            let answer = server.monitor("/jsz").await?;
+            ensure!(answer[what] == wanted, "JetStream holds {answer}");
+            Ok(())
+        };
+        eventually(START_LIMIT, held).await.unwrap();
     }
 
     #[tokio::test]

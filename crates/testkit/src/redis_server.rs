@@ -1,26 +1,21 @@
 //! A real redis-server or valkey-server of its own, with or without a primary, to measure beside.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{anyhow, bail, ensure, Context, Result};
-use tempfile::TempDir;
+use anyhow::{bail, ensure, Context, Result};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-use crate::process::OwnedProcess;
-use crate::wait::{eventually, promptly};
-use crate::workspace::workspace_root;
+use crate::local_server::{LocalServer, Place, Program};
+use crate::wait::promptly;
+use crate::workspace::find_program;
 
-const START_LIMIT: Duration = Duration::from_secs(20);
 /// Between two questions whether a replica has synced: each takes a little of its time.
 const PAUSE: Duration = Duration::from_millis(5);
 const SYNC_LIMIT: Duration = Duration::from_secs(60);
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
-/// Between the choice of a free port and its use another process may take it.
-const START_ATTEMPTS: usize = 5;
-const LOG: &str = "redis.log";
 /// Longest answer to a command of the kit, in bytes.
 const MAX_ANSWER: usize = 1 << 20;
 
@@ -72,14 +67,21 @@ impl RedisKind {
     }
 }
 
-/// A running server on 127.0.0.1 that writes nothing to disk. Dropping it kills its process.
+/// A redis-server or valkey-server. It writes nothing to disk and forgets all when it is killed, unless it was started
+/// with [`RedisServer::start_persistent`].
+pub type RedisServer = LocalServer<Redis, 1>;
+
+/// How a server is started.
 #[derive(Debug)]
-pub struct RedisServer {
+pub struct Redis {
     kind: RedisKind,
-    process: OwnedProcess,
-    port: u16,
-    _home: TempDir,
+    binary: PathBuf,
+    /// After those that all get.
+    options: Vec<String>,
 }
+
+/// Each write is on the disk before it is answered.
+const KEEP_DATA: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
 
 impl RedisServer {
     /// A redis-server without replicas, on a free port. Returns when it answers.
@@ -92,10 +94,16 @@ impl RedisServer {
         Self::start_with(kind, &[]).await
     }
 
+    /// One that keeps what it has answered, over [`LocalServer::kill`] and [`LocalServer::restart`] too. `options` are
+    /// more of its arguments, for instance `["--requirepass", "secret"]`.
+    pub async fn start_persistent(kind: RedisKind, options: &[&str]) -> Result<Self> {
+        Self::start_with(kind, &[&KEEP_DATA, options].concat()).await
+    }
+
     /// A replica of `primary`, by the same program. Returns when it holds what the primary holds.
     pub async fn replica_of(primary: &RedisServer) -> Result<Self> {
-        let port = primary.port.to_string();
-        let replica = Self::start_with(primary.kind, &["--replicaof", "127.0.0.1", &port]).await?;
+        let port = primary.port().to_string();
+        let replica = Self::start_with(primary.kind(), &["--replicaof", "127.0.0.1", &port]).await?;
         replica.wait_in_sync(primary).await?;
         Ok(replica)
     }
@@ -114,31 +122,32 @@ impl RedisServer {
     }
 
     pub fn port(&self) -> u16 {
-        self.port
+        self.place.ports[0]
     }
 
-    /// For clients: `redis://127.0.0.1:PORT/`.
+    /// `127.0.0.1:PORT`
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port())
+    }
+
+    /// For clients: `redis://127.0.0.1:PORT/`, with the password if there is one.
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}/", self.port)
+        let login = self.program.password().map(|password| format!(":{password}@"));
+        format!("redis://{}{}/", login.unwrap_or_default(), self.address())
     }
 
-    pub fn pid(&self) -> u32 {
-        self.process.pid()
+    fn kind(&self) -> RedisKind {
+        self.program.kind
     }
 
     /// For instance `7.0.15`.
     pub async fn version(&self) -> Result<String> {
-        self.info("server", self.kind.version_field()).await
+        self.info("server", self.kind().version_field()).await
     }
 
     /// Bytes that the server counts as allocated for data and all else (`used_memory`).
     pub async fn used_memory(&self) -> Result<u64> {
         self.number("memory", "used_memory").await
-    }
-
-    /// Resident memory of the process, in bytes.
-    pub fn resident_bytes(&self) -> Result<u64> {
-        self.process.resident_bytes()
     }
 
     /// One field of a section of `INFO`.
@@ -147,7 +156,7 @@ impl RedisServer {
         let value = text
             .lines()
             .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))
-            .with_context(|| format!("no {field} in INFO {section} of {}", self.kind.program()))?;
+            .with_context(|| format!("no {field} in INFO {section} of {}", self.kind().program()))?;
         Ok(value.trim().to_owned())
     }
 
@@ -160,65 +169,64 @@ impl RedisServer {
 
     /// Any command that is answered with a string or a number, on a connection of its own.
     pub async fn command(&self, words: &[&str]) -> Result<String> {
-        tokio::time::timeout(ANSWER_LIMIT, ask(self.port, words))
+        tokio::time::timeout(ANSWER_LIMIT, self.program.ask(self.port(), words))
             .await
             .context("no answer in time")?
-            .with_context(|| format!("{} to {}", words.join(" "), self.kind.program()))
+            .with_context(|| format!("{} to {}", words.join(" "), self.kind().program()))
     }
 
     async fn start_with(kind: RedisKind, options: &[&str]) -> Result<Self> {
-        let (binary, program) = (kind.find()?, kind.program());
-        let mut attempts = START_ATTEMPTS;
-        loop {
-            let home = tempfile::tempdir().with_context(|| format!("a folder for {program}"))?;
-            let error = match launch(kind, &binary, home.path(), options).await {
-                Ok((process, port)) => {
-                    let _home = home;
-                    return Ok(Self {
-                        kind,
-                        process,
-                        port,
-                        _home,
-                    });
-                }
-                Err(error) => error,
-            };
-            attempts -= 1;
-            let log = std::fs::read_to_string(home.path().join(LOG)).unwrap_or_default();
-            if attempts == 0 || !log.contains("Address already in use") {
-                return Err(error.context(format!("{program} did not start; its log:\n{log}")));
-            }
-        }
+        let binary = kind.find()?;
+        let options = options.iter().map(|&option| option.to_owned()).collect();
+        Self::start_program(Redis { kind, binary, options }).await
     }
 }
 
-async fn launch(kind: RedisKind, binary: &Path, home: &Path, options: &[&str]) -> Result<(OwnedProcess, u16)> {
-    let port = free_port()?;
-    let log = std::fs::File::create(home.join(LOG)).context("creating the log of a server")?;
-    let child = Command::new(binary)
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
-        .args(["--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"])
-        .arg("--dir")
-        .arg(home)
-        .args(options)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .spawn()
-        .with_context(|| format!("starting {}", binary.display()))?;
-    let mut process = OwnedProcess::new(child, kind.program());
-    let pid = process.pid();
-    // Another server may have taken the port first; then it is not ours that answers.
-    let ready = eventually(START_LIMIT, || async {
-        let answer = ask(port, &["INFO", "server"]).await?;
-        let ours = answer.lines().any(|line| line == format!("process_id:{pid}"));
-        ours.then_some(()).context("another process answers on the port")
-    });
-    tokio::select! {
-        ended = process.wait(START_LIMIT) => bail!("the process ended with {}", ended?),
-        ready = ready => ready?,
+impl Redis {
+    fn password(&self) -> Option<&str> {
+        let mut options = self.options.iter();
+        options.find(|option| *option == "--requirepass")?;
+        options.next().map(String::as_str)
     }
-    Ok((process, port))
+
+    /// Sends one command and reads its answer.
+    async fn ask(&self, port: u16, words: &[&str]) -> Result<String> {
+        let mut stream = BufReader::new(TcpStream::connect(("127.0.0.1", port)).await?);
+        if let Some(password) = self.password() {
+            exchange(&mut stream, &["AUTH", password]).await?;
+        }
+        exchange(&mut stream, words).await
+    }
+}
+
+impl Program<1> for Redis {
+    const START_LIMIT: Duration = Duration::from_secs(20);
+
+    fn name(&self) -> &'static str {
+        self.kind.program()
+    }
+
+    fn command(&self, place: &Place<1>) -> Result<Command> {
+        let mut command = Command::new(&self.binary);
+        command
+            .args(["--port", &place.ports[0].to_string(), "--bind", "127.0.0.1"])
+            .args(["--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"])
+            .arg("--dir")
+            .arg(place.home())
+            .args(&self.options);
+        Ok(command)
+    }
+
+    async fn ready(&self, place: &Place<1>, pid: u32) -> Result<()> {
+        let answer = self.ask(place.ports[0], &["INFO"]).await?;
+        let says = |line: &str| answer.lines().any(|other| other == line);
+        ensure!(
+            says(&format!("process_id:{pid}")),
+            "another process answers on the port"
+        );
+        ensure!(says("loading:0"), "it reads what it has kept");
+        Ok(())
+    }
 }
 
 /// Path of redis-benchmark.
@@ -226,26 +234,7 @@ pub fn redis_benchmark() -> Result<PathBuf> {
     find_program("redis", "redis-benchmark")
 }
 
-fn find_program(tool: &str, name: &str) -> Result<PathBuf> {
-    let installed = workspace_root().join(".tools").join(tool).join("bin").join(name);
-    let on_path = std::env::var_os("PATH").unwrap_or_default();
-    let candidates = std::env::split_paths(&on_path).map(|folder| folder.join(name));
-    std::iter::once(installed)
-        .chain(candidates)
-        .find(|path| path.is_file())
-        .ok_or_else(|| {
-            anyhow!("no {name} found (.tools/{tool}, PATH); install it with: scripts/install-tools.sh {tool}")
-        })
-}
-
-fn free_port() -> Result<u16> {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).context("looking for a free port")?;
-    Ok(listener.local_addr()?.port())
-}
-
-/// Sends one command and reads its answer.
-async fn ask(port: u16, words: &[&str]) -> Result<String> {
-    let mut stream = BufReader::new(TcpStream::connect(("127.0.0.1", port)).await?);
+async fn exchange(stream: &mut BufReader<TcpStream>, words: &[&str]) -> Result<String> {
     let mut command = format!("*{}\r\n", words.len());
     for word in words {
         command += &format!("${}\r\n{word}\r\n", word.len());
@@ -283,6 +272,46 @@ mod tests {
         if RedisKind::Valkey.find().is_ok() {
             replicates(RedisKind::Valkey).await;
         }
+    }
+
+    #[tokio::test]
+    async fn a_persistent_server_keeps_what_it_has_answered() {
+        if let Err(error) = RedisKind::Redis.find() {
+            return skip_test(&error.to_string());
+        }
+        keeps(RedisKind::Redis).await;
+        if RedisKind::Valkey.find().is_ok() {
+            keeps(RedisKind::Valkey).await;
+        }
+    }
+
+    async fn keeps(kind: RedisKind) {
+        let mut server = RedisServer::start_persistent(kind, &["--requirepass", "secret"])
+            .await
+            .unwrap();
+        let (port, first) = (server.port(), server.pid());
+        assert_eq!(server.url(), format!("redis://:secret@127.0.0.1:{port}/"));
+        server.command(&["SET", "key", "value"]).await.unwrap();
+        server.kill().unwrap();
+        server.command(&["PING"]).await.unwrap_err();
+        server.restart().await.unwrap();
+        assert_eq!(server.port(), port);
+        assert_ne!(server.pid(), first);
+        assert_eq!(server.command(&["GET", "key"]).await.unwrap(), "value");
+        server.pause().unwrap();
+        server.resume().unwrap();
+        server.command(&["PING"]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_start_shows_its_log() {
+        if let Err(error) = RedisKind::Redis.find() {
+            return skip_test(&error.to_string());
+        }
+        let error = RedisServer::start_persistent(RedisKind::Redis, &["--no-such-option", "1"])
+            .await
+            .unwrap_err();
+        assert!(format!("{error:#}").contains("no-such-option"), "{error:#}");
     }
 
     async fn replicates(kind: RedisKind) {

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::process::OwnedProcess;
 use crate::wait::eventually;
-use crate::workspace::{skip_test, workspace_root};
+use crate::workspace::{installed_or_on_path, skip_test};
 
 const START_LIMIT: Duration = Duration::from_secs(20);
 const INSTALL_HINT: &str =
@@ -76,11 +76,8 @@ impl OciRegistry {
 
 fn find_binary() -> Option<PathBuf> {
     let given = std::env::var_os("DOCKER_REGISTRY").filter(|path| !path.is_empty());
-    let unpacked = workspace_root().join(".tools/docker-registry/bin/docker-registry");
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let on_path = std::env::split_paths(&path).map(|folder| folder.join("docker-registry"));
-    let candidates = given.map(PathBuf::from).into_iter().chain([unpacked]).chain(on_path);
-    candidates.into_iter().find(|path| path.is_file())
+    let given = given.map(PathBuf::from).filter(|path| path.is_file());
+    given.or_else(|| installed_or_on_path("docker-registry", "docker-registry"))
 }
 
 /// The registry binds first and tells then: it can be reached as soon as this succeeds.

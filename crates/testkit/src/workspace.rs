@@ -4,6 +4,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use anyhow::{anyhow, Result};
+
 /// The root of the workspace this kit was compiled in.
 pub fn workspace_root() -> PathBuf {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
@@ -11,6 +13,30 @@ pub fn workspace_root() -> PathBuf {
         .and_then(Path::parent)
         .expect("the kit lies two folders below the workspace root")
         .to_path_buf()
+}
+
+/// A program on `PATH`.
+pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file())
+}
+
+/// A program that `scripts/install-tools.sh` has installed, if it has; else one on `PATH`.
+pub(crate) fn installed_or_on_path(tool: &str, name: &str) -> Option<PathBuf> {
+    let installed = workspace_root().join(".tools").join(tool).join("bin").join(name);
+    if installed.is_file() {
+        return Some(installed);
+    }
+    on_path(name)
+}
+
+/// As [`installed_or_on_path`]. The error tells what installs it.
+pub(crate) fn find_program(tool: &str, name: &str) -> Result<PathBuf> {
+    installed_or_on_path(tool, name).ok_or_else(|| {
+        anyhow!("no {name} found (.tools/{tool}, PATH); install it with: scripts/install-tools.sh {tool}")
+    })
 }
 
 /// The library that moves the wall clock of one process, if it is there.
