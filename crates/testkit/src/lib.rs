@@ -4,15 +4,17 @@
 //! [`ProviderProcess`] do what a wasmCloud host does (start the binary with host data on stdin, put and delete links,
 //! ask for health, shut down), [`KeyValueClient`] sends signed invocations as an actor's host does, and [`KeyValue`]
 //! puts short names on the operations of the contract. [`FaultyProxy`] and [`NatsCluster`] are there to break things,
-//! [`RedisServer`] to measure beside. [`OciRegistry`] and [`Wash`] are those that archives travel with, [`HostProgram`] is
-//! the host they are for.
+//! [`RedisServer`] to measure beside, [`CassandraServer`] and [`ConsulServer`] to keep things in. [`OciRegistry`] and
+//! [`Wash`] are those that archives travel with, [`HostProgram`] is the host they are for.
 //!
 //! Nothing here sleeps for luck: [`eventually`] polls a condition with a limit and reports the last reason.
 
 // The kit waits and measures in real time; the clock rule of clippy.toml is for the provider's core.
 #![allow(clippy::disallowed_methods)]
 
+mod cassandra_server;
 mod client;
+mod consul_server;
 mod guard;
 mod host;
 mod host_program;
@@ -38,11 +40,14 @@ mod wash;
 mod workload;
 mod workspace;
 
+pub use cassandra_server::CassandraServer;
 pub use client::{answer_in, Actor, Forgery, KeyValueClient};
+pub use consul_server::ConsulServer;
 pub use guard::KillOnDrop;
 pub use host::{encode_host_data, run_to_end, ProviderOptions, ProviderProcess};
 pub use host::{DEFAULT_LINK_NAME, TEST_HOST_ID};
 pub use host_program::HostProgram;
+pub use http::HttpAnswer;
 pub use jwt::{NatsOperator, UserCredentials};
 pub use keys::sdk_readable;
 pub use keyvalue::KeyValue;
