@@ -7,7 +7,7 @@
 use std::ops::RangeInclusive;
 
 use super::add_entry::AddEntry;
-use super::delta::StateDelta;
+use super::delta::{Slot, StateDelta};
 use super::hash::{self, KeyHash, Partition};
 use super::reset::Reset;
 use super::stamp::Stamp;
@@ -123,21 +123,19 @@ impl<'a> Part<'a> {
         }
     }
 
+    /// What of its key it is.
+    pub fn slot(&self) -> Slot<'a> {
+        match *self {
+            Part::Reset(_) => Slot::Reset,
+            Part::Add(entry) => Slot::Add(entry.node, entry.base),
+            Part::Item { id, .. } | Part::Removed { id, .. } => Slot::Item(id),
+            Part::Member { member, .. } => Slot::Member(member),
+        }
+    }
+
     /// Hash of what it is about within its key, by a function of bytes; `None` for the reset.
     pub fn identity(&self, hash: impl Fn(&[u8]) -> u64) -> Option<u64> {
-        let of_words = |words: &[u64]| {
-            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-            hash(&bytes)
-        };
-        Some(match self {
-            Part::Reset(_) => return None,
-            Part::Add(AddEntry { node, base, .. }) => {
-                let flags = u64::from(base.void) | u64::from(base.expired) << 1;
-                of_words(&[node.0, base.stamp.time.0, base.stamp.node.0, flags])
-            }
-            Part::Item { id, .. } | Part::Removed { id, .. } => of_words(&[id.time.0, id.node.0]),
-            Part::Member { member, .. } => hash(member),
-        })
+        identity(self.slot(), hash)
     }
 
     /// About how many bytes its delta has, beside the key.
@@ -187,6 +185,23 @@ impl<'a> Part<'a> {
             } => StateDelta::SetRemove { member, at },
         }
     }
+}
+
+/// Hash of a slot within its key, by a function of bytes; `None` for the reset.
+fn identity(slot: Slot<'_>, hash: impl Fn(&[u8]) -> u64) -> Option<u64> {
+    let of_words = |words: &[u64]| {
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        hash(&bytes)
+    };
+    Some(match slot {
+        Slot::Reset => return None,
+        Slot::Add(node, base) => {
+            let flags = u64::from(base.void) | u64::from(base.expired) << 1;
+            of_words(&[node.0, base.stamp.time.0, base.stamp.node.0, flags])
+        }
+        Slot::Item(id) => of_words(&[id.time.0, id.node.0]),
+        Slot::Member(member) => hash(member),
+    })
 }
 
 #[cfg(test)]

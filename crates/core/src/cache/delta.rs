@@ -153,6 +153,18 @@ pub enum DeltaError {
     Impossible(&'static str),
 }
 
+impl<B: AsRef<[u8]>> StateDelta<B> {
+    /// What of its key it is about.
+    pub(super) fn slot(&self) -> Slot<'_> {
+        match self {
+            StateDelta::Put { .. } | StateDelta::Delete { .. } => Slot::Reset,
+            StateDelta::Add { node, base, .. } => Slot::Add(*node, *base),
+            StateDelta::ListPush { id, .. } | StateDelta::ListRemove { id, .. } => Slot::Item(*id),
+            StateDelta::SetAdd { member, .. } | StateDelta::SetRemove { member, .. } => Slot::Member(member.as_ref()),
+        }
+    }
+}
+
 impl<B: AsRef<[u8]>> Delta<B> {
     /// The newest stamp the delta carries.
     pub fn newest(&self) -> Stamp {
@@ -170,12 +182,7 @@ impl<B: AsRef<[u8]>> Delta<B> {
     /// What of its key the delta is about: of two deltas with equal slots, the newer one says all that the older
     /// one says.
     pub fn slot(&self) -> Slot<'_> {
-        match &self.change {
-            StateDelta::Put { .. } | StateDelta::Delete { .. } => Slot::Reset,
-            StateDelta::Add { node, base, .. } => Slot::Add(*node, *base),
-            StateDelta::ListPush { id, .. } | StateDelta::ListRemove { id, .. } => Slot::Item(*id),
-            StateDelta::SetAdd { member, .. } | StateDelta::SetRemove { member, .. } => Slot::Member(member.as_ref()),
-        }
+        self.change.slot()
     }
 
     /// Whether applying this delta alone ends in the same state as applying `older` as well, whatever else is

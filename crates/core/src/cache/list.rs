@@ -49,6 +49,15 @@ pub(super) struct List {
 }
 
 impl List {
+    /// What is known of the item with this id.
+    pub fn part(&self, id: Stamp) -> Option<Part<'_>> {
+        if let Some(&at) = self.removed.get(&id) {
+            return Some(Part::Removed { id, at });
+        }
+        let place = self.items.binary_search_by_key(&id, |item| item.id).ok()?;
+        Some(self.items[place].part())
+    }
+
     /// Puts an item in its place, unless it is there or was removed; of two with one id the larger content stays.
     /// Returns the change of the digest.
     pub fn push(&mut self, key: KeyHash, id: Stamp, value: &[u8]) -> u64 {

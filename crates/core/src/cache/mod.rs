@@ -36,4 +36,4 @@ pub use horizon::Base;
 pub use key::{Key, KeyError, MAX_NAMESPACE_BYTES};
 pub use stamp::{Clock, Millis, NodeId, Stamp, Time};
 pub use store::{answer_bytes, Cache, Cursor, Limits};
-pub use table::Digest;
+pub use table::{Digest, Taken};

@@ -26,11 +26,22 @@ impl Removed {
         self.pieces.is_empty()
     }
 
+    /// In how many pieces they lie.
+    pub fn pieces(&self) -> usize {
+        self.pieces.len()
+    }
+
     /// When a member was removed.
     pub fn get(&self, member: &[u8]) -> Option<Stamp> {
+        self.get_entry(member).map(|(_, stamp)| stamp)
+    }
+
+    /// The same, with the member where it lies here.
+    pub fn get_entry(&self, member: &[u8]) -> Option<(&[u8], Stamp)> {
         let piece = &self.pieces[self.piece_of(member)?];
         let record = find(piece, member).ok()?;
-        Some(Record::at(piece, record.start).stamp)
+        let Record { member, stamp, .. } = Record::at(piece, record.start);
+        Some((member, stamp))
     }
 
     /// All members in order.

@@ -8,6 +8,9 @@ use super::hash::{self, KeyHash};
 use super::removed::Removed;
 use super::stamp::{Stamp, Time};
 
+/// Removed members in one piece of them, of which a short one has some fifty.
+const FEW_IN_A_PIECE: usize = 8;
+
 /// What is known of one member. Of two, the newer one counts; of equal stamps the one that is present.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Membership {
@@ -26,6 +29,15 @@ pub(super) struct Set {
 }
 
 impl Set {
+    /// What is known of a member.
+    pub fn part(&self, name: &[u8]) -> Option<Part<'_>> {
+        if let Some((member, &at)) = self.present.get_key_value(name) {
+            return Some(part(member, at, true));
+        }
+        let (member, at) = self.removed.get_entry(name)?;
+        Some(part(member, at, false))
+    }
+
     /// Merges the state of one member. Returns the change of the digest.
     pub fn merge(&mut self, key: KeyHash, member: &[u8], new: Membership) -> u64 {
         let known = self.known(member);
@@ -75,6 +87,11 @@ impl Set {
     /// How many members there are.
     pub fn len(&self) -> usize {
         self.present.len()
+    }
+
+    /// At least about how many members something is known of.
+    pub fn elements(&self) -> usize {
+        self.present.len() + self.removed.pieces() * FEW_IN_A_PIECE
     }
 
     /// Whether nothing is known of any member.

@@ -12,7 +12,7 @@ use super::add_entry::{AddEntry, SeenAdd};
 use super::adds::Adds;
 use super::blob::Blob;
 use super::component::Part;
-use super::delta::{StateDelta, Value};
+use super::delta::{Slot, StateDelta, Value};
 use super::fold::Fold;
 use super::hash::KeyHash;
 use super::horizon::{Base, Horizon};
@@ -39,6 +39,14 @@ impl<'a> State<'a> {
         expires_at: None,
         seen: &[],
     });
+
+    /// The newest reset's place in time.
+    pub fn horizon(&self) -> Horizon {
+        match self {
+            State::Reset(reset) => reset.horizon,
+            State::Large(state) => state.horizon(),
+        }
+    }
 
     /// The type a reader sees, if any.
     pub fn kind(&self, moment: Moment) -> Option<Kind> {
@@ -100,6 +108,15 @@ impl<'a> State<'a> {
             State::Reset(reset) if reset.horizon != Horizon::START => show(Part::Reset(*reset)),
             State::Reset(_) => {}
             State::Large(state) => state.parts(show),
+        }
+    }
+
+    /// One element of a list or set.
+    pub fn part(&self, slot: Slot<'_>) -> Option<Part<'a>> {
+        match slot {
+            Slot::Item(id) => self.list().and_then(|list| list.part(id)),
+            Slot::Member(member) => self.set().and_then(|set| set.part(member)),
+            Slot::Reset | Slot::Add(..) => None,
         }
     }
 
@@ -419,6 +436,21 @@ impl KeyState {
         match &mut self.live {
             Live::Set(set) => delta.wrapping_add(set.merge(key, member, Membership { at, present })),
             _ => unreachable!("made a set just above"),
+        }
+    }
+
+    /// The newest reset's place in time.
+    pub fn horizon(&self) -> Horizon {
+        self.horizon
+    }
+
+    /// About how many components there are beside the newest reset.
+    pub fn elements(&self) -> usize {
+        match &self.live {
+            Live::Nothing | Live::Value(_) => 0,
+            Live::Scalar(scalar) => scalar.adds.len(),
+            Live::List(list) => list.items.len() + list.removed.len(),
+            Live::Set(set) => set.elements(),
         }
     }
 

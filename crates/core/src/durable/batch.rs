@@ -2,7 +2,7 @@
 
 use super::length::{read_part, write_length};
 use super::record::Record;
-use super::Section;
+use super::section::Section;
 use crate::cache::Delta;
 
 /// Records that are written together. As bytes:
@@ -60,6 +60,19 @@ impl Batch {
         self.put(Record::id_bytes(delta), |bytes| Record::write_id(delta, bytes));
         self.put(Record::value_bytes(delta), |bytes| Record::write_value(delta, bytes));
         self.records += 1;
+    }
+
+    /// The first record.
+    pub fn first(&self) -> Option<Record<'_>> {
+        self.iter().next()
+    }
+
+    /// The record of a delta, which takes the place of all others.
+    pub(super) fn only<B: AsRef<[u8]>>(&mut self, delta: &Delta<B>) -> Record<'_> {
+        self.bytes.clear();
+        self.records = 0;
+        self.push_delta(delta);
+        self.first().expect("just written")
     }
 
     fn put(&mut self, length: usize, write: impl FnOnce(&mut Vec<u8>)) {

@@ -14,9 +14,13 @@ const PUT_WITH_DEADLINE: u8 = 1;
 const GIVEN_BACK: u8 = 2;
 const DELETED: u8 = 3;
 
-/// What has become of an item or a member.
-const THERE: u8 = 0;
-const REMOVED: u8 = 1;
+/// What has become of an item: it is removed once and for all.
+const ITEM_THERE: u8 = 0;
+const ITEM_REMOVED: u8 = 1;
+
+/// What has become of a member: of two equal stamps the one counts that has it.
+const MEMBER_REMOVED: u8 = 0;
+const MEMBER_THERE: u8 = 1;
 
 const STAMP_BYTES: usize = 16;
 const BASE_BYTES: usize = STAMP_BYTES + 1;
@@ -40,7 +44,7 @@ const SEEN_BYTES: usize = 8 + BASE_BYTES + 8;
 ///               3 nothing: deleted
 ///   entry     sum
 ///   item      0 and the item, or 1 where it was removed
-///   member    0 where it is one, 1 where it was removed
+///   member    1 where it is one, 0 where it was removed
 ///
 /// stamp     time, node: 8 bytes each; all numbers have 8 bytes, the highest first, but for
 /// base      stamp, byte: 1 for void, 2 for expired
@@ -70,6 +74,12 @@ impl<'a> Record<'a> {
         read_part(&mut { self.id })
     }
 
+    /// Whether it is the newest reset of its key.
+    pub(super) fn is_reset(&self) -> bool {
+        let mut id = self.id;
+        read_part(&mut id).is_some() && id.is_empty()
+    }
+
     /// The delta that brings the component to a cache that lacks it.
     pub fn delta(&self) -> Result<Delta<&'a [u8]>, RecordError> {
         let mut id = self.id;
@@ -89,11 +99,11 @@ impl<'a> Record<'a> {
                 let id = read_stamp(&mut place).ok_or(RecordError("id of an item"))?;
                 ended(place)?;
                 match value.split_first() {
-                    Some((&THERE, item)) if id == at => {
+                    Some((&ITEM_THERE, item)) if id == at => {
                         value = &[];
                         StateDelta::ListPush { id, value: item }
                     }
-                    Some((&REMOVED, rest)) => {
+                    Some((&ITEM_REMOVED, rest)) => {
                         value = rest;
                         StateDelta::ListRemove { id, at }
                     }
@@ -104,8 +114,8 @@ impl<'a> Record<'a> {
                 let (what, rest) = value.split_first().ok_or(RecordError("a member"))?;
                 value = rest;
                 match *what {
-                    THERE => StateDelta::SetAdd { member, at },
-                    REMOVED => StateDelta::SetRemove { member, at },
+                    MEMBER_THERE => StateDelta::SetAdd { member, at },
+                    MEMBER_REMOVED => StateDelta::SetRemove { member, at },
                     _ => return Err(RecordError("a member")),
                 }
             }
@@ -200,11 +210,12 @@ impl<'a> Record<'a> {
             }
             StateDelta::Add { sum, .. } => write_u64(bytes, *sum as u64),
             StateDelta::ListPush { value, .. } => {
-                bytes.push(THERE);
+                bytes.push(ITEM_THERE);
                 bytes.extend_from_slice(value.as_ref());
             }
-            StateDelta::SetAdd { .. } => bytes.push(THERE),
-            StateDelta::ListRemove { .. } | StateDelta::SetRemove { .. } => bytes.push(REMOVED),
+            StateDelta::ListRemove { .. } => bytes.push(ITEM_REMOVED),
+            StateDelta::SetAdd { .. } => bytes.push(MEMBER_THERE),
+            StateDelta::SetRemove { .. } => bytes.push(MEMBER_REMOVED),
         }
     }
 }

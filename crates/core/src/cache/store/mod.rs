@@ -6,10 +6,12 @@
 //! | `merge.rs` | merging what peers have written |
 //! | `replication.rs` | what replication reads: digests, components |
 //! | `slice.rs` | the same in slices of bounded size, and where these begin |
+//! | `changes.rs` | what has changed since somebody took note of it |
 //! | `collect.rs`, `floor.rs` | garbage collection: the sweep and how far it goes, folding |
 //!
 //! Where keys lie is known to [`Tables`] alone.
 
+mod changes;
 mod collect;
 mod floor;
 mod merge;

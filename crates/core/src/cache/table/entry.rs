@@ -26,7 +26,8 @@
 //! 1. *Owned.* An entry is the only one that points to its allocation. [`Packed::write`] and [`Entry::large`] make one
 //!    for each entry, and `Drop` alone gives it back.
 //! 2. *Told apart.* With the lowest bit the address is that of a `Box<Large>`, without it that of a small form. Both
-//!    kinds of allocations are aligned to [`ALIGN`] at least, so that the bit is free.
+//!    kinds of allocations are aligned to [`ALIGN`] at least, so that the bit is free. So are the upper 16, as
+//!    [`owned`] has seen: they are [`NOTES`] of the table about the key, and masked wherever the address is meant.
 //! 3. *Laid out.* A small form has [`Packed::size`] bytes, all of them written, as the table says. Its flags and
 //!    lengths say what that size is, for as long as it lives: [`Entry::replace`] writes another one over it only if it
 //!    has the same flags and size.
@@ -36,6 +37,7 @@
 use std::alloc::{self, Layout};
 use std::borrow::Borrow;
 use std::hash::{Hash, Hasher};
+use std::num::NonZero;
 use std::ptr::{self, NonNull};
 use std::slice;
 
@@ -76,6 +78,13 @@ const NAME_AT: usize = 9;
 /// Addresses of allocations are multiples of this, which leaves the lowest bit to tell the two forms apart.
 const ALIGN: usize = 2;
 const LARGE: usize = 1;
+
+/// Bits of a pointer that no address of a process has, on the machines that this runs on.
+const NOTES: usize = 0xffff << 48;
+/// The key has changed since somebody took note of it last: see [`super::changes`].
+const CHANGED: usize = 1 << 63;
+/// Notes have room beside an address.
+const _: () = assert!(usize::BITS == 64);
 
 /// A key that needs more than the small form.
 struct Large {
@@ -131,11 +140,12 @@ impl Entry {
 
     /// Runs `change` on the state and brings what comes of it into its smallest form.
     pub fn change<T>(&mut self, nodes: &Nodes, change: impl FnOnce(&[u8], &mut KeyState) -> T) -> T {
+        let notes = self.notes();
         if let Some(large) = self.as_large_mut() {
             let answer = change(&large.key, &mut large.state);
             if let Some(reset) = large.state.as_reset() {
                 if let Some(small) = Packed::new(nodes, &large.key, &reset) {
-                    *self = small.write();
+                    *self = small.write().with_notes(notes);
                 }
             }
             return answer;
@@ -145,7 +155,7 @@ impl Entry {
         let answer = change(packed.key, &mut state);
         let unchanged = state.as_reset() == Some(packed.reset);
         if !unchanged {
-            *self = Entry::of(nodes, packed.key, state);
+            *self = Entry::of(nodes, packed.key, state).with_notes(notes);
         }
         answer
     }
@@ -153,7 +163,7 @@ impl Entry {
     /// Asks the processor to fetch the memory of this entry, which somebody is about to look at: of what it points to
     /// as much as most take, which may be parts of two lines of the processor's cache.
     pub fn prefetch(&self) {
-        let head = self.0.as_ptr().map_addr(|address| address & !LARGE);
+        let head = self.head();
         prefetch(head);
         prefetch(head.wrapping_add(USUAL_BYTES - 1));
     }
@@ -163,8 +173,13 @@ impl Entry {
         match self.as_large() {
             Some(large) => large.state.holds_data(),
             // SAFETY: not large, so a small form (2), which begins with its flags (3).
-            None => unsafe { *self.0.as_ptr() & VALUE != 0 },
+            None => unsafe { *self.head() & VALUE != 0 },
         }
+    }
+
+    /// About how many components it has beside the newest reset.
+    pub fn elements(&self) -> usize {
+        self.as_large().map_or(0, |large| large.state.elements())
     }
 
     /// Whether it is one component.
@@ -184,7 +199,7 @@ impl Entry {
             }
             // SAFETY: not large, so the head of a small form (2, 3).
             None => unsafe {
-                let head = self.0.as_ptr();
+                let head = self.head();
                 DELTA_BYTES + key_length(head) + value_length(head)
             },
         }
@@ -197,7 +212,7 @@ impl Entry {
             // SAFETY: not large, so a small form (2), in which the key lies where its flags and lengths say (3). The
             // slice lives as long as the borrow of the entry (4).
             None => unsafe {
-                let head = self.0.as_ptr();
+                let head = self.head();
                 slice::from_raw_parts(head.add(key_at(*head)), key_length(head))
             },
         }
@@ -228,15 +243,15 @@ impl Entry {
     fn large(key: &[u8], state: KeyState) -> Entry {
         let key = Blob::new(key);
         let large = Box::into_raw(Box::new(Large { key, state }));
-        let marked = large.cast::<u8>().map_addr(|address| address | LARGE);
-        Entry(NonNull::new(marked).expect("a box is nowhere near null"))
+        let large = NonNull::new(large.cast::<u8>()).expect("a box is nowhere near null");
+        Entry(owned(large).map_addr(|address| address | LARGE))
     }
 
     /// Puts another reset in place of the one of this small entry, in the same memory if it takes as much.
     fn replace(&mut self, nodes: &Nodes, reset: &Reset<'_>) {
-        let old = self.packed(nodes);
+        let (old, notes) = (self.packed(nodes), self.notes());
         let Some(new) = Packed::new(nodes, old.key, reset) else {
-            *self = Entry::small(nodes, old.key, reset);
+            *self = Entry::small(nodes, old.key, reset).with_notes(notes);
             return;
         };
         if new.size() == old.size() && new.flags == old.flags {
@@ -244,9 +259,9 @@ impl Entry {
             // form has. With equal flags and sizes everything has its old place, and what they say of it stays true
             // (3). The key, which `new` borrows from here, is not written; the value is the caller's and lies
             // elsewhere.
-            unsafe { new.write_fields(self.0.as_ptr()) };
+            unsafe { new.write_fields(self.head()) };
         } else {
-            *self = new.write();
+            *self = new.write().with_notes(notes);
         }
     }
 
@@ -254,9 +269,38 @@ impl Entry {
         self.0.as_ptr().addr()
     }
 
+    /// Where what it points to begins.
+    fn head(&self) -> *mut u8 {
+        self.0.as_ptr().map_addr(|address| address & !(LARGE | NOTES))
+    }
+
+    // --- notes
+
+    fn notes(&self) -> usize {
+        self.address() & NOTES
+    }
+
+    /// A new entry that takes the place of one of the same key, of which this was noted.
+    fn with_notes(mut self, notes: usize) -> Self {
+        self.0 = self.0.map_addr(|address| address | notes);
+        self
+    }
+
+    /// Whether it was noted that the key has changed.
+    pub fn is_changed(&self) -> bool {
+        self.address() & CHANGED != 0
+    }
+
+    /// Takes note that the key has changed, or that somebody has seen the change.
+    pub fn set_changed(&mut self, changed: bool) {
+        let kept = self.0.addr().get() & !CHANGED;
+        let noted = if changed { kept | CHANGED } else { kept };
+        self.0 = self.0.map_addr(|address| NonZero::new(noted).unwrap_or(address));
+    }
+
     fn large_pointer(&self) -> Option<*mut Large> {
         let is_large = self.address() & LARGE != 0;
-        is_large.then(|| self.0.as_ptr().map_addr(|address| address & !LARGE).cast())
+        is_large.then(|| self.head().cast())
     }
 
     fn as_large(&self) -> Option<&Large> {
@@ -275,7 +319,7 @@ impl Entry {
         // SAFETY: callers have seen that it is not large, so it is a small form (2), in which each of these lies where
         // its flags and lengths say (3). The slices live as long as the borrow of the entry (4).
         unsafe {
-            let head = self.0.as_ptr();
+            let head = self.head();
             let flags = *head;
             let time = Time(head.add(TIME_AT).cast::<u64>().read_unaligned());
             let mut at = head.add(NAME_AT);
@@ -331,6 +375,17 @@ impl Entry {
             }
         }
     }
+}
+
+/// What was just allocated. Bits that tell entries apart, or are notes, have to be free in its address; where they are
+/// not, nothing here could be trusted.
+fn owned(allocation: NonNull<u8>) -> NonNull<u8> {
+    assert_eq!(
+        allocation.addr().get() & (LARGE | NOTES),
+        0,
+        "an address of more than 48 bits"
+    );
+    allocation
 }
 
 /// Where the key begins.
@@ -462,7 +517,7 @@ impl<'a> Packed<'a> {
             let Some(to) = NonNull::new(alloc::alloc(layout)) else {
                 alloc::handle_alloc_error(layout);
             };
-            debug_assert_eq!(to.addr().get() & LARGE, 0);
+            let to = owned(to);
             self.write_fields(to.as_ptr());
             ptr::copy_nonoverlapping(self.key.as_ptr(), to.as_ptr().add(key_at(self.flags)), self.key.len());
             Entry(to)
@@ -532,7 +587,7 @@ impl Drop for Entry {
         // SAFETY: not large, so a small form (2), whose flags and lengths say with which size it was allocated (3). It
         // is this entry's alone (1), which is gone now.
         unsafe {
-            let head = self.0.as_ptr();
+            let head = self.head();
             let size = key_at(*head) + key_length(head) + value_length(head);
             alloc::dealloc(head, Layout::from_size_align_unchecked(size, ALIGN));
         }

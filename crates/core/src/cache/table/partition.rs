@@ -31,6 +31,8 @@ pub(in crate::cache) struct PartitionStats {
     digest: AtomicU64,
     keys: AtomicU64,
     changed_at: AtomicU64,
+    /// Changes that nobody has taken note of yet.
+    changes: AtomicUsize,
     /// Where the control bytes of the table lie, and their number less one; only for hints to the processor.
     control: AtomicPtr<u8>,
     mask: AtomicUsize,
@@ -49,6 +51,16 @@ impl PartitionStats {
     /// When the digest last changed.
     pub fn changed_at(&self) -> Millis {
         self.changed_at.load(Ordering::Relaxed)
+    }
+
+    /// How many changes wait for somebody to take note of them; 0 for none.
+    pub fn changes(&self) -> usize {
+        self.changes.load(Ordering::Relaxed)
+    }
+
+    /// So many changes wait.
+    pub fn set_changes(&self, number: usize) {
+        self.changes.store(number, Ordering::Relaxed);
     }
 
     /// Takes note of one change of one key: of the digest, and of whether the key holds data.

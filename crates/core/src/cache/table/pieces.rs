@@ -11,6 +11,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 use hashbrown_raw::raw::{Bucket, RawTable};
 
+use super::changes::Changes;
 use super::entry::Entry;
 use super::prefetch::ahead;
 use crate::cache::hash::{Partition, PARTITIONS};
@@ -36,6 +37,8 @@ pub(in crate::cache) struct Table {
     first: Piece,
     /// All others, each with the order at which it begins.
     rest: Vec<(u64, Piece)>,
+    /// What has changed since somebody took note of it.
+    pub changes: Changes,
 }
 
 impl Table {
@@ -43,6 +46,7 @@ impl Table {
         Table {
             first: Piece::new(),
             rest: Vec::new(),
+            changes: Changes::new(),
         }
     }
 
@@ -77,6 +81,20 @@ impl Table {
             true => &mut self.first,
             false => self.at_mut(self.index(order_of(place))),
         }
+    }
+
+    /// The same, and beside it what has changed.
+    #[inline]
+    pub fn piece_and_changes(&mut self, place: u64) -> (&mut Piece, &mut Changes) {
+        let index = match self.rest.is_empty() {
+            true => 0,
+            false => self.index(order_of(place)),
+        };
+        let piece = match index.checked_sub(1) {
+            None => &mut self.first,
+            Some(index) => &mut self.rest[index].1,
+        };
+        (piece, &mut self.changes)
     }
 
     /// The piece in which `order` lies, where it begins, and the last order in it.

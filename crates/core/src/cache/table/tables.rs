@@ -14,8 +14,9 @@ use super::pieces::{entries, let_others_in, order_of, tables, ByPartition, Piece
 use super::prefetch::{ahead, prefetch, AT_ONCE};
 use super::table_hash::{Home, TableSecret};
 use crate::cache::component::Part;
-use crate::cache::delta::StateDelta;
+use crate::cache::delta::{Slot, StateDelta};
 use crate::cache::hash::{Partition, PARTITIONS};
+use crate::cache::horizon::Horizon;
 use crate::cache::stamp::Millis;
 use crate::cache::state::{KeyState, State};
 
@@ -25,7 +26,7 @@ pub(in crate::cache) struct Tables {
     map: DashMap<Partition, Table, ByPartition>,
     /// Says where in the tables keys lie.
     secret: TableSecret,
-    nodes: Nodes,
+    pub(super) nodes: Nodes,
     partitions: Box<[PartitionStats]>,
 }
 
@@ -176,6 +177,7 @@ impl Tables {
     ) -> (usize, u64) {
         let stats = self.stats(partition);
         let mut table = self.table_mut(partition);
+        let mut changes = std::mem::take(&mut table.changes);
         let (piece, _, last) = table.piece_around_mut(order);
         let mut dropped = 0;
         // SAFETY: the partition is locked for writing and the piece borrowed exclusively throughout, so nobody else
@@ -189,16 +191,26 @@ impl Tables {
                 if !wanted(entry.key(), state) {
                     continue;
                 }
-                let held = entry.holds_data();
+                let (held, elements, horizon) = (entry.holds_data(), entry.elements(), state.horizon());
                 let (delta, drop) = entry.change(&self.nodes, &mut change);
                 let holds = entry.holds_data();
                 stats.record(delta, held, holds && !drop, now);
+                if changes.are_tracked() {
+                    changes.vanished |= drop || entry.elements() < elements;
+                    let now = entry.state(&self.nodes).horizon();
+                    // A value that was given back changes neither horizon nor digest.
+                    if !drop && (horizon != now || held != holds) {
+                        changes.note(entry, self.place_of(entry), (horizon, now), Slot::Reset);
+                    }
+                }
                 if drop {
                     piece.erase(bucket);
                     dropped += 1;
                 }
             }
         }
+        stats.set_changes(changes.len());
+        table.changes = changes;
         if dropped > 0 && table.shrink(order, |entry| self.place_of(entry)) {
             note_table(stats, &table);
         }
@@ -231,7 +243,7 @@ impl Tables {
     }
 
     /// Where a table puts an entry.
-    fn place_of(&self, entry: &Entry) -> u64 {
+    pub(super) fn place_of(&self, entry: &Entry) -> u64 {
         self.secret.hash(entry.key())
     }
 
@@ -252,7 +264,7 @@ impl Tables {
 
     /// The same, locked to be changed.
     #[inline]
-    fn table_mut(&self, partition: Partition) -> RefMut<'_, Partition, Table> {
+    pub(super) fn table_mut(&self, partition: Partition) -> RefMut<'_, Partition, Table> {
         self.map.get_mut(&partition).expect("all partitions are there")
     }
 
@@ -291,36 +303,51 @@ impl Locked<'_> {
         debug_assert_eq!(*self.table.key(), partition);
         let (tables, stats, table) = (self.tables, self.stats, &mut *self.table);
         let nodes = &tables.nodes;
-        let known = table.piece_mut(place).get_mut(place, |known| known.key() == key);
+        let (piece, changes) = table.piece_and_changes(place);
+        let tracked = changes.are_tracked();
+        let known = piece.get_mut(place, |known| known.key() == key);
         let Some(entry) = known else {
             let decided = decide(State::NEW);
             let made = match change(&decided) {
                 Some((change, false)) => Entry::made_by(nodes, key, hash, change),
                 _ => None,
             };
-            let Some((entry, delta)) = made else {
+            let Some((mut entry, delta)) = made else {
                 return (decided, false);
             };
             stats.record(delta, false, entry.holds_data(), now);
+            if tracked {
+                changes.note(&mut entry, place, (Horizon::START, Horizon::START), Slot::Reset);
+                stats.set_changes(changes.len());
+            }
             table.insert(place, entry, |entry| tables.place_of(entry));
             note_table(stats, table);
             return (decided, true);
         };
         let held = entry.holds_data();
         let decided = decide(entry.state(nodes));
-        let delta = match change(&decided) {
-            None => return (decided, false),
-            Some((change, false)) => entry.apply(nodes, hash, change),
-            Some((change, true)) => entry.change(nodes, |_, state| state.apply_forgotten(hash, change)),
+        let Some((change, forgotten)) = change(&decided) else {
+            return (decided, false);
+        };
+        let before = tracked.then(|| (entry.state(nodes).horizon(), entry.elements()));
+        let delta = match forgotten {
+            false => entry.apply(nodes, hash, change),
+            true => entry.change(nodes, |_, state| state.apply_forgotten(hash, change)),
         };
         stats.record(delta, held, entry.holds_data(), now);
+        if let Some((horizon, elements)) = before.filter(|_| delta != 0) {
+            let raised = entry.state(nodes).horizon();
+            changes.vanished |= forgotten || entry.elements() < elements || elements > 0 && raised != horizon;
+            changes.note(entry, place, (horizon, raised), change.slot());
+            stats.set_changes(changes.len());
+        }
         (decided, delta != 0)
     }
 }
 
 /// Asks the processor to fetch the bucket in which a key with this hash is looked for first: so it comes at the same
 /// time as the control bytes, not after them.
-fn fetch_bucket(piece: &Piece, place: u64) {
+pub(super) fn fetch_bucket(piece: &Piece, place: u64) {
     let place = place as usize & (piece.buckets() - 1);
     // Buckets are counted downwards.
     prefetch(piece.data_end().as_ptr().wrapping_sub(place + 1).cast());

@@ -1,0 +1,43 @@
+//! What has changed since somebody took note of it: for those who write it elsewhere.
+
+use super::Cache;
+use crate::cache::delta::Delta;
+use crate::cache::hash::Partition;
+use crate::cache::table::{PartitionStats, Taken};
+
+impl Cache {
+    /// Takes note of what changes from now on, whoever changes it. Up to `limit` changes of a partition are remembered
+    /// one by one, at 16 bytes each; beyond that a mark on each key that has changed, which takes no memory.
+    pub fn track_changes(&self, limit: usize) {
+        self.tables.track_changes(limit);
+    }
+
+    /// Notes all that a partition holds as changed.
+    pub fn note_all_as_changed(&self, partition: Partition) {
+        self.tables.note_all(partition);
+    }
+
+    /// Whether anything of a partition has changed that nobody has taken note of.
+    pub fn has_changes(&self, partition: Partition) -> bool {
+        self.tables.stats(partition).has_changes()
+    }
+
+    /// How many changes nobody has taken note of. Where there are many in a partition, those of a key count once, and
+    /// beyond the limit all of them once.
+    pub fn changes(&self) -> usize {
+        self.tables.all_stats().iter().map(PartitionStats::changes).sum()
+    }
+
+    /// Writes out the components of a partition that have changed since the last time, each as a delta that brings it to
+    /// a cache that lacks it, until `emit` answers that it has enough. A key with few components is written out whole.
+    /// `emit` is called with the partition locked.
+    ///
+    /// What is written out has been taken note of: who cannot use it has to keep it, or to ask for all of the partition
+    /// ([`Cache::note_all_as_changed`]).
+    pub fn take_changes(&self, partition: Partition, mut emit: impl FnMut(Delta<&[u8]>) -> bool) -> Taken {
+        self.tables.take_changes(partition, |key, part| {
+            let change = part.change();
+            emit(Delta { key, change })
+        })
+    }
+}
