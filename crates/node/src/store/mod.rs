@@ -7,6 +7,8 @@
 //! them.
 
 mod error;
+#[cfg(feature = "store-file")]
+pub mod file;
 mod url;
 
 use std::future::Future;
@@ -17,7 +19,8 @@ pub use error::StoreError;
 pub use kvcache_core::durable::{Batch, Record, RecordError, Section};
 pub use url::{StoreUrl, UrlError};
 
-/// What an engine is asked for. It ends in bounded time, whatever the engine does.
+/// What an engine is asked for. It ends in bounded time, whatever the engine does. It may block its thread, which is not
+/// one of those that serve callers.
 pub type Asked<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
 /// Takes the records that a store loads, from several sections at a time and in any order. It does not block for long.
@@ -49,8 +52,8 @@ pub trait Store: Send + Sync + 'static {
     /// writes to it.
     fn is_shared(&self) -> bool;
 
-    /// Shows all records of these sections, each once or, while it is written, perhaps twice. What was written before
-    /// the call is shown.
+    /// Shows all records of these sections that were written before the call. An id may come more than once, with
+    /// different values: the largest is meant.
     fn load<'a>(&'a self, sections: &'a [Section], sink: Sink<'a>) -> Asked<'a, ()>;
 
     /// Writes records. **Where the store holds a larger value for an id, that stays**; it may have been written by
@@ -58,12 +61,29 @@ pub trait Store: Send + Sync + 'static {
     /// After an error some may be written, and the caller tries again.
     fn write<'a>(&'a self, batches: &'a [Batch]) -> Asked<'a, Written>;
 
-    /// Writes all there is of a section: what the store holds beside it goes. Only for stores that are not shared.
-    fn replace<'a>(&'a self, batch: &'a Batch) -> Asked<'a, ()>;
+    /// Writes all there is of some sections: what the store holds beside it goes, in one step. Only for stores that are
+    /// not shared.
+    fn replace<'a>(&'a self, batches: &'a [Batch]) -> Asked<'a, ()> {
+        let _ = batches;
+        Box::pin(async { Err(StoreError::Unusable("a store that is shared replaces nothing".into())) })
+    }
+
+    /// Sections that take more room than what they hold, and are to be replaced next. Only of stores that are not
+    /// shared.
+    fn overgrown(&self) -> Vec<Section> {
+        Vec::new()
+    }
 
     /// Removes records, each if its value is still the one that is given. What a removed one was is forgotten: a smaller
     /// value may be written to its id. Only for stores that are shared.
-    fn remove<'a>(&'a self, batch: &'a Batch) -> Asked<'a, ()>;
+    fn remove<'a>(&'a self, batch: &'a Batch) -> Asked<'a, ()> {
+        let _ = batch;
+        Box::pin(async {
+            Err(StoreError::Unusable(
+                "a store of one node is replaced, not cleaned".into(),
+            ))
+        })
+    }
 
     /// Ends in order. No other method is called after it.
     fn close(&self) -> Asked<'_, ()>;
