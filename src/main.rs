@@ -1,5 +1,6 @@
 //! `nats-kvcache` without arguments is what a wasmCloud host starts.
 
+mod stores;
 mod wasmbus;
 
 use std::process::ExitCode;

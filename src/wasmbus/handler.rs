@@ -10,6 +10,7 @@ use kvcache_node::settings::{Lattice, LinkSettings, RawSettings, Settings, Setti
 use wasmbus_rpc::core::{HealthCheckResponse, HostData, LinkDefinition};
 
 use super::links::{LinkError, Links};
+use crate::stores;
 
 /// How long a host waits for an answer, unless the host data says otherwise.
 const HOST_PATIENCE_MS: u64 = 2_000;
@@ -41,11 +42,13 @@ impl KvCacheProvider {
         let config = Settings::new(&in_force)?;
         config.check_files(&in_force)?;
         let cache = service::empty_cache(config.limits);
+        let store = lattice.store(&config, &in_force, &stores::openers())?;
         let replication = lattice.replication(cache.node(), &config, &in_force)?;
         let patience_ms = host_data.default_rpc_timeout_ms.filter(|patience| *patience > 0);
         let mut growth = kvcache_allocator::Growth::default();
         let how = service::ServiceConfig {
             replication,
+            store,
             patience_ms: patience_ms.unwrap_or(HOST_PATIENCE_MS),
             each_sweep: Box::new(move |keys| {
                 growth.look(keys);

@@ -43,6 +43,7 @@ struct Acknowledged {
 async fn write(node: &LibraryNode, number: usize, wanted: AckLevel) -> Result<()> {
     let acks = AckPolicy {
         wanted,
+        stored: false,
         timeout_ms: TIMEOUT_MS,
     };
     let scope = Scope {

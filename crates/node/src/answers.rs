@@ -6,6 +6,7 @@ use kvcache_core::cache::CacheError;
 use kvcache_core::replica::{AckLevel, SyncState, Unconfirmed};
 
 use crate::service::{Error, Status};
+use crate::store::StoreStatus;
 use crate::words;
 
 /// Whether a node is healthy, and what it says of itself: pairs `name=value`, see docs/OPERATIONS.md. It may hold what
@@ -17,6 +18,7 @@ pub fn health(status: &Status) -> (bool, String) {
         digest,
         running,
         replication,
+        store,
     } = status;
     let (sync, peers) = match replication {
         Some(status) => (status.sync.to_string(), status.peers.len()),
@@ -41,10 +43,32 @@ pub fn health(status: &Status) -> (bool, String) {
         }
         bad |= status.sync.is_bad();
     }
+    if let Some(store) = store {
+        message += &format!(" {}", of_store(store));
+        bad |= store.is_bad();
+    }
     if !running {
         message += " error=replication-stopped";
     }
     (!bad, message)
+}
+
+/// What health says of a store.
+fn of_store(store: &StoreStatus) -> String {
+    format!(
+        "store={} store_state={} store_dirty={} store_lag_ms={} store_writes={} store_conflicts={} store_errors={} \
+         store_audits={} store_repairs={} store_unreadable={}",
+        quoted(&store.name),
+        quoted(&store.state.to_string()),
+        store.dirty,
+        store.lag_ms,
+        store.writes,
+        store.conflicts,
+        store.errors,
+        store.audits,
+        store.repairs,
+        store.unreadable
+    )
 }
 
 /// A value that may hold spaces, and what peers and servers said: in quotes, backslashes before what would end it.
@@ -73,6 +97,13 @@ pub fn failure(error: &Error, numbers: &RangeInclusive<i64>) -> String {
             timeout_ms,
             unconfirmed,
         } => not_confirmed(*wanted, *timeout_ms, unconfirmed),
+        Error::StoreMissing { .. } => format!("{error}; nothing was changed (STORE_REQUIRED=off answers without it)"),
+        Error::Loading { .. } => format!("{error}; nothing was changed"),
+        Error::NoStore | Error::CannotBeStored(_) => format!("{error}, and ACK asks for that; nothing was changed"),
+        Error::NotStored(_) => format!("{error}; it goes on replicating, and nothing was undone"),
+        Error::NotStoredInTime { .. } => {
+            format!("{error} (ACK_TIMEOUT_MS); it goes on replicating, and nothing was undone")
+        }
         Error::Stopping => {
             "the provider is shutting down: the write was applied on this host only and not replicated".into()
         }

@@ -21,5 +21,5 @@ pub use credentials::{
 };
 pub use error::NatsError;
 pub use reconnect::explain;
-pub use replicator::{Replicated, Replicator, ReplicatorConfig};
+pub use replicator::{Prepared, Replicated, Replicator, ReplicatorConfig};
 pub use subjects::{Subject, SubjectError, Subjects};

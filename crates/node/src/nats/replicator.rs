@@ -20,7 +20,7 @@ use super::subjects::{replay_group, Subjects};
 use crate::{time, words};
 use kvcache_core::cache::{Cache, Delta, Millis, NodeId};
 use kvcache_core::replica::{
-    AckLevel, AckRequest, Answered, Channel, ClockFault, Handover, Input, Keyring, Output, Refused, Replica,
+    AckLevel, AckRequest, Answered, Channel, ClockFault, Handover, Input, Keyring, Lineage, Output, Refused, Replica,
     ReplicaConfig, Start, Status, SyncState, Target, Unconfirmed,
 };
 
@@ -97,27 +97,42 @@ pub struct Replicator {
     stop: Mutex<Option<(oneshot::Sender<()>, JoinHandle<()>)>>,
 }
 
-impl Replicator {
-    /// Starts replication of `cache`. Returns when the connection is being made; a server that is away is waited for.
-    /// `from` says what it begins with, such as what an earlier replicator of the same cache hands over when it stops.
-    /// It is awaited when nothing can fail any more.
-    pub async fn start(
-        cache: Arc<Cache>,
-        settings: ReplicatorConfig,
-        from: impl Future<Output = Start>,
-    ) -> Result<Self, NatsError> {
-        let node = cache.node();
-        let sync_until = time::mono() + settings.sync_limit_ms;
+/// Replication whose connection is being made, and that has not begun.
+pub struct Prepared {
+    settings: ReplicatorConfig,
+    connection: Connection,
+    inbox: Inbox,
+}
+
+impl Prepared {
+    /// Returns when the connection is being made; a server that is away is waited for.
+    pub async fn new(cache: &Cache, settings: ReplicatorConfig) -> Result<Self, NatsError> {
         let inbox = Inbox::new(settings.inbox_bytes);
         let connection = Connection::open(
             &settings.servers,
             &settings.credentials,
             &settings.tls,
             &settings.subjects,
-            node,
+            cache.node(),
             &inbox,
         )
         .await?;
+        Ok(Prepared {
+            settings,
+            connection,
+            inbox,
+        })
+    }
+
+    /// Begins to replicate. Nothing can fail any more.
+    pub fn run(self, cache: Arc<Cache>, from: Start) -> Replicator {
+        let Prepared {
+            settings,
+            connection,
+            inbox,
+        } = self;
+        let node = cache.node();
+        let sync_until = time::mono() + settings.sync_limit_ms;
         let group = replay_group(&settings.keyring);
         let config = ReplicaConfig {
             host: settings.host,
@@ -129,7 +144,7 @@ impl Replicator {
             ring_bytes: settings.ring_bytes,
             versions: ReplicaConfig::VERSIONS,
         };
-        let replica = Replica::new(cache.clone(), config, from.await);
+        let replica = Replica::new(cache.clone(), config, from);
         let handover = Arc::new(std::sync::Mutex::new(replica.handover()));
         let queue = Queue::new(settings.queue_bytes);
         let (status_sender, status) = watch::channel(Status::default());
@@ -141,7 +156,7 @@ impl Replicator {
             subjects: settings.subjects,
             group,
             client: connection.client.clone(),
-            cache: cache.clone(),
+            cache,
             answering: None,
             connected: false,
             up: connection.up.clone(),
@@ -158,14 +173,27 @@ impl Replicator {
             current: current_sender,
         };
         let task = tokio::spawn(driver.run(connection, stopped));
-        Ok(Replicator {
+        Replicator {
             queue,
             status,
             current,
             handover,
             sync_until,
             stop: Mutex::new(Some((stop, task))),
-        })
+        }
+    }
+}
+
+impl Replicator {
+    /// Starts replication of `cache`. Returns when the connection is being made; a server that is away is waited for.
+    /// `from` says what it begins with, such as what an earlier replicator of the same cache hands over when it stops.
+    /// It is awaited when nothing can fail any more.
+    pub async fn start(
+        cache: Arc<Cache>,
+        settings: ReplicatorConfig,
+        from: impl Future<Output = Start>,
+    ) -> Result<Self, NatsError> {
+        Ok(Prepared::new(&cache, settings).await?.run(cache, from.await))
     }
 
     /// Hands a delta of a local write over, if the queue has room. Gives it back if not, or when replication has
@@ -230,6 +258,11 @@ impl Replicator {
     /// Whether the replication task is there.
     pub fn is_running(&self) -> bool {
         self.status.has_changed().is_ok()
+    }
+
+    /// How far back the state of this node goes.
+    pub fn lineage(&self) -> Lineage {
+        self.handover.lock().unwrap_or_else(PoisonError::into_inner).lineage
     }
 
     /// How far this node is.

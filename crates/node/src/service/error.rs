@@ -4,6 +4,7 @@ use kvcache_core::cache::{CacheError, KeyError};
 use kvcache_core::replica::{AckLevel, Reason, SyncState, Unconfirmed};
 
 use super::reads::ReadError;
+use crate::store::NotStored;
 use crate::words;
 
 /// Why a call fails. Unless it says otherwise, nothing has changed.
@@ -38,6 +39,39 @@ pub enum Error {
         timeout_ms: u64,
         /// Who has confirmed it and who has not.
         unconfirmed: Unconfirmed,
+    },
+    /// The store is still read.
+    #[error("the cache is being read from {store}: loading {percent} %")]
+    Loading {
+        /// The store.
+        store: String,
+        /// How much of it.
+        percent: u8,
+    },
+    /// The store cannot be read, and no peer has its state.
+    #[error("{store} cannot be read ({why}), and no other host has its data")]
+    StoreMissing {
+        /// The store.
+        store: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The scope asks for writes to be stored, and there is no store.
+    #[error("there is no store that writes could be kept in")]
+    NoStore,
+    /// The scope asks for writes to be stored, and it is known that this will not be.
+    #[error("writes cannot be stored: {0}")]
+    CannotBeStored(NotStored),
+    /// The write is applied here and goes on replicating, but it is not stored.
+    #[error("the write is applied on this host, but not stored: {0}")]
+    NotStored(NotStored),
+    /// The write is applied here and goes on replicating, but it was not stored in time.
+    #[error("the write is applied on this host, but {store} did not take it within {timeout_ms} ms")]
+    NotStoredInTime {
+        /// The store.
+        store: String,
+        /// How long was waited, in milliseconds.
+        timeout_ms: u64,
     },
     /// Replication has stopped: the write was applied on this node only.
     #[error("the node is stopping: the write was applied on this host only and not replicated")]

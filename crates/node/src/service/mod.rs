@@ -10,10 +10,11 @@ mod reads;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
-use kvcache_core::cache::{Cache, Delta};
+use kvcache_core::cache::{Cache, Delta, KeyHash, Partition};
 use kvcache_core::replica::{self, Start};
 
-use crate::nats::{NatsError, Replicated, Replicator};
+use crate::nats::{NatsError, Prepared, Replicated, Replicator};
+use crate::store::{Begins, Company, StoreConfig, StoreState, StoreStatus, WriteBehind};
 use crate::time;
 use reads::LargeReads;
 
@@ -31,10 +32,15 @@ pub const SWEEP_PARTITIONS: usize = 8;
 /// The time between two steps of the sweep.
 pub const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 
+/// How long the store of a node without replication is waited for, in milliseconds.
+const SYNC_LIMIT_MS: Millis = 10_000;
+
 /// How to serve.
 pub struct ServiceConfig {
     /// Where and how to replicate; `None` for a map on this node alone.
     pub replication: Option<ReplicatorConfig>,
+    /// What the cache is written behind to; `None` for one that ends with its last process.
+    pub store: Option<StoreConfig>,
     /// How long callers wait for an answer, in milliseconds.
     pub patience_ms: Millis,
     /// Called several times a second, with the number of keys.
@@ -48,6 +54,7 @@ impl ServiceConfig {
     pub fn with(replication: Option<ReplicatorConfig>) -> Self {
         ServiceConfig {
             replication,
+            store: None,
             patience_ms: 2_000,
             each_sweep: Box::new(|_| {}),
             idle: || {},
@@ -92,6 +99,7 @@ impl<'a> Scope<'a> {
             namespace: "",
             acks: AckPolicy {
                 wanted: AckLevel::Local,
+                stored: false,
                 timeout_ms: 0,
             },
             max_answer_bytes: usize::MAX,
@@ -104,6 +112,8 @@ impl<'a> Scope<'a> {
 pub struct AckPolicy {
     /// Who has to confirm a write before it is answered.
     pub wanted: AckLevel,
+    /// Whether it has to be in the store as well.
+    pub stored: bool,
     /// How long that may take, in milliseconds.
     pub timeout_ms: u64,
 }
@@ -121,6 +131,8 @@ pub struct Status {
     pub running: bool,
     /// What replication says; `None` on a node alone.
     pub replication: Option<replica::Status>,
+    /// The store, if there is one.
+    pub store: Option<StoreStatus>,
 }
 
 /// The replicated cache. Clones share it.
@@ -132,6 +144,13 @@ pub struct Service {
 struct Inner {
     cache: Arc<Cache>,
     replicator: RwLock<Option<Arc<Replicator>>>,
+    /// Set when replication runs, if it is to run at all: not before it is known what the cache begins with.
+    begun: tokio::sync::watch::Sender<bool>,
+    /// Whether it was to run at the start.
+    will_replicate: bool,
+    store: Option<WriteBehind>,
+    /// How long the first caller waits for store and bootstrap.
+    sync_limit_ms: Millis,
     /// One reconfiguration at a time. What the next replicator begins with while there is none: the numbers of the last
     /// one are not used again, and what peers delete meanwhile is not brought back.
     reconfiguring: tokio::sync::Mutex<Start>,
@@ -139,20 +158,49 @@ struct Inner {
 }
 
 impl Service {
-    /// Serves `cache`, which may hold something already. Replication runs when this returns, if there is to be any; a
-    /// server that is away is waited for. To be called on a runtime.
+    /// Serves `cache`. With a store, it holds nothing yet, and callers are answered when it was read
+    /// ([`Service::first_sync`]). Replication runs when this returns, or with a store when that was read; a server that
+    /// is away is waited for. To be called on a runtime.
     pub async fn start(cache: Arc<Cache>, config: ServiceConfig) -> Result<Self, StartError> {
         let large_reads = LargeReads::start(config.patience_ms, config.idle)?;
-        let replicator = match config.replication {
-            Some(replication) => Some(Replicator::start(cache.clone(), replication, async { Start::Empty }).await?),
+        let limit_of = |replication: &ReplicatorConfig| replication.sync_limit_ms;
+        let sync_limit_ms = config.replication.as_ref().map_or(SYNC_LIMIT_MS, limit_of);
+        let prepared = match config.replication {
+            Some(replication) => Some(Prepared::new(&cache, replication).await?),
             None => None,
         };
-        let inner = Arc::new(Inner {
-            cache,
-            replicator: RwLock::new(replicator.map(Arc::new)),
-            reconfiguring: tokio::sync::Mutex::default(),
-            large_reads,
+        let mut failed = None;
+        let inner = Arc::new_cyclic(|inner: &Weak<Inner>| {
+            let company = {
+                let inner = inner.clone();
+                move || inner.upgrade().map_or_else(Company::default, |inner| inner.company())
+            };
+            let store = config
+                .store
+                .map(|store| WriteBehind::start(cache.clone(), store, company));
+            let store = store.transpose().unwrap_or_else(|error| {
+                failed = Some(error);
+                None
+            });
+            Inner {
+                cache,
+                replicator: RwLock::default(),
+                begun: tokio::sync::watch::Sender::new(false),
+                will_replicate: prepared.is_some(),
+                store,
+                sync_limit_ms,
+                reconfiguring: tokio::sync::Mutex::default(),
+                large_reads,
+            }
         });
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
+        match inner.store {
+            None => inner.begin(prepared, Start::Empty),
+            // Holds the connection until then, and gives it up with the service.
+            Some(_) => drop(tokio::spawn(begin_after_store(Arc::downgrade(&inner), prepared))),
+        }
         tokio::spawn(sweep(Arc::downgrade(&inner), config.each_sweep));
         Ok(Service { inner })
     }
@@ -160,6 +208,7 @@ impl Service {
     /// Replicates otherwise from now on, or no more. If that cannot start, all goes on as it was. Writes wait
     /// meanwhile.
     pub async fn reconfigure(&self, replication: Option<ReplicatorConfig>) -> Result<(), NatsError> {
+        self.begun().await;
         let mut from = self.inner.reconfiguring.lock().await;
         let before = self.replicator();
         let stop = async {
@@ -180,12 +229,37 @@ impl Service {
         Ok(())
     }
 
-    /// Waits until the bootstrap is done or its limit has passed. Returns the state then; `None` on a node alone.
+    /// Waits until the store was read, if there is one, and the bootstrap is done, or until the limit of the bootstrap has
+    /// passed. Returns the state of replication then; `None` on a node alone.
     pub async fn first_sync(&self) -> Option<SyncState> {
+        let Some(store) = &self.inner.store else {
+            return self.sync_of_replication().await;
+        };
+        // That the limit has passed is an answer as well: callers are told what is wrong from then on.
+        let limit = Duration::from_millis(self.inner.sync_limit_ms);
+        let read = async {
+            self.begun().await;
+            let sync = self.sync_of_replication().await;
+            store.opened().await;
+            sync
+        };
+        match tokio::time::timeout(limit, read).await {
+            Ok(sync) => sync,
+            Err(_) => self.replicator().map(|replicator| replicator.sync()),
+        }
+    }
+
+    async fn sync_of_replication(&self) -> Option<SyncState> {
         match self.replicator() {
             Some(replicator) => Some(replicator.first_sync().await),
             None => None,
         }
+    }
+
+    /// Waits until it is known what the cache begins with, and replication runs if it is to run.
+    async fn begun(&self) {
+        // The service is there, so the sender is.
+        let _ = self.inner.begun.subscribe().wait_for(|begun| *begun).await;
     }
 
     /// How the service is.
@@ -196,12 +270,27 @@ impl Service {
             keys: cache.keys(),
             digest: cache.root_digest(),
             running: replicator.as_ref().is_none_or(|replicator| replicator.is_running()),
-            replication: replicator.map(|replicator| replicator.status()),
+            replication: match replicator {
+                Some(replicator) => Some(replicator.status()),
+                // It is to run, and the store is still read.
+                None if self.inner.will_replicate && !*self.inner.begun.borrow() => Some(replica::Status::default()),
+                None => None,
+            },
+            store: self.inner.store.as_ref().map(WriteBehind::status),
         }
     }
 
-    /// Sends what is queued and ends replication.
+    /// Sends what is queued and ends replication, and writes to the store what has changed.
     pub async fn stop(&self) {
+        let store = async {
+            if let Some(store) = &self.inner.store {
+                store.stop().await;
+            }
+        };
+        tokio::join!(self.stop_replication(), store);
+    }
+
+    async fn stop_replication(&self) {
         // Not the one that is about to be replaced.
         let last = {
             let _one = self.inner.reconfiguring.lock().await;
@@ -224,8 +313,39 @@ impl Service {
 
     // --- the path of a call
 
-    /// Refuses a write that others have to confirm where it is known that they will not, before it is applied.
+    /// Refuses a call while the store is read that has what it is about.
+    #[inline]
+    fn is_open(&self) -> Result<(), Error> {
+        match &self.inner.store {
+            Some(store) if !store.is_open() => Err(self.not_open(store)),
+            _ => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn not_open(&self, store: &WriteBehind) -> Error {
+        let StoreStatus { name, state, .. } = store.status();
+        match state {
+            StoreState::Missing { why } | StoreState::Failing { why } => Error::StoreMissing { store: name, why },
+            StoreState::Opening | StoreState::Ready => Error::Loading {
+                store: name,
+                percent: 0,
+            },
+            StoreState::Loading { percent } => Error::Loading { store: name, percent },
+        }
+    }
+
+    /// Refuses a write that others have to confirm, or that has to be stored, where it is known that it will not be,
+    /// before it is applied.
     fn may_be_confirmed(&self, acks: AckPolicy) -> Result<(), Error> {
+        if acks.stored {
+            match &self.inner.store {
+                None => return Err(Error::NoStore),
+                Some(store) => store
+                    .refusal()
+                    .map_or(Ok(()), |refusal| Err(Error::CannotBeStored(refusal)))?,
+            }
+        }
         if acks.wanted == AckLevel::Local {
             return Ok(());
         }
@@ -261,6 +381,34 @@ impl Service {
         }
     }
 
+    /// Hands a delta over to replication, and waits for all that the scope asks for.
+    async fn confirm(&self, acks: AckPolicy, delta: Delta) -> Result<(), Error> {
+        if !acks.stored {
+            return self.replicate(acks, delta).await;
+        }
+        Box::pin(self.confirm_stored(acks, delta)).await
+    }
+
+    /// As [`Service::confirm`], with a store beside replication.
+    async fn confirm_stored(&self, acks: AckPolicy, delta: Delta) -> Result<(), Error> {
+        let partition = Partition::of(KeyHash::of(&delta.key));
+        let stored = async {
+            let Some(store) = &self.inner.store else {
+                return Err(Error::NoStore);
+            };
+            let limit = Duration::from_millis(acks.timeout_ms);
+            match tokio::time::timeout(limit, store.stored(partition)).await {
+                Ok(stored) => stored.map_err(Error::NotStored),
+                Err(_) => Err(Error::NotStoredInTime {
+                    store: store.status().name,
+                    timeout_ms: acks.timeout_ms,
+                }),
+            }
+        };
+        let (replicated, stored) = tokio::join!(self.replicate(acks, delta), stored);
+        replicated.and(stored)
+    }
+
     /// Hands a delta over to replication. Waits while its queue is full, and for the confirmations that the scope asks
     /// for.
     async fn replicate(&self, acks: AckPolicy, delta: Delta) -> Result<(), Error> {
@@ -279,7 +427,7 @@ impl Service {
     }
 
     async fn replicate_waiting(&self, mut delta: Delta, acks: AckPolicy) -> Result<(), Error> {
-        let AckPolicy { wanted, timeout_ms } = acks;
+        let AckPolicy { wanted, timeout_ms, .. } = acks;
         loop {
             let Some(replicator) = self.replicator() else {
                 return Ok(());
@@ -303,6 +451,61 @@ impl Service {
             }
         }
     }
+}
+
+impl Inner {
+    /// Replicates from here on, if there is to be any replication.
+    fn begin(&self, prepared: Option<Prepared>, from: Start) {
+        let replicator = prepared.map(|prepared| Arc::new(prepared.run(self.cache.clone(), from)));
+        *self.replicator.write().unwrap_or_else(PoisonError::into_inner) = replicator;
+        self.begun.send_replace(true);
+    }
+
+    /// Who is there, for the writer of the store.
+    fn company(&self) -> Company {
+        let replicator = self.replicator.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let node = self.cache.node();
+        let Some(replicator) = replicator else {
+            let synced = if *self.begun.borrow() { vec![node] } else { Vec::new() };
+            return Company {
+                synced,
+                ..Company::default()
+            };
+        };
+        let status = replicator.status();
+        let peers = status.peers.iter().filter(|peer| peer.synced).map(|peer| peer.node);
+        let synced = match status.sync {
+            SyncState::Synced | SyncState::Alone | SyncState::Disconnected => {
+                std::iter::once(node).chain(peers).collect()
+            }
+            _ => Vec::new(),
+        };
+        Company {
+            synced,
+            has_a_peers_state: status.sync == SyncState::Synced,
+            lineage: Some(replicator.lineage()),
+        }
+    }
+}
+
+/// Begins to replicate when it is known what the cache begins with.
+async fn begin_after_store(service: Weak<Inner>, prepared: Option<Prepared>) {
+    let begins = loop {
+        let Some(inner) = service.upgrade() else { return };
+        let Some(store) = &inner.store else { return };
+        let patience = Duration::from_secs(1);
+        if let Ok(begins) = tokio::time::timeout(patience, store.begins()).await {
+            break begins;
+        }
+    };
+    let Some(inner) = service.upgrade() else { return };
+    inner.begin(
+        prepared,
+        match begins {
+            Begins::Empty => Start::Empty,
+            Begins::With(lineage) => Start::Loaded(lineage),
+        },
+    );
 }
 
 /// Sweeps the cache until the service is gone.

@@ -40,9 +40,10 @@ enum Looks {
 }
 
 impl Service {
-    /// The key that the scope means by `name`. Every operation asks here, also those that write nothing: what is looked
-    /// up need not be longer than what can be there.
+    /// The key that the scope means by `name`, unless the store is still read. Every operation asks here, also those that
+    /// write nothing: what is looked up need not be longer than what can be there.
     fn key(&self, scope: &Scope<'_>, name: &[u8]) -> Result<Key, Error> {
+        self.is_open()?;
         let key = Key::new(scope.namespace, name)?;
         let (length, limit) = (key.as_bytes().len(), self.limits().max_value_bytes);
         if length > limit {
@@ -74,7 +75,7 @@ impl Service {
         }
         let (answer, delta) = operation(&self.inner.cache, &key, time::wall())?;
         if let Some(delta) = delta {
-            self.replicate(scope.acks, delta).await?;
+            self.confirm(scope.acks, delta).await?;
         }
         Ok(answer)
     }

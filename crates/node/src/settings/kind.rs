@@ -10,6 +10,7 @@ use kvcache_core::replica::AckLevel;
 
 use crate::nats::{ServerAddress, Subject, SubjectError, UserSeed};
 use crate::secret::Secret;
+use crate::store::StoreUrl;
 
 /// A kind of settings.
 pub(super) trait Kind: Sync {
@@ -151,29 +152,54 @@ impl Kind for Span {
     }
 }
 
-/// Who has to confirm a write.
+/// What a write waits for.
 pub(super) struct Acknowledgement {
     pub max_peers: u32,
 }
 
-impl Kind for Acknowledgement {
-    type Value = AckLevel;
+/// Who has to have a write before it is answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Acks {
+    pub peers: AckLevel,
+    pub stored: bool,
+}
 
-    fn unset(&self) -> AckLevel {
-        AckLevel::Local
+impl Acknowledgement {
+    fn peers(&self, text: &str) -> Option<AckLevel> {
+        match text.parse::<u32>() {
+            _ if text.eq_ignore_ascii_case("all") => Some(AckLevel::All),
+            Ok(0) => Some(AckLevel::Local),
+            Ok(peers) if peers <= self.max_peers => Some(AckLevel::Peers(peers)),
+            _ => None,
+        }
+    }
+}
+
+impl Kind for Acknowledgement {
+    type Value = Acks;
+
+    fn unset(&self) -> Acks {
+        Acks::default()
     }
 
-    fn parse(&self, text: &str) -> Result<AckLevel, String> {
-        match text.parse::<u32>() {
-            _ if text.eq_ignore_ascii_case("all") => Ok(AckLevel::All),
-            Ok(0) => Ok(AckLevel::Local),
-            Ok(peers) if peers <= self.max_peers => Ok(AckLevel::Peers(peers)),
-            _ => Err(format!("0, a number of peers up to {}, or all", self.max_peers)),
-        }
+    fn parse(&self, text: &str) -> Result<Acks, String> {
+        let (first, rest) = text.split_once('+').unwrap_or((text, ""));
+        let acks = match first.trim().eq_ignore_ascii_case("stored") {
+            true if rest.is_empty() && !text.contains('+') => Some((AckLevel::Local, true)),
+            true => self.peers(rest.trim()).map(|peers| (peers, true)),
+            false => self.peers(text).map(|peers| (peers, false)),
+        };
+        let acks = acks.map(|(peers, stored)| Acks { peers, stored });
+        acks.ok_or_else(|| {
+            format!(
+                "0, a number of peers up to {}, all, stored, or stored+ and one of these",
+                self.max_peers
+            )
+        })
     }
 
     fn values(&self) -> String {
-        format!("0 to {}, or `all`", self.max_peers)
+        format!("0 to {}, or `all`; `stored`, `stored+1`, `stored+all`", self.max_peers)
     }
 
     fn default(&self) -> String {
@@ -326,6 +352,19 @@ pub(super) const fn subject(unset: &'static str, values: &'static str) -> Text<S
 /// What is expected where a text is no subject, or one that cannot be used beside the others.
 pub(super) fn no_subject(error: &SubjectError) -> String {
     format!("a NATS subject without wildcards, of its own; {error}")
+}
+
+/// The URL of a store, which can carry a password.
+pub(super) const fn store() -> Text<StoreUrl> {
+    Text {
+        unset: "none",
+        values: "URL",
+        is_secret: true,
+        parse: |text| {
+            let url = StoreUrl::parse(text);
+            url.map_err(|error| format!("the URL of a store ({error})"))
+        },
+    }
 }
 
 /// A file of this host.

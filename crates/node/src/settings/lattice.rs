@@ -5,8 +5,10 @@ use std::sync::Arc;
 use kvcache_core::cache::NodeId;
 use kvcache_core::replica::{ClusterKeys, Keyring, KeyringError};
 
+use super::table::STORE;
 use super::{millis, RawSettings, SettingError, Settings};
 use crate::nats::{Credentials, ReplicatorConfig, ServerAddress};
+use crate::store::{CacheName, Opener, StoreConfig};
 
 /// What a host says of its lattice.
 pub struct Lattice {
@@ -78,6 +80,37 @@ impl Lattice {
             queue_bytes: config.queue_bytes,
             inbox_bytes: config.inbox_bytes,
             ring_bytes: config.ring_bytes,
+        }))
+    }
+
+    /// The store of the cache, opened by one of `openers`. `raw` is what `config` was made of.
+    pub fn store(
+        &self,
+        config: &Settings,
+        raw: &RawSettings,
+        openers: &[Arc<dyn Opener>],
+    ) -> Result<Option<StoreConfig>, SettingError> {
+        let Some(store) = &config.store else { return Ok(None) };
+        let url = &store.url;
+        let schemes = || openers.iter().flat_map(|opener| opener.schemes());
+        let opens = |opener: &&Arc<dyn Opener>| opener.schemes().contains(&url.scheme.as_str());
+        let Some(opener) = openers.iter().find(opens) else {
+            let known: Vec<&str> = schemes().copied().collect();
+            let expected = format!("the URL of a store, which begins with {}:", known.join(":, "));
+            return Err(raw.error(&STORE, expected));
+        };
+        if let Err(error) = opener.check(url) {
+            return Err(raw.error(&STORE, format!("the URL of a store ({error})")));
+        }
+        Ok(Some(StoreConfig {
+            opener: opener.clone(),
+            url: url.clone(),
+            cache: CacheName {
+                lattice: self.name.clone(),
+                link: self.link_name.clone(),
+            },
+            flush_ms: millis(store.flush_interval),
+            required: store.required,
         }))
     }
 

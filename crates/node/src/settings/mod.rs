@@ -18,6 +18,7 @@ use kvcache_core::cache::Limits;
 use crate::nats;
 use crate::secret::Secret;
 use crate::service::AckPolicy;
+use crate::store::StoreUrl;
 use kind::no_subject;
 use raw::Reader;
 use table::*;
@@ -73,6 +74,19 @@ pub struct Settings {
     pub ring_bytes: usize,
     /// Bytes of the largest answer.
     pub max_answer_bytes: usize,
+    /// What the cache is written behind to, if anything.
+    pub store: Option<StoreSettings>,
+}
+
+/// A store, as far as it can be validated without its engine.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoreSettings {
+    /// Where it is.
+    pub url: StoreUrl,
+    /// How long changes are gathered before they are written.
+    pub flush_interval: Duration,
+    /// Whether nobody is answered while it cannot be read and no peer has its state.
+    pub required: bool,
 }
 
 /// A lattice that no host tells of, validated.
@@ -130,6 +144,7 @@ impl Settings {
             inbox_bytes: read.get(&INBOX_BYTES),
             ring_bytes: read.get(&RING_BYTES),
             max_answer_bytes: read.get(&MAX_ANSWER_BYTES),
+            store: store(&mut read),
         };
         // The default of each goes together with any value of the other: nothing is named for what stands in its place.
         if config.limits.tombstone_ttl_ms < millis(TTL_HEARTBEATS * config.heartbeat_interval) {
@@ -192,7 +207,8 @@ impl Settings {
     /// confirmations than the provider does.
     pub fn put_link(base: &RawSettings, values: &RawSettings) -> Result<LinkSettings, SettingsError> {
         let link = Self::link(&base.overlaid_with(values))?;
-        if link.acks.wanted < Self::link(base)?.acks.wanted {
+        let least = Self::link(base)?.acks;
+        if link.acks.wanted < least.wanted || !link.acks.stored && least.stored {
             return Err(SettingError::WeakerAck.into());
         }
         Ok(link)
@@ -211,13 +227,38 @@ fn millis(time: Duration) -> u64 {
 }
 
 fn link(read: &mut Reader<'_>) -> LinkSettings {
+    let kind::Acks { peers, stored } = read.get(&ACK);
+    if stored && !read.raw.is_set(&STORE) {
+        read.refuse(SettingError::Together(
+            "setting STORE: expected with ACK=stored, found nothing",
+        ));
+    }
     LinkSettings {
         namespace: read.get(&NAMESPACE),
         acks: AckPolicy {
-            wanted: read.get(&ACK),
+            wanted: peers,
+            stored,
             timeout_ms: millis(read.get(&ACK_TIMEOUT_MS)),
         },
     }
+}
+
+fn store(read: &mut Reader<'_>) -> Option<StoreSettings> {
+    let (flush_interval, required) = (read.get(&STORE_FLUSH_MS), read.get(&STORE_REQUIRED));
+    let url = read.get(&STORE);
+    if url.is_none()
+        && (read.raw.is_set(&STORE_FLUSH_MS) || read.raw.is_set(&STORE_REQUIRED))
+        && !read.raw.is_set(&STORE)
+    {
+        read.refuse(SettingError::Together(
+            "setting STORE: expected with STORE_FLUSH_MS and STORE_REQUIRED, found nothing",
+        ));
+    }
+    url.map(|url| StoreSettings {
+        url,
+        flush_interval,
+        required,
+    })
 }
 
 /// Hosts of wasmbus name their lattice in the host data.

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use super::kind::{
-    addresses, file, issuers, lattice_name, secret, seed, subject, Acknowledgement, Kind, Namespace, Number, Span,
-    Switch, Text, Unit,
+    addresses, file, issuers, lattice_name, secret, seed, store, subject, Acknowledgement, Kind, Namespace, Number,
+    Span, Switch, Text, Unit,
 };
 use crate::nats::{ServerAddress, Subject, UserSeed};
 use crate::secret::Secret;
+use crate::store::StoreUrl;
 
 /// Where a setting may stand, and what it holds for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -156,8 +157,14 @@ settings! {
         "messages of peers that wait to be taken in; beyond it they are dropped and fetched again";
     RING_BYTES: Number<usize>, Process, buffer(16 << 20),
         "recent frames kept for peers that missed some";
+    STORE: Text<StoreUrl>, Host, store(),
+        "what the cache is written behind to, so that it outlives its last process: see below";
+    STORE_FLUSH_MS: Span, Host, Span { unit: Unit::Milliseconds, default: 100, min: 1, max: 60_000 },
+        "how long changes are gathered before they are written to the store; a key that changes often is written once";
+    STORE_REQUIRED: Switch, Host, Switch { default: true },
+        "`off`: a host that cannot read its store, and knows no other host with data, answers all the same";
     ACK: Acknowledgement, EachLink, Acknowledgement { max_peers: 1_000 },
-        "how many other hosts confirm a write before it is answered";
+        "how many other hosts confirm a write before it is answered; with `stored`, the store has it as well";
     // By default shorter than the two seconds in which a host gives up a call.
     ACK_TIMEOUT_MS: Span, EachLink, Span { unit: Unit::Milliseconds, default: 1_500, min: 1, max: 600_000 },
         "how long that may take, and how long a read under `ACK=all` waits";

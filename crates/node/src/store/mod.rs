@@ -6,17 +6,24 @@
 //! A new engine is one file: a [`Store`], and an [`Opener`] for its URLs. `tests/store` of the root runs against all of
 //! them.
 
+mod behind;
 mod error;
 #[cfg(feature = "store-file")]
 pub mod file;
+mod head;
+mod loading;
+mod owners;
+mod status;
 mod url;
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+pub use behind::{Begins, Company, NotStored, StoreConfig, WriteBehind};
 pub use error::StoreError;
 pub use kvcache_core::durable::{Batch, Record, RecordError, Section};
+pub use status::{StoreState, StoreStatus};
 pub use url::{StoreUrl, UrlError};
 
 /// What an engine is asked for. It ends in bounded time, whatever the engine does. It may block its thread, which is not

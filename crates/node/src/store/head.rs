@@ -1,0 +1,156 @@
+//! The head of a store: what it is, whose, and how far back it goes.
+
+use std::collections::BTreeMap;
+
+use kvcache_core::cache::{NodeId, Stamp, Time};
+use kvcache_core::durable::{Batch, Record, Section};
+use kvcache_core::replica::Lineage;
+
+use super::{CacheName, StoreError};
+
+/// Names of the records. The values of the first two begin with the zero stamp: they never change.
+const FORMAT: &[u8] = b"format";
+const CACHE: &[u8] = b"cache";
+const LINEAGE: &[u8] = b"lineage";
+
+/// What this release reads and writes.
+const OUR_FORMAT: &str = "nats-kvcache 1";
+
+const STAMP_BYTES: usize = 16;
+
+/// The records of a head, by name.
+pub(super) type HeadRecords = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// The head of a store that belongs to a cache.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Head {
+    /// Since when the state exists, and when the bootstrap of the node that wrote this last was done.
+    pub state_since: Time,
+    pub joined_at: Time,
+}
+
+impl Head {
+    /// What the head of a store says. `None` for a store that nothing was ever written to; an error where it is not of
+    /// this cache, or of a format that this release does not read.
+    pub fn read(records: &HeadRecords, store: &str, cache: &CacheName) -> Result<Option<Self>, StoreError> {
+        let text = |name: &[u8]| {
+            let value = records.get(name)?.get(STAMP_BYTES..)?;
+            Some(String::from_utf8_lossy(value).into_owned())
+        };
+        let Some(format) = text(FORMAT) else {
+            return match records.is_empty() {
+                true => Ok(None),
+                false => Err(StoreError::Unusable(format!(
+                    "{store} holds something that is not of nats-kvcache"
+                ))),
+            };
+        };
+        if format != OUR_FORMAT {
+            return Err(StoreError::Unusable(format!(
+                "{store} holds format {format:?}; this release reads {OUR_FORMAT:?}"
+            )));
+        }
+        let (held, ours) = (text(CACHE).unwrap_or_default(), named(cache));
+        if held != ours {
+            return Err(StoreError::Unusable(format!(
+                "{store} is of the cache {held:?}, not of {ours:?}"
+            )));
+        }
+        let lineage = records.get(LINEAGE).and_then(|value| value.get(STAMP_BYTES..));
+        let time = |n: usize| {
+            let bytes = lineage?.get(n * 8..n * 8 + 8)?;
+            Some(Time(u64::from_be_bytes(bytes.try_into().ok()?)))
+        };
+        Ok(Some(Head {
+            state_since: time(0).unwrap_or_default(),
+            joined_at: time(1).unwrap_or_default(),
+        }))
+    }
+
+    /// The records that say so.
+    pub fn write(self, at: Stamp, cache: &CacheName) -> Batch {
+        let mut batch = Batch::new(Section::HEAD);
+        let mut push = |name: &[u8], at: Stamp, content: &[u8]| {
+            let value = [&at.time.0.to_be_bytes()[..], &at.node.0.to_be_bytes(), content].concat();
+            batch.push(Record {
+                id: name,
+                value: &value,
+            });
+        };
+        let never = Stamp {
+            time: Time(0),
+            node: NodeId(0),
+        };
+        push(FORMAT, never, OUR_FORMAT.as_bytes());
+        push(CACHE, never, named(cache).as_bytes());
+        let times = [self.state_since, self.joined_at].map(|time| time.0.to_be_bytes());
+        push(LINEAGE, at, times.as_flattened());
+        batch
+    }
+
+    /// The lineage of a state that was complete up to `contact`.
+    pub fn lineage(self, contact: Time) -> Lineage {
+        // A state that exists has joined at some time. What was not said is long ago.
+        let joined_at = self.joined_at.max(Time(1)).min(contact.max(Time(1)));
+        Lineage {
+            state_since: self.state_since.min(joined_at),
+            joined_at,
+            last_contact: contact,
+            taken_since: None,
+        }
+    }
+}
+
+fn named(cache: &CacheName) -> String {
+    format!("{:?} of the lattice {:?}", cache.link, cache.lattice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(link: &str) -> CacheName {
+        CacheName {
+            lattice: "lattice".into(),
+            link: link.into(),
+        }
+    }
+
+    #[test]
+    fn a_head_comes_back_and_others_are_refused_by_name() {
+        let head = Head {
+            state_since: Time(5 << 16),
+            joined_at: Time(7 << 16),
+        };
+        let at = Stamp {
+            time: Time(9 << 16),
+            node: NodeId(3),
+        };
+        let batch = head.write(at, &name("a"));
+        let mut records: HeadRecords = batch
+            .iter()
+            .map(|record| (record.id.into(), record.value.into()))
+            .collect();
+        assert_eq!(Head::read(&HeadRecords::new(), "it", &name("a")), Ok(None));
+        assert_eq!(Head::read(&records, "it", &name("a")), Ok(Some(head)));
+        let error = Head::read(&records, "it", &name("b")).unwrap_err().to_string();
+        assert!(
+            error.contains("is of the cache") && error.contains("\\\"a\\\""),
+            "{error}"
+        );
+        records.get_mut(FORMAT).unwrap().extend_from_slice(b"7");
+        let error = Head::read(&records, "it", &name("a")).unwrap_err().to_string();
+        assert!(
+            error.contains("nats-kvcache 17") && error.contains("this release reads"),
+            "{error}"
+        );
+        records.remove(FORMAT);
+        let error = Head::read(&records, "it", &name("a")).unwrap_err().to_string();
+        assert!(error.contains("not of nats-kvcache"), "{error}");
+        let lineage = head.lineage(Time(6 << 16));
+        assert_eq!(
+            (lineage.joined_at, lineage.last_contact),
+            (Time(6 << 16), Time(6 << 16))
+        );
+    }
+}

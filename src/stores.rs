@@ -1,0 +1,11 @@
+//! The engines that a cache can be written behind to.
+
+use std::sync::Arc;
+
+use kvcache_node::store::file::FileOpener;
+use kvcache_node::store::Opener;
+
+/// What opens the stores that `STORE` can name.
+pub fn openers() -> Vec<Arc<dyn Opener>> {
+    vec![Arc::new(FileOpener)]
+}
