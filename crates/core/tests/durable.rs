@@ -369,6 +369,7 @@ fn a_section_says_how_it_is() {
             node: NodeId(7),
         },
         contact: Time(5),
+        floor: Time(3),
         digest: Digest(u64::MAX),
     };
     let bytes = state.to_bytes();
@@ -415,4 +416,30 @@ fn lengths_that_are_lies_take_no_memory() {
     }
     .delta()
     .is_err());
+}
+
+#[test]
+fn what_was_loaded_is_not_forgotten_at_once_however_old_it_is() {
+    let limits = Limits {
+        tombstone_ttl_ms: 24_000,
+        ..Limits::default()
+    };
+    let old = Cache::new(NodeId(1), limits);
+    let key = Key::shared(b"key");
+    old.set(&key, Blob::from("x"), 0, START).unwrap();
+    old.delete(&key, START + 1).unwrap();
+    let now = START + 1_000_000;
+    let loaded = Cache::new(NodeId(2), limits);
+    Partition::all()
+        .for_each(|partition| old.deltas(partition, |delta| assert_eq!(loaded.apply(&delta, now), Ok(true))));
+    let floor = Time::from_millis(START - 24_000);
+    loaded.loaded(floor, now);
+    loaded.sweep(1_024, now + 999);
+    assert_eq!(
+        (loaded.floor(), loaded.entries()),
+        (floor, 1),
+        "another one may come up that has yet to hear of it"
+    );
+    loaded.sweep(1_024, now + 2_000);
+    assert_eq!(loaded.entries(), 0);
 }

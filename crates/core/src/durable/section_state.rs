@@ -7,7 +7,7 @@ use crate::cache::{Digest, NodeId, Stamp, Time};
 /// records.
 ///
 /// ```text
-/// value     when and by whom it was written (stamp), contact (time), digest: 8 bytes a number, the highest byte first
+/// value     when and by whom it was written (stamp), contact, floor, digest: 8 bytes a number, the highest byte first
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SectionState {
@@ -15,17 +15,20 @@ pub struct SectionState {
     pub written: Stamp,
     /// What was known of deletions then: those up to this time are in the section, or forgotten.
     pub contact: Time,
+    /// Deletions before this time were forgotten then.
+    pub floor: Time,
     /// Digest of the partition that it is of. What was covered by something newer, or is forgotten, may lie beside it.
     pub digest: Digest,
 }
 
 /// Bytes of its value.
-const BYTES: usize = 32;
+const BYTES: usize = 40;
 
 impl SectionState {
     /// The value of its record.
     pub fn to_bytes(self) -> [u8; BYTES] {
-        let numbers = [self.written.time.0, self.written.node.0, self.contact.0, self.digest.0];
+        let Stamp { time, node } = self.written;
+        let numbers = [time.0, node.0, self.contact.0, self.floor.0, self.digest.0];
         let mut bytes = [0; BYTES];
         for (place, number) in bytes.chunks_exact_mut(8).zip(numbers) {
             place.copy_from_slice(&number.to_be_bytes());
@@ -43,7 +46,8 @@ impl SectionState {
                 node: NodeId(number(1)),
             },
             contact: Time(number(2)),
-            digest: Digest(number(3)),
+            floor: Time(number(3)),
+            digest: Digest(number(4)),
         })
     }
 }

@@ -75,9 +75,9 @@ impl Replica {
             name.truncate(end.unwrap_or(0));
         }
         let (seq, id, lineage) = match start {
-            Start::Empty => (0, 0, Lineage::default()),
-            Start::Handover(Handover { seq, id, lineage }) => (seq, id, lineage),
-            Start::Loaded(lineage) => (0, 0, lineage),
+            Start::Empty => (0, 0, OwnLineage::of(Lineage::default())),
+            Start::Handover(Handover { seq, id, lineage }) => (seq, id, OwnLineage::of(lineage)),
+            Start::Loaded(lineage) => (0, 0, OwnLineage::kept(lineage)),
         };
         Replica {
             cache,
@@ -85,7 +85,7 @@ impl Replica {
             calls: Calls::default(),
             outbox: Outbox::after(id),
             bootstrap: Bootstrap::default(),
-            lineage: OwnLineage::of(lineage),
+            lineage,
             heartbeats: Heartbeats::default(),
             clocks: Clocks::default(),
             search: Search::default(),

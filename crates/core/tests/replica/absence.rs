@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kvcache_core::cache::{Cache, KeyHash, NodeId, Partition, Span, PARTITIONS};
+use kvcache_core::cache::{Cache, KeyHash, NodeId, Partition, Span, Time, PARTITIONS};
 use kvcache_core::replica::{AckLevel, AckRequest, Input, Lineage, ReplicaConfig, Start, SyncState};
 use kvcache_core::wire::Kind;
 
@@ -114,6 +114,45 @@ fn a_state_that_was_stored_long_ago_brings_nothing_back() {
     // That its lineage is what prevents it: without, the state counts as written here.
     let net = with_a_state_that_was_stored_long_ago(|_| Start::Empty);
     assert_eq!(net.get(0, "deleted meanwhile").as_deref(), Some("value"));
+}
+
+/// Two nodes that start at once, and of which one is gone before they have renewed their contact: it joined before the
+/// other one, and was never in contact after that.
+#[test]
+fn a_state_that_was_stored_before_its_peer_had_joined_brings_nothing_back() {
+    for joins_first in [0, 1] {
+        let mut net = Net::new();
+        net.limits.tombstone_ttl_ms = TTL;
+        net.join(keyring(1, &[]));
+        net.join(keyring(1, &[]));
+        net.settle();
+        net.set(0, "deleted meanwhile", "value");
+        net.set(0, "stays", "value");
+        net.wait_equal();
+        let (cache, mut lineage) = stored(&net, 1);
+        let peer = net.nodes[0].replica.lineage();
+        lineage.last_contact = match joins_first {
+            0 => lineage.last_contact.max(peer.joined_at),
+            _ => Time(peer.joined_at.0 - 1),
+        };
+        lineage.joined_at = lineage.joined_at.min(lineage.last_contact);
+        lineage.state_since = lineage.state_since.min(lineage.last_contact);
+        net.disconnect(1);
+        net.delete(0, "deleted meanwhile");
+        run_and_sweep(&mut net, 3 * TTL);
+        let new = net.join_from(Start::Loaded(lineage), cache, keyring(1, &[]), ReplicaConfig::VERSIONS);
+        net.settle();
+        net.wait_equal();
+        for node in [0, new] {
+            assert_eq!(
+                net.get(node, "deleted meanwhile"),
+                None,
+                "{joins_first}: on node {node}"
+            );
+            assert_eq!(net.get(node, "stays").as_deref(), Some("value"), "on node {node}");
+        }
+        assert_eq!(net.counters(0).yields, 0, "the one that was there");
+    }
 }
 
 #[test]

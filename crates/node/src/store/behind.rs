@@ -265,7 +265,8 @@ impl Shared {
 
     fn open(&self, open: bool) {
         self.open.store(open, Ordering::Release);
-        self.opened.send_if_modified(|known| std::mem::replace(known, open) != open);
+        self.opened
+            .send_if_modified(|known| std::mem::replace(known, open) != open);
     }
 
     fn is_stopping(&self) -> bool {
@@ -382,7 +383,6 @@ impl Worker {
         };
         let ready = Head {
             state_since: self.now(),
-            joined_at: self.now(),
         };
         store.write(&[head.unwrap_or(ready).write(self.stamp(), name)]).await?;
         let (cache, took_ms) = (&self.shared.cache, time::mono() - began);
@@ -415,6 +415,7 @@ impl Worker {
         let loaded = loading::load(store, &self.shared.cache, now, progress).await;
         let Loaded {
             contact,
+            floor,
             unreadable,
             differ,
         } = match loaded {
@@ -424,6 +425,7 @@ impl Worker {
                 return Err(error);
             }
         };
+        self.shared.cache.loaded(floor, now);
         self.shared.status().unreadable = unreadable;
         if unreadable > 0 {
             tracing::warn!(unreadable, "records that cannot be read are left alone");
@@ -557,6 +559,7 @@ impl Worker {
         let state = SectionState {
             written: self.stamp(),
             contact: self.contact(),
+            floor: self.shared.cache.floor(),
             digest,
         };
         let value = state.to_bytes();
@@ -743,12 +746,9 @@ impl Worker {
                 batch
             })
             .collect();
-        let mut head = self.known.lineage.map(|lineage| Head {
-            state_since: lineage.state_since,
-            joined_at: lineage.joined_at,
-        });
         // Until the bootstrap is done there is no state that began.
-        head = head.filter(|head| head.joined_at != Time(0));
+        let lineage = self.known.lineage.filter(|lineage| lineage.joined_at != Time(0));
+        let head = lineage.map(|Lineage { state_since, .. }| Head { state_since });
         let head = head.map(|head| head.write(self.stamp(), &self.shared.config.cache));
         let batches: Vec<Batch> = batches.into_iter().chain(head).collect();
         if self.write(store, batches).await.is_err() {

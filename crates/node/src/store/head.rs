@@ -24,9 +24,8 @@ pub(super) type HeadRecords = BTreeMap<Vec<u8>, Vec<u8>>;
 /// The head of a store that belongs to a cache.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Head {
-    /// Since when the state exists, and when the bootstrap of the node that wrote this last was done.
+    /// Since when the state exists.
     pub state_since: Time,
-    pub joined_at: Time,
 }
 
 impl Head {
@@ -56,14 +55,12 @@ impl Head {
                 "{store} is of the cache {held:?}, not of {ours:?}"
             )));
         }
-        let lineage = records.get(LINEAGE).and_then(|value| value.get(STAMP_BYTES..));
-        let time = |n: usize| {
-            let bytes = lineage?.get(n * 8..n * 8 + 8)?;
-            Some(Time(u64::from_be_bytes(bytes.try_into().ok()?)))
-        };
+        let since = records.get(LINEAGE).and_then(|value| value.get(STAMP_BYTES..));
+        let since = since
+            .and_then(|since| since.try_into().ok())
+            .map_or(0, u64::from_be_bytes);
         Ok(Some(Head {
-            state_since: time(0).unwrap_or_default(),
-            joined_at: time(1).unwrap_or_default(),
+            state_since: Time(since),
         }))
     }
 
@@ -83,18 +80,16 @@ impl Head {
         };
         push(FORMAT, never, OUR_FORMAT.as_bytes());
         push(CACHE, never, named(cache).as_bytes());
-        let times = [self.state_since, self.joined_at].map(|time| time.0.to_be_bytes());
-        push(LINEAGE, at, times.as_flattened());
+        push(LINEAGE, at, &self.state_since.0.to_be_bytes());
         batch
     }
 
     /// The lineage of a state that was complete up to `contact`.
     pub fn lineage(self, contact: Time) -> Lineage {
-        // A state that exists has joined at some time. What was not said is long ago.
-        let joined_at = self.joined_at.max(Time(1)).min(contact.max(Time(1)));
         Lineage {
-            state_since: self.state_since.min(joined_at),
-            joined_at,
+            state_since: self.state_since.min(contact),
+            // It joins when its node is synced. Until then some time will do, but none is no state.
+            joined_at: contact.max(Time(1)),
             last_contact: contact,
             taken_since: None,
         }
@@ -120,7 +115,6 @@ mod tests {
     fn a_head_comes_back_and_others_are_refused_by_name() {
         let head = Head {
             state_since: Time(5 << 16),
-            joined_at: Time(7 << 16),
         };
         let at = Stamp {
             time: Time(9 << 16),
@@ -149,8 +143,9 @@ mod tests {
         assert!(error.contains("not of nats-kvcache"), "{error}");
         let lineage = head.lineage(Time(6 << 16));
         assert_eq!(
-            (lineage.joined_at, lineage.last_contact),
-            (Time(6 << 16), Time(6 << 16))
+            (lineage.state_since, lineage.last_contact),
+            (Time(5 << 16), Time(6 << 16))
         );
+        assert_ne!(head.lineage(Time(0)).joined_at, Time(0), "a state that exists");
     }
 }

@@ -16,6 +16,8 @@ const SECTIONS_AT_ONCE: usize = 128;
 pub(super) struct Loaded {
     /// What was known of deletions when the sections were written, as far as all of them go; `None` where nothing is.
     pub contact: Option<Time>,
+    /// Up to when deletions were forgotten then.
+    pub floor: Time,
     /// Records that cannot be read. They are left alone.
     pub unreadable: u64,
     /// Partitions of which the store holds other than it says: somebody was interrupted, or something lies there that
@@ -31,7 +33,7 @@ pub(super) async fn load(
     mut progress: impl FnMut(usize),
 ) -> Result<Loaded, StoreError> {
     let (unreadable, contact) = (AtomicU64::new(0), AtomicU64::new(u64::MAX));
-    let mut differ = Vec::new();
+    let (mut differ, mut floor) = (Vec::new(), Time(0));
     let all: Vec<Section> = Partition::all().map(Section::of).collect();
     for (done, sections) in all.chunks(SECTIONS_AT_ONCE).enumerate() {
         progress(done * SECTIONS_AT_ONCE);
@@ -66,6 +68,7 @@ pub(super) async fn load(
                 None => {}
                 Some(state) => {
                     contact.fetch_min(state.contact.0, Ordering::Relaxed);
+                    floor = floor.max(state.floor);
                     if state.digest != cache.digest(partition) {
                         differ.push(partition);
                     }
@@ -76,6 +79,7 @@ pub(super) async fn load(
     let contact = contact.into_inner();
     Ok(Loaded {
         contact: (contact != u64::MAX).then_some(Time(contact)),
+        floor,
         unreadable: unreadable.into_inner(),
         differ,
     })

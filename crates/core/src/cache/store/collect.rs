@@ -26,6 +26,15 @@ impl Cache {
         self.floor.raise(floor);
     }
 
+    /// The state was kept elsewhere, by somebody who had forgotten deletions up to `floor`. For a while (1/24 of the time
+    /// for which deletions are remembered) nothing more is forgotten by its age: others may come up from what they have
+    /// kept, and what each of them has deleted has to be told before.
+    pub fn loaded(&self, floor: Time, now: Millis) {
+        let now = self.clock.now(now);
+        self.floor.raise(floor);
+        self.floor.keep_until(now + self.limits.tombstone_ttl_ms / FLOOR_STEPS);
+    }
+
     /// Gives back memory of the next `partitions` partitions in turn: values past their deadline, and deletions older
     /// than the tombstone lifetime. Returns how many entries were dropped.
     pub fn sweep(&self, partitions: usize, now: Millis) -> usize {
@@ -36,7 +45,9 @@ impl Cache {
         let step = (ttl / FLOOR_STEPS).max(1);
         let due = Time::from_millis(now.saturating_sub(ttl) / step * step);
         self.floor.lower(Time::from_millis(newest.saturating_sub(ttl)), due);
-        self.floor.raise(due);
+        if !self.floor.is_kept(now) {
+            self.floor.raise(due);
+        }
         (0..partitions.min(PARTITIONS))
             .map(|_| self.swept.fetch_add(1, Ordering::Relaxed) % PARTITIONS)
             .map(|partition| self.sweep_partition(Partition(partition as u16), now))

@@ -44,6 +44,7 @@ impl Replica {
             self.cache.root_digest()
         );
         self.bootstrap.synced();
+        self.lineage.rejoined(self.hybrid_now(now));
         if !self.lineage.has_joined() {
             // If that took long, this node may hold what was deleted and forgotten meanwhile.
             let complete = !self.contact_is_old(now) || self.has_missed_nothing();

@@ -92,6 +92,8 @@ pub(crate) struct OwnLineage {
     listening_since: Time,
     /// Since when this node, which was alone for long, hears newcomers only.
     newcomers_since: Option<Millis>,
+    /// The state was kept elsewhere, and the bootstrap of this process is yet to be done.
+    was_kept: bool,
 }
 
 impl OwnLineage {
@@ -106,6 +108,15 @@ impl OwnLineage {
             lineage: Lineage { state_since, ..lineage },
             listening_since: Time::default(),
             newcomers_since: None,
+            was_kept: false,
+        }
+    }
+
+    /// Goes on with a state that was kept elsewhere, while this process was not there.
+    pub fn kept(lineage: Lineage) -> Self {
+        OwnLineage {
+            was_kept: true,
+            ..OwnLineage::of(lineage)
         }
     }
 
@@ -199,6 +210,15 @@ impl OwnLineage {
         own.state_since = own.state_since.min(own.last_contact);
         if complete {
             self.is_complete(now);
+        }
+    }
+
+    /// The bootstrap is done. A state that was kept elsewhere joins now: its node was not there before, so nobody has
+    /// taken it since, and nobody was out of contact with it. What it lacks of what others have forgotten meanwhile it is
+    /// about to learn.
+    pub fn rejoined(&mut self, now: Time) {
+        if std::mem::take(&mut self.was_kept) {
+            self.lineage.joined_at = now;
         }
     }
 
