@@ -3,7 +3,7 @@
 # patch names to fail. Works on a copy of the tracked files. Give names of mutations to run only those.
 #
 # A patch begins with a comment that says what it breaks, and a line `# caught-by: CHECK [FILTER]`. CHECK is `sim`,
-# `sim-absences`, `unit`, or a test of the core (`replica`, `laws`, `components`); FILTER names the tests to run of it.
+# `sim-absences`, `unit`, or a test of the core (`replica`, `laws`, `components`, `durable`); FILTER names the tests to run of it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -49,8 +49,8 @@ caught_by() { # patch
 arguments_of() { # check: sets `arguments` to those of cargo test
   case $1 in
     unit) arguments=(-p kvcache-core --lib) ;;
-    replica | laws | components) arguments=(-p kvcache-core --test "$1") ;;
-    *) die "unknown check '$1'; there are sim, sim-absences, unit, replica, laws, components" ;;
+    replica | laws | components | durable) arguments=(-p kvcache-core --test "$1") ;;
+    *) die "unknown check '$1'; there are sim, sim-absences, unit, replica, laws, components, durable" ;;
   esac
 }
 

@@ -443,3 +443,52 @@ fn what_was_loaded_is_not_forgotten_at_once_however_old_it_is() {
     loaded.sweep(1_024, now + 2_000);
     assert_eq!(loaded.entries(), 0);
 }
+
+#[test]
+fn a_horizon_that_is_raised_is_written_with_the_element_that_raised_it() {
+    let cache = tracked(512, Limits::default());
+    let key = Key::shared(b"key");
+    let partition = Partition::of(kvcache_core::cache::KeyHash::of(key.as_bytes()));
+    let mut store = Store::default();
+    for n in 0..100 {
+        cache
+            .set_add(&key, Blob::from(format!("{n}").as_str()), START + n)
+            .unwrap();
+    }
+    flush(&cache, &mut store, partition, 1_000);
+    // Somebody else has begun a list, in the middle.
+    let other = Cache::new(NodeId(2), Limits::default());
+    let (_, delta) = other.list_push(&key, Blob::from("item"), START + 50).unwrap();
+    assert_eq!(cache.apply(&delta, START + 200), Ok(true));
+    flush(&cache, &mut store, partition, 1_000);
+    let loaded = store.loaded(Limits::default(), START + 200);
+    assert_eq!(loaded.root_digest(), cache.root_digest());
+}
+
+#[test]
+fn a_key_that_moves_keeps_its_note() {
+    let cache = tracked(512, Limits::default());
+    let key = Key::shared(b"key");
+    cache.set(&key, Blob::from("short"), 1, START).unwrap();
+    // Longer, and in other memory; nothing is noted anew. Then a sweep gives the value back.
+    cache
+        .set(&key, Blob::from("longer than what was there before"), 1, START + 1)
+        .unwrap();
+    cache.sweep(1_024, START + 5_000);
+    let mut store = Store::default();
+    flush_all(&cache, &mut store);
+    assert_eq!(store.0.len(), 1);
+    assert_eq!(
+        store.loaded(Limits::default(), START + 5_000).root_digest(),
+        cache.root_digest()
+    );
+    assert_eq!(cache.changes(), 0);
+    cache.set(&key, Blob::from("again"), 0, START + 6_000).unwrap();
+    assert_eq!(cache.changes(), 1);
+    // In the log, but without its bit a second change would be logged again.
+    cache
+        .set(&key, Blob::from("and again, of another length"), 0, START + 6_001)
+        .unwrap();
+    cache.set(&key, Blob::from("!"), 0, START + 6_002).unwrap();
+    assert_eq!(cache.changes(), 1);
+}
