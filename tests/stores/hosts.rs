@@ -9,7 +9,7 @@ use testkit::{
     eventually, Actor, KeyValue, KeyValueClient, Lattice, NatsServer, ProviderOptions, ProviderProcess, Status,
 };
 
-const BINARY: &str = env!("CARGO_BIN_EXE_nats-kvcache");
+pub const BINARY: &str = env!("CARGO_BIN_EXE_nats-kvcache");
 pub const LIMIT: Duration = Duration::from_secs(30);
 
 /// A lattice of hosts whose providers keep what they hold.
@@ -39,6 +39,11 @@ impl Hosts {
             settings,
             providers: Vec::new(),
         }))
+    }
+
+    /// Name of the lattice.
+    pub fn lattice(&self) -> &str {
+        self.lattice.prefix()
     }
 
     /// The URL of the store of a host.

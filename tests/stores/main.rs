@@ -7,3 +7,4 @@
 mod hosts;
 mod life;
 mod missing;
+mod tools;

@@ -14,6 +14,7 @@ mod head;
 mod loading;
 mod owners;
 mod status;
+pub mod tools;
 mod url;
 
 use std::future::Future;
