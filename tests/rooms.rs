@@ -16,7 +16,7 @@ struct Room {
     never: &'static [&'static str],
 }
 
-const ROOMS: [Room; 5] = [
+const ROOMS: [Room; 6] = [
     Room {
         package: "kvcache-core",
         below: &[],
@@ -36,6 +36,11 @@ const ROOMS: [Room; 5] = [
     },
     Room {
         package: "kvcache-log",
+        below: &["kvcache-node", "kvcache-core"],
+        never: &["wasmbus-*", "wasmcloud-*"],
+    },
+    Room {
+        package: "kvcache-store-cassandra",
         below: &["kvcache-node", "kvcache-core"],
         never: &["wasmbus-*", "wasmcloud-*"],
     },

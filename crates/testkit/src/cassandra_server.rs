@@ -27,7 +27,7 @@ pub struct Cassandra {
     /// The folder of its jars.
     jars: PathBuf,
     java: PathBuf,
-    /// Whether clients have to log in.
+    /// Whether clients have to log in, and may do only what is granted to them.
     passwords: bool,
 }
 
@@ -53,7 +53,7 @@ impl CassandraServer {
         Self::start_with(false).await
     }
 
-    /// One that clients have to log in to, as [`Self::USER`].
+    /// One that clients have to log in to, as [`Self::USER`] or as somebody who may do what that one has granted.
     pub async fn start_with_passwords() -> Result<Self> {
         Self::start_with(true).await
     }
@@ -98,10 +98,10 @@ fn java() -> Option<PathBuf> {
 impl Cassandra {
     fn config(&self, place: &Place<2>) -> String {
         let [cql, storage] = place.ports;
-        let authenticator = if self.passwords {
-            "PasswordAuthenticator"
+        let (authenticator, authorizer) = if self.passwords {
+            ("PasswordAuthenticator", "CassandraAuthorizer")
         } else {
-            "AllowAllAuthenticator"
+            ("AllowAllAuthenticator", "AllowAllAuthorizer")
         };
         // With `batch` nothing is answered that a kill could still undo, as it could with the default.
         format!(
@@ -118,7 +118,11 @@ impl Cassandra {
              native_transport_port: {cql}\n\
              commitlog_sync: batch\n\
              commitlog_segment_size: 8MiB\n\
-             authenticator: {authenticator}\n"
+             authenticator: {authenticator}\n\
+             authorizer: {authorizer}\n\
+             # What is granted counts at once.\n\
+             permissions_validity: 0ms\n\
+             roles_validity: 0ms\n"
         )
     }
 }

@@ -83,7 +83,9 @@ pub trait Store: Send + Sync + 'static {
     }
 
     /// Removes records, each if its value is still the one that is given. What a removed one was is forgotten: a smaller
-    /// value may be written to its id. Only for stores that are shared.
+    /// value may be written to its id. An engine that marks what it has removed, as Cassandra does, may ignore smaller
+    /// values, and others with the same time, for as long as it keeps its marks; larger ones it takes. So remove only
+    /// what nobody writes any more. Only for stores that are shared.
     fn remove<'a>(&'a self, batch: &'a Batch) -> Asked<'a, ()> {
         let _ = batch;
         Box::pin(async {
