@@ -16,7 +16,7 @@ struct Room {
     never: &'static [&'static str],
 }
 
-const ROOMS: [Room; 6] = [
+const ROOMS: [Room; 7] = [
     Room {
         package: "kvcache-core",
         below: &[],
@@ -41,6 +41,11 @@ const ROOMS: [Room; 6] = [
     },
     Room {
         package: "kvcache-store-cassandra",
+        below: &["kvcache-node", "kvcache-core"],
+        never: &["wasmbus-*", "wasmcloud-*"],
+    },
+    Room {
+        package: "kvcache-store-consul",
         below: &["kvcache-node", "kvcache-core"],
         never: &["wasmbus-*", "wasmcloud-*"],
     },
