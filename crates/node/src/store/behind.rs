@@ -402,13 +402,12 @@ impl Worker {
     async fn load(&mut self, store: &dyn Store, head: Option<Head>) -> Result<Option<Lineage>, StoreError> {
         let Some(head) = head else { return Ok(None) };
         let (shared, all) = (self.shared.clone(), self.owned.len());
-        let mut told = 0;
+        let told = std::sync::atomic::AtomicUsize::new(0);
         let progress = |done: usize| {
-            let percent = (done * 100 / all) as u8;
-            shared.status().state = StoreState::Loading { percent };
-            if percent >= told + 25 {
+            let percent = done * 100 / all;
+            shared.status().state = StoreState::Loading { percent: percent as u8 };
+            if percent / 25 > told.fetch_max(percent / 25, Ordering::Relaxed) {
                 tracing::info!("loading {percent} %");
-                told = percent;
             }
         };
         let now = time::wall();

@@ -7,10 +7,11 @@
 //! file systems (Rosenblum, Ousterhout, 1991): the rewriting of a section is its cleaner.
 //!
 //! ```text
-//! table  key              value
-//! log    number           sum, blob of runs: section, length, bytes of a batch
-//! base   section, part    sum, blob: number of the log that it makes superfluous, bytes of a batch
-//! sum    XXH3-64 of the blob, 8 bytes; the blob is compressed (LZ4, length before it)
+//! table   key              value
+//! log     number           index, sum, blob of runs: section, length, bytes of a batch
+//! base    section, part    number of the log that it makes superfluous, twice; sum, blob: bytes of a batch
+//! sum     XXH3-64 of the blob, 8 bytes; the blob is compressed (LZ4, length before it)
+//! index   number of sections, the sections, XXH3-64 of both: which values are needed is known without reading blobs
 //! ```
 
 use std::collections::{BTreeMap, HashMap};
@@ -280,9 +281,9 @@ impl FileStore {
                 let parts = base.range((number, 0)..=(number, u32::MAX));
                 for part in parts.map_err(|error| failed(error.into()))? {
                     let (_, value) = part.map_err(|error| failed(error.into()))?;
-                    let blob = checked(value.value()).ok_or_else(|| damaged("a base"))?;
-                    let records = blob.get(8..).ok_or_else(|| damaged("a base"))?;
-                    show(*section, records, sink).ok_or_else(|| damaged("records of a base"))?;
+                    let (_, sealed) = based(value.value()).ok_or_else(|| damaged("a base"))?;
+                    let records = checked(sealed).ok_or_else(|| damaged("a base"))?;
+                    show(*section, &records, sink).ok_or_else(|| damaged("records of a base"))?;
                 }
             }
             let log = opened(read.open_table(LOG)).map_err(failed)?;
@@ -296,7 +297,8 @@ impl FileStore {
                 else {
                     continue;
                 };
-                let blob = checked(value.value()).ok_or_else(|| damaged("a value of the log"))?;
+                let (_, sealed) = indexed(value.value()).ok_or_else(|| damaged("the index of a value of the log"))?;
+                let blob = checked(sealed).ok_or_else(|| damaged("a value of the log"))?;
                 for run in runs(&blob) {
                     let run = run.ok_or_else(|| damaged("a run of the log"))?;
                     if wanted.get(&run.section).is_some_and(|begins| number >= begins) {
@@ -480,9 +482,8 @@ fn read_log(database: &Database, name: &str) -> Result<Log, StoreError> {
                 let (place, value) = part.map_err(|error| failed(error.into()))?;
                 *log.base.entry(section).or_default() += value.value().len();
                 if place.value().1 == 0 {
-                    let blob = checked(value.value()).ok_or_else(|| damaged("a base"))?;
-                    let until = blob.first_chunk().ok_or_else(|| damaged("a base"))?;
-                    made_superfluous.insert(section, u64::from_be_bytes(*until));
+                    let (until, _) = based(value.value()).ok_or_else(|| damaged("a base"))?;
+                    made_superfluous.insert(section, until);
                 }
             }
         }
@@ -493,11 +494,10 @@ fn read_log(database: &Database, name: &str) -> Result<Log, StoreError> {
         for value in table.iter().map_err(|error| failed(error.into()))? {
             let (number, value) = value.map_err(|error| failed(error.into()))?;
             let number = number.value();
-            let blob = checked(value.value()).ok_or_else(|| damaged("a value of the log"))?;
+            let (sections, _) = indexed(value.value()).ok_or_else(|| damaged("the index of a value of the log"))?;
             log.next = log.next.max(number + 1);
             log.values.insert(number, value.value().len());
-            for run in runs(&blob) {
-                let section = run.ok_or_else(|| damaged("a run of the log"))?.section;
+            for section in sections {
                 if made_superfluous.get(&section).is_none_or(|until| number >= *until) {
                     log.begins.entry(section).or_insert(number);
                 }
@@ -520,9 +520,8 @@ fn write_head(base: &mut redb::Table<'_, (u16, u32), &[u8]>, batch: &Batch) -> R
     };
     for part in base.range((head, 0)..=(head, u32::MAX))? {
         let (_, value) = part?;
-        let blob = checked(value.value()).unwrap_or_default();
-        let held = blob.get(8..).unwrap_or_default();
-        Batch::read(held).flatten().for_each(&mut add);
+        let held = based(value.value()).and_then(|(_, sealed)| checked(sealed));
+        Batch::read(&held.unwrap_or_default()).flatten().for_each(&mut add);
     }
     batch.iter().for_each(&mut add);
     let mut all = Batch::new(Section::HEAD);
@@ -552,7 +551,8 @@ fn packed<'a>(batches: impl Iterator<Item = &'a Batch>) -> Vec<Value> {
     let mut end = |blob: &mut Vec<u8>, sections: &mut Vec<Section>| {
         let sections = std::mem::take(sections);
         if !sections.is_empty() {
-            let bytes = sealed(blob);
+            let mut bytes = index_of(&sections);
+            bytes.extend_from_slice(&sealed(blob));
             values.push(Value { bytes, sections });
         }
         blob.clear();
@@ -569,6 +569,35 @@ fn packed<'a>(batches: impl Iterator<Item = &'a Batch>) -> Vec<Value> {
     }
     end(&mut blob, &mut sections);
     values
+}
+
+/// The index of a value of the log.
+fn index_of(sections: &[Section]) -> Vec<u8> {
+    let mut index = (sections.len() as u32).to_be_bytes().to_vec();
+    for section in sections {
+        index.extend_from_slice(&section.number().to_be_bytes());
+    }
+    let sum = xxh3_64(&index);
+    index.extend_from_slice(&sum.to_be_bytes());
+    index
+}
+
+/// The sections of a value of the log, and what comes after its index; `None` where that is not what it was.
+fn indexed(value: &[u8]) -> Option<(impl Iterator<Item = Section> + '_, &[u8])> {
+    let (number, _) = value.split_first_chunk()?;
+    let end = usize::try_from(u32::from_be_bytes(*number))
+        .ok()?
+        .checked_mul(2)?
+        .checked_add(4)?;
+    let (index, rest) = value.split_at_checked(end)?;
+    let (sum, rest) = rest.split_first_chunk()?;
+    if xxh3_64(index) != u64::from_be_bytes(*sum) {
+        return None;
+    }
+    let numbers = index[4..]
+        .chunks_exact(2)
+        .map(|pair| u16::from_be_bytes([pair[0], pair[1]]));
+    Some((numbers.filter_map(Section::numbered), rest))
 }
 
 /// The runs of a value of the log. `None` comes last where it is damaged.
@@ -596,21 +625,31 @@ fn runs(mut blob: &[u8]) -> impl Iterator<Item = Option<Run<'_>>> {
 /// The values of a base that makes all of the log before number `until` superfluous. There is always one.
 fn parts(batch: &Batch, until: u64) -> Vec<Vec<u8>> {
     let mut values = Vec::new();
-    let new = || until.to_be_bytes().to_vec();
-    let (mut blob, mut part) = (new(), Batch::new(batch.section()));
+    let mut end = |part: &mut Batch| {
+        // Twice, as it has no sum of its own: a wrong one would bring back what was replaced.
+        let mut value = [until.to_be_bytes(), until.to_be_bytes()].concat();
+        value.extend_from_slice(&sealed(part.as_bytes()));
+        values.push(value);
+        *part = Batch::new(batch.section());
+    };
+    let mut part = Batch::new(batch.section());
     for record in batch.iter() {
         part.push(record);
         if part.as_bytes().len() >= VALUE_BYTES {
-            blob.extend_from_slice(part.as_bytes());
-            values.push(sealed(&blob));
-            (blob, part) = (new(), Batch::new(batch.section()));
+            end(&mut part);
         }
     }
-    if !part.is_empty() || values.is_empty() {
-        blob.extend_from_slice(part.as_bytes());
-        values.push(sealed(&blob));
+    if !part.is_empty() || batch.is_empty() {
+        end(&mut part);
     }
     values
+}
+
+/// What a value of a base makes superfluous, and what comes after that.
+fn based(value: &[u8]) -> Option<(u64, &[u8])> {
+    let (first, rest) = value.split_first_chunk()?;
+    let (second, rest) = rest.split_first_chunk()?;
+    (first == second).then_some((u64::from_be_bytes(*first), rest))
 }
 
 /// A blob, compressed, with its sum before it.

@@ -25,23 +25,29 @@ pub(super) struct Loaded {
     pub differ: Vec<Partition>,
 }
 
-/// Merges all that a store holds. `progress` is told how many sections are done.
+/// Merges all that a store holds. `progress` is told about how many sections are done.
 pub(super) async fn load(
     store: &dyn Store,
     cache: &Cache,
     now: Millis,
-    mut progress: impl FnMut(usize),
+    progress: impl Fn(usize) + Sync,
 ) -> Result<Loaded, StoreError> {
     let (unreadable, contact) = (AtomicU64::new(0), AtomicU64::new(u64::MAX));
     let (mut differ, mut floor) = (Vec::new(), Time(0));
     let all: Vec<Section> = Partition::all().map(Section::of).collect();
-    for (done, sections) in all.chunks(SECTIONS_AT_ONCE).enumerate() {
-        progress(done * SECTIONS_AT_ONCE);
+    // A file is read once from one end to the other.
+    let at_once = if store.is_shared() { SECTIONS_AT_ONCE } else { all.len() };
+    let furthest = AtomicUsize::new(0);
+    for sections in all.chunks(at_once) {
         let states: Mutex<Vec<Option<SectionState>>> = Mutex::new(vec![None; sections.len()]);
         let seen: Vec<AtomicUsize> = sections.iter().map(|_| AtomicUsize::new(0)).collect();
-        let first = sections[0].number();
+        let first = usize::from(sections[0].number());
         let sink = |section: Section, record: Record<'_>| {
-            let place = usize::from(section.number() - first);
+            let number = usize::from(section.number());
+            if number > furthest.load(Ordering::Relaxed) && furthest.fetch_max(number, Ordering::Relaxed) < number {
+                progress(number);
+            }
+            let place = number - first;
             if let Some(state) = SectionState::of(record) {
                 let mut states = states.lock().unwrap_or_else(PoisonError::into_inner);
                 let known = &mut states[place];
