@@ -158,7 +158,7 @@ settings! {
     RING_BYTES: Number<usize>, Process, buffer(16 << 20),
         "recent frames kept for peers that missed some";
     STORE: Text<StoreUrl>, Host, store(),
-        "what the cache is written behind to, so that it outlives its last process: see below";
+        "what the cache is written behind to, so that it outlives its last process: see [stores](#stores)";
     STORE_FLUSH_MS: Span, Host, Span { unit: Unit::Milliseconds, default: 100, min: 1, max: 60_000 },
         "how long changes are gathered before they are written to the store; a key that changes often is written once";
     STORE_REQUIRED: Switch, Host, Switch { default: true },
