@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # What tests look for in .tools/; a test that needs another has its name added here.
-readonly TOOLS=(nats-server docker-registry redis libfaketime wash host-0.18 cassandra consul)
+readonly TOOLS=(nats-server docker-registry redis valkey libfaketime wash host-0.18 cassandra consul)
 readonly SKIPPED=target/skipped-tests.txt
 readonly COULD_NOT_INSTALL=3
 

@@ -19,6 +19,10 @@ pub struct Hosts {
     /// A folder for each host.
     folders: Vec<TempDir>,
     settings: Value,
+    /// A store for all of them instead of a file for each.
+    shared: Option<String>,
+    /// They do not hear each other.
+    pub apart: bool,
     pub providers: Vec<ProviderProcess>,
     lattice: Lattice,
 }
@@ -37,6 +41,8 @@ impl Hosts {
             actor: Actor::new(),
             folders,
             settings,
+            shared: None,
+            apart: false,
             providers: Vec::new(),
         }))
     }
@@ -46,8 +52,16 @@ impl Hosts {
         self.lattice.prefix()
     }
 
+    /// All hosts use this store.
+    pub fn share(&mut self, url: &str) {
+        self.shared = Some(url.into());
+    }
+
     /// The URL of the store of a host.
     pub fn store(&self, host: usize) -> String {
+        if let Some(shared) = &self.shared {
+            return shared.clone();
+        }
         format!("file:{}", self.folders[host].path().join("store").display())
     }
 
@@ -60,7 +74,13 @@ impl Hosts {
         if let Some(store) = store {
             settings["STORE"] = json!(store);
         }
-        ProviderOptions::new(BINARY)
+        let mut options = ProviderOptions::new(BINARY);
+        if self.apart {
+            // The link name stays, so it is the store of one cache. Calls go to one host only.
+            settings["STATE_REPL_SUBJECT"] = json!(format!("apart.{host}"));
+            options = options.provider_key(format!("{:V<56}", format!("VAPART{host}")));
+        }
+        options
             .host_id(format!("host-{host}"))
             .config(settings)
             .link(&self.actor)
@@ -130,6 +150,30 @@ impl Hosts {
         Ok(())
     }
 
+    /// Waits until the hosts have written what they own, and a little longer: what others own stays noted.
+    pub async fn wait_written(&self) -> Result<()> {
+        let writes = || async {
+            let mut all = Vec::new();
+            for provider in &self.providers {
+                let status = provider.status().await?;
+                ensure!(pair(&status, "store_state") == "ready", "{status}");
+                all.push(pair(&status, "store_writes"));
+            }
+            anyhow::Ok(all)
+        };
+        eventually(LIMIT, || async {
+            let before = writes().await?;
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            let after = writes().await?;
+            ensure!(
+                before == after && after.iter().all(|writes| writes != "0"),
+                "{before:?} {after:?}"
+            );
+            Ok(())
+        })
+        .await
+    }
+
     pub async fn client(&self, host: usize) -> Result<KeyValue<KeyValueClient>> {
         self.providers[host].keyvalue(&self.actor).await
     }
@@ -138,4 +182,9 @@ impl Hosts {
 /// What health says of something.
 pub fn pair(status: &Status, name: &str) -> String {
     status.pairs.get(name).cloned().unwrap_or_default()
+}
+
+/// What calls answer is another error type.
+pub fn said(error: impl std::fmt::Display) -> anyhow::Error {
+    anyhow::anyhow!("{error}")
 }

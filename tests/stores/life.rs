@@ -6,12 +6,7 @@ use anyhow::{ensure, Result};
 use serde_json::json;
 use testkit::eventually;
 
-use crate::hosts::{pair, Hosts, LIMIT};
-
-/// What calls answer is another error type.
-fn said(error: impl std::fmt::Display) -> anyhow::Error {
-    anyhow::anyhow!("{error}")
-}
+use crate::hosts::{pair, said, Hosts, LIMIT};
 
 #[tokio::test]
 async fn three_hosts_killed_at_once_come_back_with_everything() -> Result<()> {

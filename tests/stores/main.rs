@@ -7,4 +7,5 @@
 mod hosts;
 mod life;
 mod missing;
+mod shared;
 mod tools;
