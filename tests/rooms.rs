@@ -16,7 +16,7 @@ struct Room {
     never: &'static [&'static str],
 }
 
-const ROOMS: [Room; 7] = [
+const ROOMS: [Room; 8] = [
     Room {
         package: "kvcache-core",
         below: &[],
@@ -32,6 +32,11 @@ const ROOMS: [Room; 7] = [
     Room {
         package: "kvcache-node",
         below: &["kvcache-core"],
+        never: &["wasmbus-*", "wasmcloud-*"],
+    },
+    Room {
+        package: "kvcache-store-redis",
+        below: &["kvcache-node", "kvcache-core"],
         never: &["wasmbus-*", "wasmcloud-*"],
     },
     Room {
