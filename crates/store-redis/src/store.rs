@@ -163,15 +163,6 @@ impl Store for RedisStore {
         })
     }
 
-    fn replace<'a>(&'a self, _: &'a Batch) -> Asked<'a, ()> {
-        Box::pin(async move {
-            Err(StoreError::Unusable(format!(
-                "{}: a shared store replaces no sections",
-                self.name()
-            )))
-        })
-    }
-
     fn remove<'a>(&'a self, batch: &'a Batch) -> Asked<'a, ()> {
         Box::pin(async move { self.run(&self.remove, parts(batch)).await.map(drop) })
     }

@@ -65,7 +65,7 @@ impl Connection {
     ) -> Result<Self, NatsError> {
         let addresses: Vec<ServerAddr> = servers.iter().map(|server| server.parsed().clone()).collect();
         let (sender, events) = mpsc::unbounded_channel();
-        let (watcher, up, _) = Watcher::new("replication", Some(sender));
+        let (watcher, told) = Watcher::new("replication", Some(sender));
         let options = tls
             .apply(credentials.options(&addresses)?, !tls.is_empty())?
             .name(format!("nats-kvcache {node}"))
@@ -86,7 +86,7 @@ impl Connection {
         Ok(Connection {
             client,
             events,
-            up,
+            up: told.up,
             drains,
         })
     }
@@ -112,7 +112,7 @@ pub async fn connect(
     patience: Duration,
 ) -> Result<Client, NatsError> {
     let address = server.parsed().clone();
-    let (watcher, mut up, mut failed) = Watcher::new("lattice", None);
+    let (watcher, mut told) = Watcher::new("lattice", None);
     let options = tls
         .apply(credentials.options(std::slice::from_ref(&address))?, insist_on_tls)?
         .name("nats-kvcache");
@@ -121,15 +121,15 @@ pub async fn connect(
     let connected = async {
         tokio::select! {
             biased;
-            up = up.wait_for(|up| *up) => up.is_ok(),
-            _ = failed.wait_for(|reason| !reason.is_empty()), if once => false,
+            up = told.up.wait_for(|up| *up) => up.is_ok(),
+            _ = told.failed.wait_for(|reason| !reason.is_empty()), if once => false,
         }
     };
     let limit = if once { ATTEMPT_LIMIT } else { patience };
     if tokio::time::timeout(limit, connected).await.unwrap_or(false) {
         return Ok(client);
     }
-    let reason = match failed.borrow().as_str() {
+    let reason = match told.failed.borrow().as_str() {
         "" => "it does not answer".to_owned(),
         reason => reason.to_owned(),
     };
@@ -137,6 +137,33 @@ pub async fn connect(
         seconds: patience.as_secs(),
         reason,
     })
+}
+
+/// A connection for a store, and what is known of it.
+#[cfg(feature = "store-jetstream")]
+pub(crate) struct StoreConnection {
+    pub client: Client,
+    pub told: WatcherTold,
+}
+
+/// Starts to connect for a store. Returns at once. Later the connection is made again for as long as it is kept.
+#[cfg(feature = "store-jetstream")]
+pub(crate) async fn open_for_store(
+    servers: &[ServerAddress],
+    credentials: &Credentials,
+    tls: &Tls,
+) -> Result<StoreConnection, NatsError> {
+    /// Messages that wait to be written to the socket: those of a store are small mostly, and their bytes are bounded
+    /// above.
+    const CAPACITY: usize = 1 << 10;
+    let addresses: Vec<ServerAddr> = servers.iter().map(|server| server.parsed().clone()).collect();
+    let (watcher, told) = Watcher::new("store", None);
+    let options = tls
+        .apply(credentials.options(&addresses)?, !tls.is_empty())?
+        .name("nats-kvcache store")
+        .client_capacity(CAPACITY);
+    let client = watched(options, watcher, addresses).await?;
+    Ok(StoreConnection { client, told })
 }
 
 /// Starts to connect, with what all connections have in common. Returns at once.
@@ -170,6 +197,16 @@ async fn watched(
         .map_err(|error| NatsError::Client(explain(&error.to_string())))
 }
 
+/// What those who use a connection are told of it.
+pub(crate) struct WatcherTold {
+    pub up: watch::Receiver<bool>,
+    /// Why the last attempts to connect have failed.
+    pub failed: watch::Receiver<String>,
+    /// What the server has refused last, in its words.
+    #[cfg_attr(not(feature = "store-jetstream"), allow(dead_code))]
+    pub refused: watch::Receiver<String>,
+}
+
 /// Watches a connection, for those who use it and for the log.
 struct Watcher {
     /// What the connection is for.
@@ -178,6 +215,7 @@ struct Watcher {
     up: watch::Sender<bool>,
     /// Why the last attempts have failed.
     failed: watch::Sender<String>,
+    refused: watch::Sender<String>,
     told: Mutex<Told>,
 }
 
@@ -213,20 +251,24 @@ impl Lines {
 }
 
 impl Watcher {
-    fn new(
-        name: &'static str,
-        sender: Option<mpsc::UnboundedSender<ConnectionEvent>>,
-    ) -> (Arc<Self>, watch::Receiver<bool>, watch::Receiver<String>) {
+    fn new(name: &'static str, sender: Option<mpsc::UnboundedSender<ConnectionEvent>>) -> (Arc<Self>, WatcherTold) {
         let (up, is_up) = watch::channel(false);
         let (failed, reason) = watch::channel(String::new());
+        let (refused, refusal) = watch::channel(String::new());
         let watcher = Watcher {
             name,
             sender,
             up,
             failed,
+            refused,
             told: Mutex::default(),
         };
-        (Arc::new(watcher), is_up, reason)
+        let told = WatcherTold {
+            up: is_up,
+            failed: reason,
+            refused: refusal,
+        };
+        (Arc::new(watcher), told)
     }
 
     fn note(&self, event: &Event) {
@@ -237,6 +279,7 @@ impl Watcher {
             Event::SlowConsumer(_) => ConnectionEvent::MessagesLost,
             Event::ServerError(error) => {
                 if let Some(refusal) = Refusal::of(&error.to_string()) {
+                    self.refused.send_replace(error.to_string());
                     self.send(ConnectionEvent::Refused(refusal));
                 }
                 if let Some(suppressed) = self.told(|told| told.server_errors.pass(time::mono())) {
@@ -256,10 +299,7 @@ impl Watcher {
             match happened {
                 ConnectionEvent::Up => tracing::info!(suppressed, "{name} connection is up"),
                 ConnectionEvent::Down => {
-                    tracing::warn!(
-                        suppressed,
-                        "replication connection is down; serving on, reconciling later"
-                    )
+                    tracing::warn!(suppressed, "{name} connection is down; serving on, reconciling later")
                 }
                 ConnectionEvent::MessagesLost => {
                     tracing::warn!(

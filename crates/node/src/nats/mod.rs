@@ -16,6 +16,8 @@ mod subjects;
 
 pub use address::{AddressError, ServerAddress};
 pub use connection::connect;
+#[cfg(feature = "store-jetstream")]
+pub(crate) use connection::{open_for_store, StoreConnection};
 pub use credentials::{
     check_authorities, check_certificate, check_credentials_file, Credentials, SeedError, Tls, UserSeed,
 };

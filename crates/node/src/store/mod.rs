@@ -11,6 +11,8 @@ mod error;
 #[cfg(feature = "store-file")]
 pub mod file;
 mod head;
+#[cfg(feature = "store-jetstream")]
+pub mod jetstream;
 mod loading;
 mod owners;
 mod status;
