@@ -1,6 +1,7 @@
 //! `nats-kvcache store`: copies, checks and writes out what a cache is kept in.
 
 use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -8,8 +9,9 @@ use base64::engine::general_purpose::STANDARD;
 use base64::Engine;
 use clap::{Args, Subcommand};
 use kvcache_node::secret::cleaned;
+use kvcache_node::settings::{Credentials, ServerAddress, Tls};
 use kvcache_node::store::tools::{self, Content, Shown};
-use kvcache_node::store::{CacheName, Store, StoreError, StoreUrl};
+use kvcache_node::store::{CacheName, Opener, Store, StoreError, StoreUrl};
 use serde_json::{json, Value};
 
 use crate::stores;
@@ -56,9 +58,25 @@ pub struct OfCache {
     /// Link name of the cache
     #[arg(long, default_value = "default")]
     link: String,
+    /// NATS server of stores `jetstream:bucket`
+    #[arg(long, default_value = "nats://127.0.0.1:4222")]
+    nats: String,
+    /// Credentials file for that server
+    #[arg(long)]
+    nats_creds: Option<PathBuf>,
 }
 
 impl OfCache {
+    fn openers(&self) -> Result<Vec<Arc<dyn Opener>>, StoreError> {
+        let servers = self.nats.parse::<ServerAddress>();
+        let servers = servers.map_err(|error| StoreError::Unusable(format!("--nats: {error}")))?;
+        Ok(stores::openers(stores::Nats {
+            servers: vec![servers],
+            credentials: self.nats_creds.clone().map_or(Credentials::None, Credentials::File),
+            tls: Tls::default(),
+        }))
+    }
+
     fn name(&self) -> CacheName {
         CacheName {
             lattice: self.lattice.clone(),
@@ -84,8 +102,8 @@ pub fn run(command: &StoreCommand) -> ExitCode {
 async fn perform(command: &StoreCommand) -> Result<ExitCode, StoreError> {
     match command {
         StoreCommand::Copy { from, to, cache } => {
+            let (from, to) = (open(from, cache).await?, open(to, cache).await?);
             let cache = cache.name();
-            let (from, to) = (open(from, &cache).await?, open(to, &cache).await?);
             let mut bar = Bar::new("copying");
             let copied = tools::copy(&*from, &*to, &cache, |done| bar.at(done)).await?;
             bar.end();
@@ -100,14 +118,14 @@ async fn perform(command: &StoreCommand) -> Result<ExitCode, StoreError> {
             );
             Ok(ExitCode::SUCCESS)
         }
-        StoreCommand::Verify { url, cache } => verify(url, &cache.name()).await,
-        StoreCommand::Dump { url, cache } => dump(url, &cache.name()).await,
+        StoreCommand::Verify { url, cache } => verify(url, cache).await,
+        StoreCommand::Dump { url, cache } => dump(url, cache).await,
     }
 }
 
-async fn open(url: &str, cache: &CacheName) -> Result<Arc<dyn Store>, StoreError> {
+async fn open(url: &str, of: &OfCache) -> Result<Arc<dyn Store>, StoreError> {
     let url = StoreUrl::parse(url).map_err(|error| StoreError::Unusable(format!("URL of a store: {error}")))?;
-    let openers = stores::openers();
+    let openers = of.openers()?;
     let opener = openers
         .iter()
         .find(|opener| opener.schemes().contains(&url.scheme.as_str()));
@@ -121,11 +139,12 @@ async fn open(url: &str, cache: &CacheName) -> Result<Arc<dyn Store>, StoreError
     opener
         .check(&url)
         .map_err(|error| StoreError::Unusable(format!("URL of a store: {error}")))?;
-    opener.open(&url, cache).await
+    opener.open(&url, &of.name()).await
 }
 
-async fn verify(url: &str, cache: &CacheName) -> Result<ExitCode, StoreError> {
-    let store = open(url, cache).await?;
+async fn verify(url: &str, of: &OfCache) -> Result<ExitCode, StoreError> {
+    let store = open(url, of).await?;
+    let cache = &of.name();
     let mut bar = Bar::new("reading");
     let found = tools::verify(&*store, cache, |done| bar.at(done)).await?;
     bar.end();
@@ -164,8 +183,9 @@ async fn verify(url: &str, cache: &CacheName) -> Result<ExitCode, StoreError> {
     Ok(ExitCode::from(u8::from(bad)))
 }
 
-async fn dump(url: &str, cache: &CacheName) -> Result<ExitCode, StoreError> {
-    let store = open(url, cache).await?;
+async fn dump(url: &str, of: &OfCache) -> Result<ExitCode, StoreError> {
+    let store = open(url, of).await?;
+    let cache = &of.name();
     let mut out = BufWriter::new(io::stdout().lock());
     let unwritten = |error: io::Error| StoreError::Away(format!("standard output: {error}"));
     tools::dump(&*store, cache, |shown| {

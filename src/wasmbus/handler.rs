@@ -42,7 +42,13 @@ impl KvCacheProvider {
         let config = Settings::new(&in_force)?;
         config.check_files(&in_force)?;
         let cache = service::empty_cache(config.limits);
-        let store = lattice.store(&config, &in_force, &stores::openers())?;
+        let (servers, credentials) = lattice.servers(&config).unwrap_or_default();
+        let nats = stores::Nats {
+            servers,
+            credentials,
+            tls: config.tls.clone(),
+        };
+        let store = lattice.store(&config, &in_force, &stores::openers(nats))?;
         let replication = lattice.replication(cache.node(), &config, &in_force)?;
         let patience_ms = host_data.default_rpc_timeout_ms.filter(|patience| *patience > 0);
         let mut growth = kvcache_allocator::Growth::default();

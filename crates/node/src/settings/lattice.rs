@@ -114,8 +114,9 @@ impl Lattice {
         }))
     }
 
-    /// The lattice's credentials go to no other server than the lattice's.
-    fn servers(&self, config: &Settings) -> Option<(Vec<ServerAddress>, Credentials)> {
+    /// The servers of replication, and who this host is there; `None` where none is set. The lattice's credentials go to
+    /// no other server than the lattice's.
+    pub fn servers(&self, config: &Settings) -> Option<(Vec<ServerAddress>, Credentials)> {
         let own = config.credentials.clone();
         match (&config.nats_url, &self.server) {
             (Some(servers), _) => Some((servers.clone(), own.unwrap_or(Credentials::None))),
