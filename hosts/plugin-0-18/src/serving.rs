@@ -14,6 +14,9 @@ use kvcache_node::service::{self, words, Service, ServiceConfig, SyncState};
 use kvcache_node::settings::{
     ClusterKeys, Lattice, LatticeError, LatticeSettings, LinkSettings, RawSettings, Settings, SettingsError,
 };
+use kvcache_node::store::file::FileOpener;
+use kvcache_node::store::jetstream::JetStreamOpener;
+use kvcache_node::store::Opener;
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::plugin::Failure;
@@ -72,10 +75,17 @@ impl Serving {
         let (settings, link) = SettingsError::both(Settings::new(&in_force), link)?;
         settings.check_files(&in_force)?;
         let cache = service::empty_cache(settings.limits);
-        let replication = lattice_of(&settings).replication(cache.node(), &settings, &in_force);
+        let lattice = lattice_of(&settings);
+        let store = lattice.store(&settings, &in_force, &openers(&lattice, &settings));
+        let store = store.map_err(SettingsError::from)?;
+        let replication = lattice.replication(cache.node(), &settings, &in_force);
         let replication = replication.map_err(StartError::Lattice)?;
         let runtime = runtime().map_err(StartError::Threads)?;
-        let service = runtime.block_on(Service::start(cache, ServiceConfig::with(replication)));
+        let how = ServiceConfig {
+            store,
+            ..ServiceConfig::with(replication)
+        };
+        let service = runtime.block_on(Service::start(cache, how));
         Ok(Serving {
             service: service.map_err(StartError::Service)?,
             in_force,
@@ -211,6 +221,13 @@ fn runtime() -> std::io::Result<Runtime> {
 }
 
 /// What the settings say of the lattice; the host says nothing.
+/// Engines that need no client beside that of NATS.
+fn openers(lattice: &Lattice, settings: &Settings) -> [Arc<dyn Opener>; 2] {
+    let (servers, credentials) = lattice.servers(settings).unwrap_or_default();
+    let jetstream = JetStreamOpener::new(servers, credentials, settings.tls.clone());
+    [Arc::new(FileOpener), Arc::new(jetstream)]
+}
+
 fn lattice_of(settings: &Settings) -> Lattice {
     let LatticeSettings {
         name,
