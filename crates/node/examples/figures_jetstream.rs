@@ -26,6 +26,8 @@ const SECTIONS: u64 = 1_024;
 const ROUNDS: usize = 5;
 /// Acknowledgements that the plain client waits for at a time.
 const UNDER_WAY: usize = 256;
+/// Sections that the cache loads from a shared store at a time.
+const AT_ONCE: usize = 128;
 const STREAM: &str = "KV_figures";
 
 #[tokio::main]
@@ -50,7 +52,7 @@ async fn main() -> Result<()> {
         taken[3].push(timed(flush(&*store, &first)).await?);
         taken[4].push(timed(flush(&*store, &second)).await?);
         taken[5].push(timed(load(&*store, &sections, RECORDS)).await?);
-        taken[6].push(timed(load(&*store, &sections[..100], 0)).await?);
+        taken[6].push(timed(load_in_calls(&*store, &sections)).await?);
     }
     println!("nats-server {}, medians of {ROUNDS}:", server.version()?);
     let medians = taken.map(|mut taken| {
@@ -65,7 +67,7 @@ async fn main() -> Result<()> {
         );
     }
     println!(
-        "  load of 100 sections alone                  store {:7.1} ms",
+        "  load, {AT_ONCE} sections a call                  store {:7.1} ms",
         medians[6]
     );
     Ok(())
@@ -119,10 +121,14 @@ async fn load(store: &dyn Store, sections: &[Section], expected: u64) -> Result<
     };
     store.load(sections, &sink).await?;
     let records = records.into_inner() as u64;
-    ensure!(
-        records > 0 && (expected == 0 || records == expected),
-        "{records} records"
-    );
+    ensure!(expected == 0 || records == expected, "{records} records");
+    Ok(())
+}
+
+async fn load_in_calls(store: &dyn Store, sections: &[Section]) -> Result<()> {
+    for sections in sections.chunks(AT_ONCE) {
+        load(store, sections, 0).await?;
+    }
     Ok(())
 }
 
@@ -163,6 +169,9 @@ async fn plain_load(plain: &Context) -> Result<()> {
             break;
         }
     }
-    ensure!(records == RECORDS && bytes > 0, "{records} records");
+    ensure!(
+        records == RECORDS && bytes > 0,
+        "the plain client has read {records} records"
+    );
     Ok(())
 }

@@ -114,15 +114,15 @@ pub(super) struct Delivery {
 /// ```
 pub(super) fn delivery(message: &Message) -> Option<Delivery> {
     let reply = message.reply.as_ref()?.as_str();
-    let tokens: Vec<&str> = reply.split('.').collect();
-    let first = match tokens.len() {
+    let first = match reply.bytes().filter(|byte| *byte == b'.').count() + 1 {
         9 => 2,
         11.. => 4,
         _ => return None,
     };
+    let mut tokens = reply.split('.').skip(first + 3);
     Some(Delivery {
-        sequence: tokens.get(first + 3)?.parse().ok()?,
-        number: tokens.get(first + 4)?.parse().ok()?,
+        sequence: tokens.next()?.parse().ok()?,
+        number: tokens.next()?.parse().ok()?,
     })
 }
 

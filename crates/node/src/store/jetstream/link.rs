@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_nats::{HeaderMap, Message, Request, RequestError, RequestErrorKind, StatusCode, Subscriber};
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use serde_json::{json, Value};
 
 use super::answer::{code, read, Kept, Refused};
@@ -172,7 +172,12 @@ impl Link {
 
     /// The next message of a subscription; `None` if none comes.
     pub async fn next(&self, subscription: &mut Subscriber, patience: Duration) -> Result<Option<Message>, StoreError> {
-        match tokio::time::timeout(patience, subscription.next()).await {
+        // Most are there already, and need no timer.
+        let next = match subscription.next().now_or_never() {
+            Some(message) => Ok(message),
+            None => tokio::time::timeout(patience, subscription.next()).await,
+        };
+        match next {
             Ok(None) => Err(self.away("the connection has ended")),
             Ok(message) => Ok(message),
             Err(_) => Ok(None),

@@ -30,27 +30,36 @@ struct Large {
 impl JetStreamStore {
     pub(super) async fn load_all(&self, sections: &[Section], sink: Sink<'_>) -> Result<(), StoreError> {
         self.link.ready().await?;
-        let has_filters = self.link.is_at_least([2, 10, 0]);
-        if sections.len() > if has_filters { FEW } else { FEW_BEFORE_2_10 } {
-            let wanted: HashSet<Section> = sections.iter().copied().collect();
-            let is_wanted = |section: Section| wanted.contains(&section);
-            let end = self.subjects.end(Section::HEAD);
-            let large = self.read(&[self.subjects.all()], end, sink, &is_wanted).await?;
-            let in_use = large
-                .iter()
-                .map(|large| large.manifest.nonce)
-                .collect::<HashSet<Nonce>>();
-            let wanted = large.into_iter().filter(|large| is_wanted(large.section));
+        let wanted: HashSet<Section> = sections.iter().copied().collect();
+        let mut in_use: HashSet<Nonce> = HashSet::new();
+        for (subjects, end) in self.groups(sections) {
+            let large = self
+                .read(&subjects, end, sink, &|section| wanted.contains(&section))
+                .await?;
+            in_use.extend(large.iter().map(|large| large.manifest.nonce));
+            let wanted = large.into_iter().filter(|large| wanted.contains(&large.section));
             self.show_large(wanted.collect(), sink).await?;
-            return self.sweep(&in_use).await;
         }
-        for sections in sections.chunks(if has_filters { FEW } else { 1 }) {
-            let subjects: Vec<String> = sections.iter().map(|section| self.subjects.section(*section)).collect();
-            let end = self.subjects.end(sections[0]);
-            let large = self.read(&subjects, end, sink, &|_| true).await?;
-            self.show_large(large, sink).await?;
+        // Where one section is read that is all there is time for.
+        if sections.len() > 1 {
+            if let Err(error) = self.sweep(&wanted, &in_use).await {
+                tracing::debug!(%error, "cannot sweep the parts that no record refers to");
+            }
         }
         Ok(())
+    }
+
+    /// What one consumer each reads, and what it ends with.
+    fn groups(&self, sections: &[Section]) -> Vec<(Vec<String>, String)> {
+        let has_filters = self.link.is_at_least([2, 10, 0]);
+        if sections.len() > if has_filters { FEW } else { FEW_BEFORE_2_10 } {
+            return vec![(vec![self.subjects.all()], self.subjects.end(Section::HEAD))];
+        }
+        let groups = sections.chunks(if has_filters { FEW } else { 1 }).map(|sections| {
+            let subjects = sections.iter().map(|section| self.subjects.section(*section));
+            (subjects.collect(), self.subjects.end(sections[0]))
+        });
+        groups.collect()
     }
 
     /// Shows what has these subjects and is wanted, but for what is in parts: that is returned, wanted or not.

@@ -6,11 +6,12 @@ use serde_json::{json, Value};
 
 use super::store::JetStreamStore;
 use super::subject::Nonce;
-use crate::store::StoreError;
+use crate::store::{Section, StoreError};
 
 impl JetStreamStore {
-    /// `in_use` are the parts of all records. Those of one that is being written are in use too, but not for an hour.
-    pub(super) async fn sweep(&self, in_use: &HashSet<Nonce>) -> Result<(), StoreError> {
+    /// Those of these sections. `in_use` are the parts of all their records. Those of one that is being written are in use
+    /// too, but not for an hour.
+    pub(super) async fn sweep(&self, sections: &HashSet<Section>, in_use: &HashSet<Nonce>) -> Result<(), StoreError> {
         let question = format!("STREAM.INFO.{}", self.bucket.stream);
         let body = json!({ "subjects_filter": self.subjects.all_parts() });
         let info = self.link.api_or_fault(&question, &body).await?;
@@ -23,7 +24,7 @@ impl JetStreamStore {
             let Some((section, nonce)) = self.subjects.part_of(subject) else {
                 continue;
             };
-            if in_use.contains(&nonce) || !seen.insert(nonce) {
+            if !sections.contains(&section) || in_use.contains(&nonce) || !seen.insert(nonce) {
                 continue;
             }
             let part = self.last(subject).await?;
