@@ -31,7 +31,7 @@ impl Hosts {
     /// So many hosts, none of which has a provider yet, with settings beside that of the store. `None` where the tests
     /// are to be skipped.
     pub async fn new(hosts: usize, settings: Value) -> Result<Option<Self>> {
-        let Some(server) = NatsServer::builder().start_or_skip().await else {
+        let Some(server) = NatsServer::builder().jetstream().start_or_skip().await else {
             return Ok(None);
         };
         let folders = (0..hosts).map(|_| TempDir::new()).collect::<Result<_, _>>()?;
@@ -148,30 +148,6 @@ impl Hosts {
             .await?;
         }
         Ok(())
-    }
-
-    /// Waits until the hosts have written what they own, and a little longer: what others own stays noted.
-    pub async fn wait_written(&self) -> Result<()> {
-        let writes = || async {
-            let mut all = Vec::new();
-            for provider in &self.providers {
-                let status = provider.status().await?;
-                ensure!(pair(&status, "store_state") == "ready", "{status}");
-                all.push(pair(&status, "store_writes"));
-            }
-            anyhow::Ok(all)
-        };
-        eventually(LIMIT, || async {
-            let before = writes().await?;
-            tokio::time::sleep(Duration::from_millis(700)).await;
-            let after = writes().await?;
-            ensure!(
-                before == after && after.iter().all(|writes| writes != "0"),
-                "{before:?} {after:?}"
-            );
-            Ok(())
-        })
-        .await
     }
 
     pub async fn client(&self, host: usize) -> Result<KeyValue<KeyValueClient>> {

@@ -2,7 +2,7 @@
 
 use anyhow::{ensure, Result};
 use serde_json::json;
-use testkit::{eventually, CassandraServer, ConsulServer};
+use testkit::{eventually, CassandraServer, ConsulServer, RedisKind, RedisServer};
 
 use crate::hosts::{pair, said, Hosts, LIMIT};
 
@@ -27,8 +27,8 @@ async fn hosts_come_back_from(url: &str) -> Result<()> {
     client.del("key 7").await.map_err(said)?;
     client.list_del("list", "3").await.map_err(said)?;
     let before = hosts.wait_equal().await?;
-    // Each has written its share, and what the other one owns is not written here.
-    hosts.wait_written().await?;
+    // Each has written its share.
+    hosts.wait_flushed().await?;
     hosts.kill_all()?;
     hosts.start_all().await?;
     let after = hosts.wait_equal().await?;
@@ -113,6 +113,31 @@ async fn hosts_that_do_not_hear_each_other_lose_nothing(url: &str) -> Result<()>
 async fn suite(url: &str) -> Result<()> {
     hosts_come_back_from(url).await?;
     hosts_that_do_not_hear_each_other_lose_nothing(url).await
+}
+
+async fn redis_keeps(kind: RedisKind) -> Result<()> {
+    if let Err(missing) = kind.find() {
+        testkit::skip_test(&missing.to_string());
+        return Ok(());
+    }
+    let server = RedisServer::start_persistent(kind, &["--requirepass", "secret"]).await?;
+    suite(&format!("redis://:secret@{}/1", server.address())).await
+}
+
+#[tokio::test]
+async fn redis_keeps_what_hosts_hold() -> Result<()> {
+    redis_keeps(RedisKind::Redis).await
+}
+
+#[tokio::test]
+async fn valkey_keeps_what_hosts_hold() -> Result<()> {
+    redis_keeps(RedisKind::Valkey).await
+}
+
+/// The NATS of the lattice.
+#[tokio::test]
+async fn jetstream_keeps_what_hosts_hold() -> Result<()> {
+    suite("jetstream:kvcache").await
 }
 
 #[tokio::test]

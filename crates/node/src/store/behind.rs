@@ -112,6 +112,8 @@ struct Shared {
     stopping: AtomicBool,
     /// When the first change was seen that is not written, 0 for none.
     dirty_since: AtomicU64,
+    /// Partitions that this node writes to the store.
+    owned: Vec<AtomicBool>,
 }
 
 /// Somebody waits until what has changed of a partition so far is in the store.
@@ -149,13 +151,13 @@ impl WriteBehind {
             wake: Notify::new(),
             stopping: AtomicBool::new(false),
             dirty_since: AtomicU64::new(0),
+            owned: Partition::all().map(|_| AtomicBool::new(false)).collect(),
         });
         let (begin, begins) = watch::channel(None);
         let worker = Worker {
             shared: shared.clone(),
             company: Box::new(company),
             begin,
-            owned: vec![false; Partition::all().count()],
             audits: VecDeque::new(),
             stale: VecDeque::new(),
             next_audit: 0,
@@ -197,7 +199,9 @@ impl WriteBehind {
     /// How the store is.
     pub fn status(&self) -> StoreStatus {
         let mut status = self.shared.status().clone();
-        status.dirty = self.shared.cache.changes();
+        // What others write to the store stays noted here, in case that they are gone one day.
+        let owned = Partition::all().filter(|partition| self.shared.owns(*partition));
+        status.dirty = owned.map(|partition| self.shared.cache.changes_in(partition)).sum();
         let since = self.shared.dirty_since.load(Ordering::Relaxed);
         status.lag_ms = if since == 0 {
             0
@@ -263,6 +267,10 @@ impl Shared {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn owns(&self, partition: Partition) -> bool {
+        self.owned[usize::from(partition.0)].load(Ordering::Relaxed)
+    }
+
     fn open(&self, open: bool) {
         self.open.store(open, Ordering::Release);
         self.opened
@@ -290,8 +298,6 @@ struct Worker {
     shared: Arc<Shared>,
     company: Box<dyn Fn() -> Company + Send>,
     begin: watch::Sender<Option<Begins>>,
-    /// Partitions that this node writes to the store.
-    owned: Vec<bool>,
     /// Sections that have to be compared, since somebody else has written them.
     audits: VecDeque<Partition>,
     /// Sections that hold what means nothing any more.
@@ -401,7 +407,7 @@ impl Worker {
     /// Reads the store into a cache that holds nothing.
     async fn load(&mut self, store: &dyn Store, head: Option<Head>) -> Result<Option<Lineage>, StoreError> {
         let Some(head) = head else { return Ok(None) };
-        let (shared, all) = (self.shared.clone(), self.owned.len());
+        let (shared, all) = (self.shared.clone(), self.shared.owned.len());
         let told = std::sync::atomic::AtomicUsize::new(0);
         let progress = |done: usize| {
             let percent = done * 100 / all;
@@ -437,7 +443,7 @@ impl Worker {
     async fn take_over(&mut self, store: &dyn Store) -> Result<(), StoreError> {
         let trusted = !(self.company)().has_a_peers_state;
         for partition in Partition::all() {
-            let percent = (usize::from(partition.0) * 100 / self.owned.len()) as u8;
+            let percent = (usize::from(partition.0) * 100 / self.shared.owned.len()) as u8;
             self.shared.status().state = StoreState::Loading { percent };
             self.audit(store, partition, trusted).await?;
         }
@@ -481,7 +487,7 @@ impl Worker {
         let mut any = false;
         for partition in Partition::all() {
             let owned = !store.is_shared() || synced.contains(&node) && owns(node, synced, partition);
-            let before = std::mem::replace(&mut self.owned[usize::from(partition.0)], owned);
+            let before = self.shared.owned[usize::from(partition.0)].swap(owned, Ordering::Relaxed);
             any |= owned;
             if owned && !before && store.is_shared() && !self.has_loaded {
                 self.audits.push_back(partition);
@@ -496,8 +502,7 @@ impl Worker {
         let cache = self.shared.cache.clone();
         let mut partitions: Vec<Partition> = self.round.iter().map(|waiting| waiting.partition).collect();
         if due {
-            let owned = |partition: &Partition| self.owned[usize::from(partition.0)];
-            partitions.extend(Partition::all().filter(owned));
+            partitions.extend(Partition::all().filter(|partition| self.shared.owns(*partition)));
         }
         partitions.retain(|partition| cache.has_changes(*partition));
         partitions.sort_unstable();
@@ -520,7 +525,7 @@ impl Worker {
             self.write(store, batches).await?;
         }
         // What has changed meanwhile has waited since this round began, at most.
-        let left = cache.changes() > 0;
+        let left = Partition::all().any(|partition| self.shared.owns(partition) && cache.has_changes(partition));
         self.shared
             .dirty_since
             .store(if left { began.max(1) } else { 0 }, Ordering::Relaxed);
@@ -665,10 +670,10 @@ impl Worker {
             self.audit_due = time::mono() + AUDIT_MS;
             partitions.extend(self.stale.pop_front());
             partitions.push(Partition(self.next_audit));
-            self.next_audit = (self.next_audit + 1) % self.owned.len() as u16;
+            self.next_audit = (self.next_audit + 1) % self.shared.owned.len() as u16;
         }
         for partition in partitions {
-            if !self.owned[usize::from(partition.0)] {
+            if !self.shared.owns(partition) {
                 continue;
             }
             self.audit(store, partition, false)
@@ -736,7 +741,7 @@ impl Worker {
         let ttl = self.shared.cache.limits().tombstone_ttl_ms;
         self.contact_due = time::mono() + ttl / CONTACT_STEPS;
         let cache = &self.shared.cache;
-        let owned = |partition: &Partition| self.owned[usize::from(partition.0)] && !cache.has_changes(*partition);
+        let owned = |partition: &Partition| self.shared.owns(*partition) && !cache.has_changes(*partition);
         let batches: Vec<Batch> = Partition::all()
             .filter(owned)
             .map(|partition| {

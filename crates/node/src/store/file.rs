@@ -330,6 +330,10 @@ impl Store for FileStore {
         false
     }
 
+    fn is_read_at_once(&self) -> bool {
+        true
+    }
+
     fn load<'a>(&'a self, sections: &'a [Section], sink: Sink<'a>) -> Asked<'a, ()> {
         Box::pin(async move { self.read(sections, sink) })
     }

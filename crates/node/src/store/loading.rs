@@ -35,8 +35,10 @@ pub(super) async fn load(
     let (unreadable, contact) = (AtomicU64::new(0), AtomicU64::new(u64::MAX));
     let (mut differ, mut floor) = (Vec::new(), Time(0));
     let all: Vec<Section> = Partition::all().map(Section::of).collect();
-    // A file is read once from one end to the other.
-    let at_once = if store.is_shared() { SECTIONS_AT_ONCE } else { all.len() };
+    let at_once = match store.is_read_at_once() {
+        true => all.len(),
+        false => SECTIONS_AT_ONCE,
+    };
     let furthest = AtomicUsize::new(0);
     for sections in all.chunks(at_once) {
         let states: Mutex<Vec<Option<SectionState>>> = Mutex::new(vec![None; sections.len()]);

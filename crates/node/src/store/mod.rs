@@ -62,6 +62,12 @@ pub trait Store: Send + Sync + 'static {
     /// writes to it.
     fn is_shared(&self) -> bool;
 
+    /// Whether it is read best in one go: all sections in one call of [`Store::load`], as what lies there lies in the
+    /// order of time.
+    fn is_read_at_once(&self) -> bool {
+        false
+    }
+
     /// Shows all records of these sections that were written before the call. An id may come more than once, with
     /// different values: the largest is meant.
     fn load<'a>(&'a self, sections: &'a [Section], sink: Sink<'a>) -> Asked<'a, ()>;

@@ -3,7 +3,7 @@
 use super::Cache;
 use crate::cache::delta::Delta;
 use crate::cache::hash::Partition;
-use crate::cache::table::{PartitionStats, Taken};
+use crate::cache::table::Taken;
 
 impl Cache {
     /// Takes note of what changes from now on, whoever changes it. Up to `limit` changes of a partition are remembered
@@ -22,10 +22,15 @@ impl Cache {
         self.tables.stats(partition).has_changes()
     }
 
-    /// How many changes nobody has taken note of. Where there are many in a partition, those of a key count once, and
-    /// beyond the limit all of them once.
+    /// How many changes of a partition nobody has taken note of. Those of a key with few components count once, and what
+    /// is beyond the limit counts once in all.
+    pub fn changes_in(&self, partition: Partition) -> usize {
+        self.tables.stats(partition).changes()
+    }
+
+    /// The same of all partitions.
     pub fn changes(&self) -> usize {
-        self.tables.all_stats().iter().map(PartitionStats::changes).sum()
+        Partition::all().map(|partition| self.changes_in(partition)).sum()
     }
 
     /// Writes out the components of a partition that have changed since the last time, each as a delta that brings it to

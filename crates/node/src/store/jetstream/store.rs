@@ -45,6 +45,10 @@ impl Store for JetStreamStore {
         true
     }
 
+    fn is_read_at_once(&self) -> bool {
+        true
+    }
+
     fn load<'a>(&'a self, sections: &'a [Section], sink: Sink<'a>) -> Asked<'a, ()> {
         Box::pin(self.load_all(sections, sink))
     }
