@@ -5,7 +5,7 @@
 //! (`ACK=stored`).
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -112,8 +112,13 @@ struct Shared {
     stopping: AtomicBool,
     /// When the first change was seen that is not written, 0 for none.
     dirty_since: AtomicU64,
-    /// Partitions that this node writes to the store.
+    /// Records that are being written: noted as changed no more, and not in the store yet.
+    in_flight: AtomicUsize,
+    /// Partitions that this node writes to the store, as of the last round.
     owned: Vec<AtomicBool>,
+    /// Whether the store is one of all nodes.
+    is_shared: AtomicBool,
+    company: Box<dyn Fn() -> Company + Send + Sync>,
 }
 
 /// Somebody waits until what has changed of a partition so far is in the store.
@@ -127,7 +132,7 @@ impl WriteBehind {
     pub fn start(
         cache: Arc<Cache>,
         config: StoreConfig,
-        company: impl Fn() -> Company + Send + 'static,
+        company: impl Fn() -> Company + Send + Sync + 'static,
     ) -> std::io::Result<Self> {
         let name = config.url.to_string();
         let shared = Arc::new(Shared {
@@ -151,12 +156,14 @@ impl WriteBehind {
             wake: Notify::new(),
             stopping: AtomicBool::new(false),
             dirty_since: AtomicU64::new(0),
+            in_flight: AtomicUsize::new(0),
             owned: Partition::all().map(|_| AtomicBool::new(false)).collect(),
+            is_shared: AtomicBool::new(false),
+            company: Box::new(company),
         });
         let (begin, begins) = watch::channel(None);
         let worker = Worker {
             shared: shared.clone(),
-            company: Box::new(company),
             begin,
             audits: VecDeque::new(),
             stale: VecDeque::new(),
@@ -200,8 +207,11 @@ impl WriteBehind {
     pub fn status(&self) -> StoreStatus {
         let mut status = self.shared.status().clone();
         // What others write to the store stays noted here, in case that they are gone one day.
-        let owned = Partition::all().filter(|partition| self.shared.owns(*partition));
-        status.dirty = owned.map(|partition| self.shared.cache.changes_in(partition)).sum();
+        let in_flight = self.shared.in_flight.load(Ordering::Acquire);
+        let company = (self.shared.company)();
+        let owned = Partition::all().filter(|partition| self.shared.is_owner(&company, *partition));
+        let noted: usize = owned.map(|partition| self.shared.cache.changes_in(partition)).sum();
+        status.dirty = noted + in_flight.max(self.shared.in_flight.load(Ordering::Acquire));
         let since = self.shared.dirty_since.load(Ordering::Relaxed);
         status.lag_ms = if since == 0 {
             0
@@ -267,6 +277,12 @@ impl Shared {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether this node is to write a partition, given who is there.
+    fn is_owner(&self, company: &Company, partition: Partition) -> bool {
+        let (node, synced) = (self.cache.node(), &company.synced);
+        !self.is_shared.load(Ordering::Relaxed) || synced.contains(&node) && owns(node, synced, partition)
+    }
+
     fn owns(&self, partition: Partition) -> bool {
         self.owned[usize::from(partition.0)].load(Ordering::Relaxed)
     }
@@ -296,7 +312,6 @@ impl Shared {
 
 struct Worker {
     shared: Arc<Shared>,
-    company: Box<dyn Fn() -> Company + Send>,
     begin: watch::Sender<Option<Begins>>,
     /// Sections that have to be compared, since somebody else has written them.
     audits: VecDeque<Partition>,
@@ -368,7 +383,7 @@ impl Worker {
 
     /// Callers are answered if they may be although the store is missing.
     fn open_without_store(&self) {
-        let open = !self.shared.config.required || (self.company)().has_a_peers_state;
+        let open = !self.shared.config.required || (self.shared.company)().has_a_peers_state;
         self.shared.open(open);
     }
 
@@ -377,6 +392,7 @@ impl Worker {
         let name = &config.cache;
         let store = config.opener.open(&config.url, name).await?;
         self.shared.status().name = store.name().into();
+        self.shared.is_shared.store(store.is_shared(), Ordering::Relaxed);
         let head = read_head(&*store, name).await?;
         let began = time::mono();
         let first = self.begin.borrow().is_none();
@@ -441,7 +457,7 @@ impl Worker {
 
     /// Makes a store and a cache equal that is in service already.
     async fn take_over(&mut self, store: &dyn Store) -> Result<(), StoreError> {
-        let trusted = !(self.company)().has_a_peers_state;
+        let trusted = !(self.shared.company)().has_a_peers_state;
         for partition in Partition::all() {
             let percent = (usize::from(partition.0) * 100 / self.shared.owned.len()) as u8;
             self.shared.status().state = StoreState::Loading { percent };
@@ -481,12 +497,10 @@ impl Worker {
 
     /// Which partitions this node writes.
     fn choose(&mut self, store: &dyn Store) {
-        self.known = (self.company)();
-        let synced = &self.known.synced;
-        let node = self.shared.cache.node();
+        self.known = (self.shared.company)();
         let mut any = false;
         for partition in Partition::all() {
-            let owned = !store.is_shared() || synced.contains(&node) && owns(node, synced, partition);
+            let owned = self.shared.is_owner(&self.known, partition);
             let before = self.shared.owned[usize::from(partition.0)].swap(owned, Ordering::Relaxed);
             any |= owned;
             if owned && !before && store.is_shared() && !self.has_loaded {
@@ -522,7 +536,10 @@ impl Worker {
         let mut partitions = partitions.into_iter().peekable();
         while partitions.peek().is_some() {
             let batches = self.gather(&mut partitions);
-            self.write(store, batches).await?;
+            let written = self.write(store, batches).await;
+            // If it failed, all of it is noted as changed again.
+            self.shared.in_flight.store(0, Ordering::Release);
+            written?;
         }
         // What has changed meanwhile has waited since this round began, at most.
         let left = Partition::all().any(|partition| self.shared.owns(partition) && cache.has_changes(partition));
@@ -539,6 +556,7 @@ impl Worker {
         while let Some(&partition) = partitions.peek() {
             let mut batch = Batch::new(Section::of(partition));
             let taken = self.shared.cache.take_changes(partition, |delta| {
+                self.shared.in_flight.fetch_add(1, Ordering::Release);
                 batch.push_delta(&delta);
                 bytes + batch.as_bytes().len() >= ROUND_BYTES
             });
