@@ -1,5 +1,7 @@
 //! Engines that all hosts of a lattice share.
 
+use std::time::Duration;
+
 use anyhow::{ensure, Result};
 use serde_json::json;
 use testkit::{eventually, CassandraServer, ConsulServer, RedisKind, RedisServer};
@@ -122,6 +124,54 @@ async fn redis_keeps(kind: RedisKind) -> Result<()> {
     }
     let server = RedisServer::start_persistent(kind, &["--requirepass", "secret"]).await?;
     suite(&format!("redis://:secret@{}/1", server.address())).await
+}
+
+/// The store holds a live key, and never hears of its deletion: that is forgotten before the store is back.
+#[tokio::test]
+async fn a_deletion_that_was_forgotten_while_the_store_was_away_stays_one() -> Result<()> {
+    if let Err(missing) = RedisKind::Redis.find() {
+        testkit::skip_test(&missing.to_string());
+        return Ok(());
+    }
+    let mut server = RedisServer::start_persistent(RedisKind::Redis, &[]).await?;
+    let Some(mut hosts) = Hosts::new(1, json!({ "TOMBSTONE_TTL_SECS": 10 })).await? else {
+        return Ok(());
+    };
+    hosts.share(&format!("redis://{}", server.address()));
+    hosts.start_all().await?;
+    let client = hosts.client(0).await?;
+    client.set("deleted", "old").await.map_err(said)?;
+    client.set("kept", "old").await.map_err(said)?;
+    hosts.wait_flushed().await?;
+    server.kill()?;
+    client.del("deleted").await.map_err(said)?;
+    // A deletion is not seen to be forgotten from outside. It is 10 s old then, and the sweep takes 13 s for a round.
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    client.set("kept", "new").await.map_err(said)?;
+    server.restart().await?;
+    eventually(Duration::from_secs(90), || async {
+        let status = hosts.providers[0].status().await?;
+        ensure!(
+            pair(&status, "store_dirty") == "0" && pair(&status, "store_state") == "ready",
+            "{status}"
+        );
+        ensure!(pair(&status, "store_audits").parse::<u64>()? >= 1_024, "{status}");
+        Ok(())
+    })
+    .await?;
+    ensure!(
+        client.get("deleted").await.map_err(said)?.is_none(),
+        "the store has brought it back"
+    );
+    hosts.kill_all()?;
+    hosts.start_all().await?;
+    let client = hosts.client(0).await?;
+    ensure!(
+        client.get("deleted").await.map_err(said)?.is_none(),
+        "it is back after a start"
+    );
+    ensure!(client.get("kept").await.map_err(said)?.as_deref() == Some("new"));
+    Ok(())
 }
 
 #[tokio::test]

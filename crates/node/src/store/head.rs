@@ -1,9 +1,7 @@
 //! The head of a store: what it is, whose, and how far back it goes.
 
-use std::collections::BTreeMap;
-
 use kvcache_core::cache::{NodeId, Stamp, Time};
-use kvcache_core::durable::{Batch, Record, Section};
+use kvcache_core::durable::{Batch, Held, Record, Section};
 use kvcache_core::replica::Lineage;
 
 use super::{CacheName, StoreError};
@@ -18,9 +16,6 @@ const OUR_FORMAT: &str = "nats-kvcache 1";
 
 const STAMP_BYTES: usize = 16;
 
-/// The records of a head, by name.
-pub(super) type HeadRecords = BTreeMap<Vec<u8>, Vec<u8>>;
-
 /// The head of a store that belongs to a cache.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Head {
@@ -31,7 +26,7 @@ pub(super) struct Head {
 impl Head {
     /// What the head of a store says. `None` for a store that nothing was ever written to; an error where it is not of
     /// this cache, or of a format that this release does not read.
-    pub fn read(records: &HeadRecords, store: &str, cache: &CacheName) -> Result<Option<Self>, StoreError> {
+    pub fn read(records: &Held, store: &str, cache: &CacheName) -> Result<Option<Self>, StoreError> {
         let text = |name: &[u8]| {
             let value = records.get(name)?.get(STAMP_BYTES..)?;
             Some(String::from_utf8_lossy(value).into_owned())
@@ -121,18 +116,19 @@ mod tests {
             node: NodeId(3),
         };
         let batch = head.write(at, &name("a"));
-        let mut records: HeadRecords = batch
+        let mut records: Held = batch
             .iter()
             .map(|record| (record.id.into(), record.value.into()))
             .collect();
-        assert_eq!(Head::read(&HeadRecords::new(), "it", &name("a")), Ok(None));
+        assert_eq!(Head::read(&Held::new(), "it", &name("a")), Ok(None));
         assert_eq!(Head::read(&records, "it", &name("a")), Ok(Some(head)));
         let error = Head::read(&records, "it", &name("b")).unwrap_err().to_string();
         assert!(
             error.contains("is of the cache") && error.contains("\\\"a\\\""),
             "{error}"
         );
-        records.get_mut(FORMAT).unwrap().extend_from_slice(b"7");
+        let later = [&records[FORMAT], &b"7"[..]].concat();
+        records.insert(FORMAT.into(), later.into());
         let error = Head::read(&records, "it", &name("a")).unwrap_err().to_string();
         assert!(
             error.contains("nats-kvcache 17") && error.contains("this release reads"),

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use kvcache_core::cache::{Cache, Delta, Millis, Partition, Time};
+use kvcache_core::cache::{Cache, DeltaError, Millis, Partition, Time};
 use kvcache_core::durable::{Record, Section, SectionState};
 
 use super::{Store, StoreError};
@@ -14,11 +14,9 @@ const SECTIONS_AT_ONCE: usize = 128;
 /// What loading has come to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Loaded {
-    /// What was known of deletions when the sections were written, as far as all of them go; `None` where nothing is.
-    pub contact: Option<Time>,
-    /// Up to when deletions were forgotten then.
-    pub floor: Time,
-    /// Records that cannot be read. They are left alone.
+    /// What the sections that hold anything say of themselves, if they do.
+    pub states: Vec<(Partition, Option<SectionState>)>,
+    /// Records that cannot be read.
     pub unreadable: u64,
     /// Partitions of which the store holds other than it says: somebody was interrupted, or something lies there that
     /// means nothing any more.
@@ -32,8 +30,8 @@ pub(super) async fn load(
     now: Millis,
     progress: impl Fn(usize) + Sync,
 ) -> Result<Loaded, StoreError> {
-    let (unreadable, contact) = (AtomicU64::new(0), AtomicU64::new(u64::MAX));
-    let (mut differ, mut floor) = (Vec::new(), Time(0));
+    let (unreadable, ahead_ms) = (AtomicU64::new(0), AtomicU64::new(0));
+    let (mut states, mut differ) = (Vec::new(), Vec::new());
     let all: Vec<Section> = Partition::all().map(Section::of).collect();
     let at_once = match store.is_read_at_once() {
         true => all.len(),
@@ -41,7 +39,7 @@ pub(super) async fn load(
     };
     let furthest = AtomicUsize::new(0);
     for sections in all.chunks(at_once) {
-        let states: Mutex<Vec<Option<SectionState>>> = Mutex::new(vec![None; sections.len()]);
+        let said: Mutex<Vec<Option<SectionState>>> = Mutex::new(vec![None; sections.len()]);
         let seen: Vec<AtomicUsize> = sections.iter().map(|_| AtomicUsize::new(0)).collect();
         let first = usize::from(sections[0].number());
         let sink = |section: Section, record: Record<'_>| {
@@ -51,43 +49,44 @@ pub(super) async fn load(
             }
             let place = number - first;
             if let Some(state) = SectionState::of(record) {
-                let mut states = states.lock().unwrap_or_else(PoisonError::into_inner);
-                let known = &mut states[place];
+                let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+                let known = &mut said[place];
                 if known.is_none_or(|known| known.written < state.written) {
                     *known = Some(state);
                 }
                 return;
             }
             seen[place].fetch_add(1, Ordering::Relaxed);
-            let merged = record
-                .delta()
-                .is_ok_and(|delta: Delta<&[u8]>| cache.apply(&delta, now).is_ok());
-            if !merged {
-                unreadable.fetch_add(1, Ordering::Relaxed);
+            match record.delta().map(|delta| cache.apply(&delta, now)) {
+                Ok(Ok(_)) => {}
+                Ok(Err(DeltaError::FromTheFuture { ahead_ms: by })) => drop(ahead_ms.fetch_max(by, Ordering::Relaxed)),
+                Ok(Err(DeltaError::Impossible(_))) | Err(_) => drop(unreadable.fetch_add(1, Ordering::Relaxed)),
             }
         };
         store.load(sections, &sink).await?;
-        let states = states.into_inner().unwrap_or_else(PoisonError::into_inner);
-        for ((section, state), seen) in sections.iter().zip(states).zip(seen) {
+        let ahead_ms = ahead_ms.load(Ordering::Relaxed);
+        if ahead_ms > 0 {
+            // What is left out would be taken for forgotten, and go.
+            return Err(StoreError::Away(format!(
+                "{} holds writes that are stamped {} s ahead of the clock of this host, more than MAX_CLOCK_SKEW_SECS: is \
+                 the clock right?",
+                store.name(),
+                ahead_ms.div_ceil(1_000)
+            )));
+        }
+        let said = said.into_inner().unwrap_or_else(PoisonError::into_inner);
+        for ((section, state), seen) in sections.iter().zip(said).zip(seen) {
             let Some(partition) = section.partition() else { continue };
-            match state {
-                // Nobody has said how far it goes.
-                None if seen.into_inner() > 0 => contact.store(0, Ordering::Relaxed),
-                None => {}
-                Some(state) => {
-                    contact.fetch_min(state.contact.0, Ordering::Relaxed);
-                    floor = floor.max(state.floor);
-                    if state.digest != cache.digest(partition) {
-                        differ.push(partition);
-                    }
-                }
+            if state.is_some() || seen.into_inner() > 0 {
+                states.push((partition, state));
+            }
+            if state.is_some_and(|state| state.digest != cache.digest(partition)) {
+                differ.push(partition);
             }
         }
     }
-    let contact = contact.into_inner();
     Ok(Loaded {
-        contact: (contact != u64::MAX).then_some(Time(contact)),
-        floor,
+        states,
         unreadable: unreadable.into_inner(),
         differ,
     })

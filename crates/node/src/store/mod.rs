@@ -6,26 +6,33 @@
 //! A new engine is one file: a [`Store`], and an [`Opener`] for its URLs. `tests/store` of the root runs against all of
 //! them.
 
+mod auditing;
 mod behind;
 mod error;
 #[cfg(feature = "store-file")]
 pub mod file;
+mod flushing;
 mod head;
 #[cfg(feature = "store-jetstream")]
 pub mod jetstream;
 mod loading;
 mod owners;
+mod records;
+mod sections;
+mod shared;
 mod status;
 pub mod tools;
 mod url;
+mod worker;
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-pub use behind::{Begins, Company, NotStored, StoreConfig, WriteBehind};
+pub use behind::WriteBehind;
 pub use error::StoreError;
 pub use kvcache_core::durable::{Batch, Record, RecordError, Section};
+pub use shared::{Begins, Company, NotStored, StoreConfig};
 pub use status::{StoreState, StoreStatus};
 pub use url::{StoreUrl, UrlError};
 

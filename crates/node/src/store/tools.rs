@@ -1,44 +1,26 @@
 //! What people do with stores: copy one into another, check one, write one out.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 
 use kvcache_core::cache::{Cache, Digest, Key, Limits, Millis, NodeId, Partition, Time};
 use kvcache_core::durable::{Batch, Record, Section, SectionState};
 
 use super::head::Head;
+use super::records::records_of;
 use super::{CacheName, Store, StoreError};
 use crate::time;
 
 /// Sections that are read at a time.
 const SECTIONS_AT_ONCE: usize = 16;
 
-/// Records by id.
-type Records = BTreeMap<Vec<u8>, Vec<u8>>;
-
 /// All sections of partitions.
 fn sections() -> Vec<Section> {
     Partition::all().map(Section::of).collect()
 }
 
-/// The records of some sections: of several values for one id the largest.
-async fn records(store: &dyn Store, sections: &[Section]) -> Result<BTreeMap<Section, Records>, StoreError> {
-    let found: Mutex<BTreeMap<Section, Records>> = Mutex::default();
-    let sink = |section: Section, record: Record<'_>| {
-        let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-        let value = found.entry(section).or_default().entry(record.id.into()).or_default();
-        if value[..] < *record.value {
-            *value = record.value.into();
-        }
-    };
-    store.load(sections, &sink).await?;
-    Ok(found.into_inner().unwrap_or_else(PoisonError::into_inner))
-}
-
 async fn head(store: &dyn Store, cache: &CacheName) -> Result<Option<Head>, StoreError> {
-    let records = records(store, &[Section::HEAD]).await?;
-    let head = records.into_values().next().unwrap_or_default();
-    Head::read(&head, store.name(), cache)
+    let head = records_of(store, &[Section::HEAD]).await?.remove(&Section::HEAD);
+    Head::read(&head.unwrap_or_default(), store.name(), cache)
 }
 
 /// That a store holds nothing of this cache.
@@ -75,7 +57,7 @@ pub async fn copy(
     let mut copied = Copied::default();
     for (done, sections) in sections().chunks(SECTIONS_AT_ONCE).enumerate() {
         let mut batches = Vec::new();
-        for (section, records) in records(from, sections).await? {
+        for (section, records) in records_of(from, sections).await? {
             let mut batch = Batch::new(section);
             for (id, value) in &records {
                 batch.push(Record { id, value });
@@ -134,7 +116,7 @@ pub async fn verify(
         let scratch = empty();
         let mut said: BTreeMap<Section, SectionState> = BTreeMap::new();
         let mut held: BTreeMap<Section, u64> = BTreeMap::new();
-        for (section, records) in records(store, sections).await? {
+        for (section, records) in records_of(store, sections).await? {
             for (id, value) in &records {
                 let record = Record { id, value };
                 if let Some(state) = SectionState::of(record) {
@@ -222,7 +204,7 @@ pub async fn dump(
     for section in sections() {
         let scratch = empty();
         let mut keys: Vec<Vec<u8>> = Vec::new();
-        for (id, value) in records(store, &[section]).await?.into_values().flatten() {
+        for (id, value) in records_of(store, &[section]).await?.into_values().flatten() {
             let record = Record { id: &id, value: &value };
             let Ok(delta) = record.delta() else { continue };
             if scratch.apply(&delta, now).is_ok() && keys.last().is_none_or(|last| last != delta.key) {

@@ -13,6 +13,9 @@ use crate::cache::stamp::Stamp;
 /// A list or set with more elements than this is not noted whole.
 const MANY: usize = 32;
 
+/// Bytes of members for each entry of a log, on average. A log with longer ones is full sooner.
+const MEMBER_BYTES: usize = 64;
+
 /// A change of a key.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Change {
@@ -41,6 +44,13 @@ impl Element {
         }
     }
 
+    fn bytes(&self) -> usize {
+        match self {
+            Element::Item(_) => 0,
+            Element::Member(member) => member.len(),
+        }
+    }
+
     pub fn slot(&self) -> Slot<'_> {
         match self {
             Element::Item(id) => Slot::Item(*id),
@@ -55,6 +65,8 @@ pub(in crate::cache) struct Changes {
     /// Entries of the log at most; 0 while nobody wants to know.
     limit: usize,
     log: Vec<Change>,
+    /// Bytes of the members in it, which anybody may make long.
+    member_bytes: usize,
     /// Keys are noted that are not in the log.
     pub overflowed: bool,
     /// Components are gone without a mark: forgotten, or covered by a reset.
@@ -66,6 +78,7 @@ impl Changes {
         Changes {
             limit: 0,
             log: Vec::new(),
+            member_bytes: 0,
             overflowed: false,
             vanished: false,
         }
@@ -114,10 +127,13 @@ impl Changes {
 
     /// Adds to the log; returns whether it had room.
     fn log(&mut self, change: Change) -> bool {
-        let room = self.log.len() < self.limit && !self.overflowed;
-        match room {
-            true => self.log.push(change),
-            false => self.overflowed = true,
+        let bytes = self.member_bytes + change.element.as_ref().map_or(0, Element::bytes);
+        let room = self.log.len() < self.limit && bytes <= self.limit * MEMBER_BYTES && !self.overflowed;
+        if room {
+            self.member_bytes = bytes;
+            self.log.push(change);
+        } else {
+            self.overflowed = true;
         }
         room
     }
@@ -126,6 +142,7 @@ impl Changes {
     pub(super) fn take(&mut self, most: usize) -> Vec<Change> {
         if self.log.len() <= most {
             // Its memory is given back: a log that was full once may never be again.
+            self.member_bytes = 0;
             return std::mem::take(&mut self.log);
         }
         self.log.split_off(self.log.len() - most)

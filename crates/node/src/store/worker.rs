@@ -1,0 +1,225 @@
+//! The thread that keeps a store: it loads it, and then writes and looks after it until the node stops.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kvcache_core::cache::{Millis, Partition, Stamp, Time};
+use kvcache_core::durable::Section;
+use kvcache_core::replica::Lineage;
+use tokio::sync::watch;
+
+use super::head::Head;
+use super::loading::{self, Loaded};
+use super::records::records_of;
+use super::sections::Sections;
+use super::shared::{Begins, Company, Shared, Waiting};
+use super::status::StoreState;
+use super::{Store, StoreError};
+use crate::time;
+
+/// Changes of a partition that are noted one by one. Of all partitions they take 60 MB at most.
+const NOTED_CHANGES: usize = 512;
+
+/// Pauses between attempts at a store that is away.
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// What the thread knows.
+pub(super) struct Worker {
+    pub shared: Arc<Shared>,
+    begin: watch::Sender<Option<Begins>>,
+    pub sections: Sections,
+    /// When the next section is compared in turn.
+    pub audit_due: Millis,
+    /// When sections say again how far they go.
+    pub contact_due: Millis,
+    /// When the last round ended in which all was written that had to be.
+    pub complete_at: Millis,
+    /// Who is there, as of the last round.
+    pub known: Company,
+    /// The cache holds what the store held when it was opened, and nobody has written there since.
+    pub has_loaded: bool,
+    /// Who waits for the round that is under way.
+    pub round: Vec<Waiting>,
+}
+
+impl Worker {
+    pub fn new(shared: Arc<Shared>, begin: watch::Sender<Option<Begins>>) -> Self {
+        Worker {
+            shared,
+            begin,
+            sections: Sections::default(),
+            audit_due: 0,
+            contact_due: 0,
+            complete_at: 0,
+            known: Company::default(),
+            has_loaded: false,
+            round: Vec::new(),
+        }
+    }
+
+    pub async fn run(mut self) {
+        if let Some(store) = self.open().await {
+            self.keep(&*store).await;
+            if let Err(error) = store.close().await {
+                tracing::warn!(%error, "the store did not close in order");
+            }
+        }
+        self.refuse("the node is stopping");
+    }
+
+    /// Tells all who wait that it is in vain.
+    pub fn refuse(&mut self, why: &str) {
+        let waiting = std::mem::take(&mut *self.shared.waiting());
+        for waiting in waiting.into_iter().chain(self.round.drain(..)) {
+            let _ = waiting.answer.send(Err(self.shared.not_stored(why)));
+        }
+    }
+
+    // --- opening
+
+    /// Opens the store and makes it and the cache one. Goes on trying; `None` when the node stops.
+    async fn open(&mut self) -> Option<Arc<dyn Store>> {
+        let mut pause = FIRST_PAUSE;
+        let mut said = String::new();
+        while !self.shared.is_stopping() {
+            let why = match self.try_to_open().await {
+                Ok(store) => return Some(store),
+                Err(error) => self.shared.failed(&error),
+            };
+            if why != said {
+                let name = self.shared.status().name.clone();
+                tracing::error!(store = name, "the store cannot be used: {why}");
+                said.clone_from(&why);
+            }
+            self.shared.status().state = StoreState::Missing { why };
+            // From here on the cache may be filled by peers and callers.
+            self.shared.cache.track_changes(NOTED_CHANGES);
+            self.begin
+                .send_if_modified(|begins| begins.is_none() && begins.replace(Begins::Empty).is_none());
+            let until = time::mono() + pause.as_millis() as Millis;
+            while time::mono() < until && !self.shared.is_stopping() {
+                self.open_without_store();
+                self.refuse(&said);
+                tokio::time::sleep(FIRST_PAUSE.min(pause)).await;
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        None
+    }
+
+    /// Callers are answered if they may be although the store is missing.
+    fn open_without_store(&self) {
+        let open = !self.shared.config.required || (self.shared.company)().has_a_peers_state;
+        self.shared.open(open);
+    }
+
+    async fn try_to_open(&mut self) -> Result<Arc<dyn Store>, StoreError> {
+        let config = self.shared.config.clone();
+        let name = &config.cache;
+        let store = config.opener.open(&config.url, name).await?;
+        self.shared.status().name = store.name().into();
+        self.shared.is_shared.store(store.is_shared(), Ordering::Relaxed);
+        let head = records_of(&*store, &[Section::HEAD]).await?.remove(&Section::HEAD);
+        let head = Head::read(&head.unwrap_or_default(), store.name(), name)?;
+        let began = time::mono();
+        let first = self.begin.borrow().is_none();
+        let lineage = match first {
+            true => self.load(&*store, head).await?,
+            false => {
+                self.take_over(&*store).await?;
+                None
+            }
+        };
+        let ready = Head {
+            state_since: self.now(),
+        };
+        store.write(&[head.unwrap_or(ready).write(self.stamp(), name)]).await?;
+        let (cache, took_ms) = (&self.shared.cache, time::mono() - began);
+        tracing::info!(store = store.name(), keys = cache.keys(), took_ms, "the store is read");
+        self.shared.status().state = StoreState::Ready;
+        if first {
+            cache.track_changes(NOTED_CHANGES);
+            self.has_loaded = true;
+            self.complete_at = time::mono();
+            let begins = lineage.map_or(Begins::Empty, Begins::With);
+            self.begin.send_replace(Some(begins));
+        }
+        self.shared.open(true);
+        Ok(store)
+    }
+
+    /// Reads the store into a cache that holds nothing.
+    async fn load(&mut self, store: &dyn Store, head: Option<Head>) -> Result<Option<Lineage>, StoreError> {
+        let Some(head) = head else { return Ok(None) };
+        let (shared, all) = (self.shared.clone(), self.shared.owned.len());
+        let told = AtomicUsize::new(0);
+        let progress = |done: usize| {
+            let percent = done * 100 / all;
+            shared.status().state = StoreState::Loading { percent: percent as u8 };
+            if percent / 25 > told.fetch_max(percent / 25, Ordering::Relaxed) {
+                tracing::info!("loading {percent} %");
+            }
+        };
+        let now = time::wall();
+        let loaded = loading::load(store, &self.shared.cache, now, progress).await;
+        let Loaded {
+            states,
+            unreadable,
+            differ,
+        } = match loaded {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                loading::forget(&self.shared.cache, now);
+                return Err(error);
+            }
+        };
+        let said = || states.iter().map(|(_, state)| state);
+        let floor = said().flatten().map(|state| state.floor).max().unwrap_or_default();
+        self.shared.cache.loaded(floor, now);
+        self.shared.status().unreadable = unreadable;
+        if unreadable > 0 {
+            tracing::warn!(unreadable, "records that cannot be read are left out");
+        }
+        // Of a section that does not say how far it goes nothing is known.
+        let contact = said().map(|state| state.map_or(Time(0), |state| state.contact)).min();
+        for (partition, state) in &states {
+            self.sections.read(*partition, state.map(|state| state.contact));
+        }
+        differ.into_iter().for_each(|partition| self.sections.doubt(partition));
+        Ok(contact.map(|contact| head.lineage(contact)))
+    }
+
+    /// Makes a store and a cache equal that is in service already.
+    async fn take_over(&mut self, store: &dyn Store) -> Result<(), StoreError> {
+        let trusted = !(self.shared.company)().has_a_peers_state;
+        for partition in Partition::all() {
+            let percent = (usize::from(partition.0) * 100 / self.shared.owned.len()) as u8;
+            self.shared.status().state = StoreState::Loading { percent };
+            self.audit(store, partition, trusted).await?;
+        }
+        self.complete_at = time::mono();
+        Ok(())
+    }
+
+    // --- time
+
+    pub fn now(&self) -> Time {
+        Time::from_millis(self.shared.cache.clock().now(time::wall()))
+    }
+
+    pub fn stamp(&self) -> Stamp {
+        Stamp {
+            time: self.now(),
+            node: self.shared.cache.node(),
+        }
+    }
+
+    /// Up to when deletions are known here.
+    pub fn contact(&self) -> Time {
+        self.known
+            .lineage
+            .map_or_else(|| self.now(), |lineage| lineage.last_contact)
+    }
+}
