@@ -117,6 +117,30 @@ async fn without_a_server_it_is_a_map_of_this_host() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_store_the_links_of_a_host_outlive_it() -> Result<()> {
+    let Some(place) = Place::or_skip().await? else {
+        return Ok(());
+    };
+    let folder = tempfile::tempdir()?;
+    let store = format!("file:{}", folder.path().join("store").display());
+    let options = place.host().setting("STORE", &*store).setting("ACK", "stored");
+    let mut host = place.start(&options).await?;
+    host.ask(link("Mkept")).await?;
+    host.kill()?;
+    let mut again = place.start(&options).await?;
+    wait_linked(&mut again, &["Mkept"]).await?;
+    // Engines with clients of their own are not in the plugin.
+    let mut refused = place.start(&place.host().setting("STORE", "redis://127.0.0.1")).await?;
+    ensure!(linked(&mut refused).await?.is_empty());
+    let log = refused.log().text();
+    ensure!(
+        log.contains("KVCACHE_STORE") && log.contains("begins with file:, jetstream:"),
+        "{log}"
+    );
+    Ok(())
+}
+
 /// `Host::stop` has the plugin stopped on a thread that the end of the process can overtake.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_ends_says_goodbye() -> Result<()> {

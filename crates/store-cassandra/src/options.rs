@@ -8,7 +8,6 @@ use kvcache_node::store::{StoreUrl, UrlError};
 use scylla::statement::Consistency;
 
 const PORT: u16 = 9042;
-const TIMEOUT: Duration = Duration::from_secs(5);
 /// What Cassandra takes as the name of a keyspace.
 const MAX_KEYSPACE: usize = 48;
 const PARAMETERS: [&str; 7] = [
@@ -64,12 +63,6 @@ impl Options {
         if hosts.is_empty() {
             return Err(UrlError("no host, as in cassandra://host/keyspace".into()));
         }
-        let timeout = url.parameter::<u64>("timeout_ms", "milliseconds from 100 to 60000")?;
-        if timeout.is_some_and(|timeout| !(100..=60_000).contains(&timeout)) {
-            return Err(UrlError(
-                "parameter timeout_ms: expected milliseconds from 100 to 60000".into(),
-            ));
-        }
         let factor = url.parameter::<u16>("replication_factor", "the number of copies")?;
         if factor == Some(0) {
             return Err(UrlError("parameter replication_factor: expected at least 1".into()));
@@ -86,7 +79,7 @@ impl Options {
                 .filter(|name| !name.is_empty())
                 .cloned(),
             tls: tls(url)?,
-            timeout: timeout.map_or(TIMEOUT, Duration::from_millis),
+            timeout: url.timeout()?,
         })
     }
 }
@@ -127,19 +120,13 @@ fn consistency(url: &StoreUrl) -> Result<Consistency, UrlError> {
 }
 
 fn tls(url: &StoreUrl) -> Result<Option<TlsOptions>, UrlError> {
-    let switch = |name: &str| match url.parameters.get(name).map(String::as_str) {
-        None => Ok(None),
-        Some("1" | "true" | "") => Ok(Some(true)),
-        Some("0" | "false") => Ok(Some(false)),
-        Some(text) => Err(UrlError(format!("parameter {name}={text:?}: expected 1 or 0"))),
-    };
     let authorities = url
         .parameters
         .get("ca")
         .filter(|path| !path.is_empty())
         .map(PathBuf::from);
-    let names = switch("tls_names")?;
-    let wanted = switch("tls")?;
+    let names = url.switch("tls_names")?;
+    let wanted = url.switch("tls")?;
     match wanted.unwrap_or(authorities.is_some()) {
         true if cfg!(not(feature = "tls")) => Err(UrlError("parameter tls: TLS to Cassandra is not built in".into())),
         // Of the whole world's certificates one has to be the server's own.
@@ -171,7 +158,7 @@ mod tests {
         assert_eq!(options.hosts, ["a:9042", "[::1]:9043"]);
         assert_eq!(options.keyspace, "cache");
         assert_eq!(options.consistency, Consistency::LocalQuorum);
-        assert_eq!(options.timeout, TIMEOUT);
+        assert_eq!(options.timeout, Duration::from_secs(5));
         assert_eq!(
             (
                 options.login,

@@ -3,49 +3,10 @@
 use std::sync::Arc;
 
 use anyhow::{ensure, Context, Result};
-use async_trait::async_trait;
 use kvcache_core::cache::Partition;
 use kvcache_node::store::{Opener, Section, Store, StoreError, StoreUrl};
 use kvcache_store_cassandra::CassandraOpener;
-use testkit::{batch, cache_name, load, run_store_suite, skip_test, CassandraServer, StoreEngine};
-
-struct Engine {
-    server: CassandraServer,
-    opener: CassandraOpener,
-}
-
-#[async_trait]
-impl StoreEngine for Engine {
-    fn opener(&self) -> &dyn Opener {
-        &self.opener
-    }
-
-    fn url(&self) -> String {
-        format!("cassandra://{}/suite?replication_factor=1", self.server.address())
-    }
-
-    async fn kill(&mut self) -> Result<()> {
-        self.server.kill()
-    }
-
-    async fn restart(&mut self) -> Result<()> {
-        self.server.restart().await
-    }
-
-    async fn freeze(&mut self) -> Result<bool> {
-        self.server.pause()?;
-        Ok(true)
-    }
-
-    async fn thaw(&mut self) -> Result<()> {
-        self.server.resume()
-    }
-
-    /// A tombstone of Cassandra's hides smaller values for as long as there is one.
-    fn forgets_what_it_removes(&self) -> bool {
-        false
-    }
-}
+use testkit::{batch, cache_name, load, run_store_suite, skip_test, CassandraServer, ServedStore};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cassandra_passes_the_suite_of_all_stores() -> Result<()> {
@@ -53,9 +14,13 @@ async fn cassandra_passes_the_suite_of_all_stores() -> Result<()> {
         skip_test(&error.to_string());
         return Ok(());
     }
-    let mut engine = Engine {
-        server: CassandraServer::start().await?,
+    let server = CassandraServer::start().await?;
+    let mut engine = ServedStore {
         opener: CassandraOpener::new(),
+        url: format!("cassandra://{}/suite?replication_factor=1", server.address()),
+        server,
+        // A tombstone of Cassandra's hides smaller values for as long as there is one.
+        forgets_what_it_removes: false,
     };
     run_store_suite(&mut engine).await
 }

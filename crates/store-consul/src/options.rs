@@ -7,7 +7,6 @@ use kvcache_node::secret::Secret;
 use kvcache_node::store::{StoreUrl, UrlError};
 
 const PORT: u16 = 8500;
-const TIMEOUT: Duration = Duration::from_secs(5);
 const PARAMETERS: [&str; 6] = ["token", "token_file", "datacenter", "tls", "ca", "timeout_ms"];
 
 /// A URL, read.
@@ -45,21 +44,12 @@ impl Options {
                 "a user: Consul knows tokens, as in ?token= or ?token_file=".into(),
             ));
         }
-        let timeout = url.parameter::<u64>("timeout_ms", "milliseconds from 100 to 60000")?;
-        if timeout.is_some_and(|timeout| !(100..=60_000).contains(&timeout)) {
-            return Err(UrlError(
-                "parameter timeout_ms: expected milliseconds from 100 to 60000".into(),
-            ));
-        }
         let given = |name: &str| url.parameters.get(name).filter(|text| !text.is_empty());
         let authorities = given("ca").map(PathBuf::from);
-        let tls = match url.parameters.get("tls").map(String::as_str) {
-            None => authorities.is_some(),
-            Some("1" | "true" | "") => true,
-            Some("0" | "false") if authorities.is_none() => false,
-            Some("0" | "false") => return Err(UrlError("parameter ca: expected with tls=1".into())),
-            Some(text) => return Err(UrlError(format!("parameter tls={text:?}: expected 1 or 0"))),
-        };
+        let tls = url.switch("tls")?.unwrap_or(authorities.is_some());
+        if !tls && authorities.is_some() {
+            return Err(UrlError("parameter ca: expected with tls=1".into()));
+        }
         let token = match (given("token"), given("token_file")) {
             (Some(_), Some(_)) => return Err(UrlError("parameters token and token_file: expected one of them".into())),
             (Some(token), None) => Some(Token::Given(Secret(token.clone()))),
@@ -73,7 +63,7 @@ impl Options {
             datacenter: given("datacenter").cloned(),
             tls,
             authorities,
-            timeout: timeout.map_or(TIMEOUT, Duration::from_millis),
+            timeout: url.timeout()?,
         })
     }
 }
@@ -102,7 +92,7 @@ mod tests {
         assert_eq!(options.hosts, ["a:8500", "[::1]:8501"]);
         assert_eq!(
             (options.prefix.as_str(), options.tls, options.timeout),
-            ("", false, TIMEOUT)
+            ("", false, Duration::from_secs(5))
         );
         assert_eq!(
             (options.token, options.datacenter, options.authorities),

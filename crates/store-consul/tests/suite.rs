@@ -3,47 +3,13 @@
 use std::sync::Arc;
 
 use anyhow::{ensure, Context, Result};
-use async_trait::async_trait;
 use kvcache_core::cache::Partition;
 use kvcache_node::store::{Batch, Opener, Record, Section, Store, StoreError, StoreUrl};
 use kvcache_store_consul::ConsulOpener;
-use testkit::{batch, cache_name, load, run_store_suite, skip_test, ConsulServer, StoreEngine};
+use testkit::{batch, cache_name, load, run_store_suite, skip_test, ConsulServer, ServedStore};
 
 const TOKEN: &str = "6f1c5a6e-8c8e-4d53-9b0e-0d8a35d3a1f4";
 const STRANGER: &str = "6f1c5a6e-8c8e-4d53-9b0e-0d8a35d3a1f5";
-
-struct Engine {
-    server: ConsulServer,
-    opener: ConsulOpener,
-}
-
-#[async_trait]
-impl StoreEngine for Engine {
-    fn opener(&self) -> &dyn Opener {
-        &self.opener
-    }
-
-    fn url(&self) -> String {
-        format!("consul://{}/suite", self.server.address())
-    }
-
-    async fn kill(&mut self) -> Result<()> {
-        self.server.kill()
-    }
-
-    async fn restart(&mut self) -> Result<()> {
-        self.server.restart().await
-    }
-
-    async fn freeze(&mut self) -> Result<bool> {
-        self.server.pause()?;
-        Ok(true)
-    }
-
-    async fn thaw(&mut self) -> Result<()> {
-        self.server.resume()
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn consul_passes_the_suite_of_all_stores() -> Result<()> {
@@ -51,9 +17,12 @@ async fn consul_passes_the_suite_of_all_stores() -> Result<()> {
         skip_test(&error.to_string());
         return Ok(());
     }
-    let mut engine = Engine {
-        server: ConsulServer::start().await?,
+    let server = ConsulServer::start().await?;
+    let mut engine = ServedStore {
         opener: ConsulOpener::new(),
+        url: format!("consul://{}/suite", server.address()),
+        server,
+        forgets_what_it_removes: true,
     };
     run_store_suite(&mut engine).await
 }

@@ -10,7 +10,7 @@
 //! | `user` | of an ACL; without one the password is that of `requirepass` |
 //! | `host` | one: a name or an address; port 6379 where none is given |
 //! | `database` | its number; 0 where none is given |
-//! | `timeout_ms` | how long connecting, and then each answer, may take: 100 to 10,000, by default 5,000. A value of many megabytes over a slow network needs more |
+//! | `timeout_ms` | how long connecting, and then each answer, may take: 100 to 60,000, by default 5,000. A value of many megabytes over a slow network needs more |
 //! | `ca` | `rediss` only: file of the authorities that are trusted, in place of those of the system |
 //! | `cert`, `key` | `rediss` only: files of the client's own certificate and its key |
 //!

@@ -11,8 +11,6 @@ use redis::{Client, ClientTlsConfig, ConnectionAddr, IntoConnectionInfo, TlsCert
 pub(crate) const SCHEMES: [&str; 2] = ["redis", "rediss"];
 
 const PORT: u16 = 6379;
-const TIMEOUT_MS: u64 = 5_000;
-const TIMEOUTS_MS: std::ops::RangeInclusive<u64> = 100..=10_000;
 
 /// Where a server is, as whom to connect, and how long to wait.
 pub(crate) struct Server {
@@ -56,19 +54,12 @@ impl Server {
                 ))
             })?,
         };
-        let timeout = url.parameter("timeout_ms", "milliseconds")?.unwrap_or(TIMEOUT_MS);
-        if !TIMEOUTS_MS.contains(&timeout) {
-            let (from, to) = TIMEOUTS_MS.into_inner();
-            return Err(UrlError(format!(
-                "parameter timeout_ms={timeout}: expected {from} to {to}"
-            )));
-        }
         Ok(Server {
             name: format!("Redis at {}", url.addresses(PORT).concat()),
             user: url.user.clone(),
             password: url.password.clone(),
             database,
-            timeout: Duration::from_millis(timeout),
+            timeout: url.timeout()?,
             host: host.clone(),
             port: port.unwrap_or(PORT),
             tls: over_tls.then(|| TlsFiles::of(url)).transpose()?,
@@ -161,7 +152,7 @@ mod tests {
             ("redis://host/x", "number of a database"),
             ("redis://host/-1", "number of a database"),
             ("redis://host?ca=/file", "unknown parameter \"ca\""),
-            ("redis://host?timeout_ms=99", "100 to 10000"),
+            ("redis://host?timeout_ms=99", "from 100 to 60000"),
             ("redis://host?timeout_ms=soon", "expected milliseconds"),
             ("redis://me@host", "without a password"),
             ("rediss://host?cert=/file", "go together"),

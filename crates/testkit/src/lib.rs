@@ -61,7 +61,7 @@ pub use proxy::{Direction, FaultyProxy, ProxyStats};
 pub use redis_server::{redis_benchmark, RedisKind, RedisServer};
 pub use registry::OciRegistry;
 pub use status::{Status, SyncState};
-pub use store_suite::{batch, cache_name, load, run_store_suite, Held, StoreEngine};
+pub use store_suite::{batch, cache_name, load, run_store_suite, Held, ServedStore, StoreEngine};
 pub use wait::{eventually, promptly};
 pub use wash::Wash;
 pub use workload::Workload;

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use kvcache_core::cache::Partition;
 use kvcache_node::store::{Batch, CacheName, Opener, Record, Section, Store, StoreError, StoreUrl, Written};
 
+use crate::local_server::{LocalServer, Program};
 use crate::wait::eventually;
 
 /// No question to an engine takes longer, whatever its server does.
@@ -44,6 +45,49 @@ pub trait StoreEngine: Send + Sync {
         self.opener().check(&url)?;
         let opened = tokio::time::timeout(ASKED_LIMIT, self.opener().open(&url, cache)).await;
         Ok(opened.with_context(|| format!("opening {url} took longer than {ASKED_LIMIT:?}"))??)
+    }
+}
+
+/// An engine whose server is one process of the kit.
+pub struct ServedStore<O, P, const N: usize> {
+    /// What opens it.
+    pub opener: O,
+    /// The server.
+    pub server: LocalServer<P, N>,
+    /// The URL of its store.
+    pub url: String,
+    /// See [`StoreEngine::forgets_what_it_removes`].
+    pub forgets_what_it_removes: bool,
+}
+
+#[async_trait]
+impl<O: Opener, P: Program<N> + Send + Sync, const N: usize> StoreEngine for ServedStore<O, P, N> {
+    fn opener(&self) -> &dyn Opener {
+        &self.opener
+    }
+
+    fn url(&self) -> String {
+        self.url.clone()
+    }
+
+    fn forgets_what_it_removes(&self) -> bool {
+        self.forgets_what_it_removes
+    }
+
+    async fn kill(&mut self) -> Result<()> {
+        self.server.kill()
+    }
+
+    async fn restart(&mut self) -> Result<()> {
+        self.server.restart().await
+    }
+
+    async fn freeze(&mut self) -> Result<bool> {
+        self.server.pause().map(|()| true)
+    }
+
+    async fn thaw(&mut self) -> Result<()> {
+        self.server.resume()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 
@@ -71,6 +72,28 @@ impl StoreUrl {
         };
         let wrong = || UrlError(format!("parameter {name}={text:?}: expected {expected}"));
         text.parse().map(Some).map_err(|_| wrong())
+    }
+
+    /// The parameter `timeout_ms`: how long an engine may take for an answer.
+    pub fn timeout(&self) -> Result<Duration, UrlError> {
+        const EXPECTED: &str = "milliseconds from 100 to 60000";
+        let timeout = self.parameter::<u64>("timeout_ms", EXPECTED)?.unwrap_or(5_000);
+        match (100..=60_000).contains(&timeout) {
+            true => Ok(Duration::from_millis(timeout)),
+            false => Err(UrlError(format!(
+                "parameter timeout_ms=\"{timeout}\": expected {EXPECTED}"
+            ))),
+        }
+    }
+
+    /// A parameter that is on (`1`, or nothing after the name) or off (`0`), if it is there.
+    pub fn switch(&self, name: &str) -> Result<Option<bool>, UrlError> {
+        match self.parameters.get(name).map(String::as_str) {
+            None => Ok(None),
+            Some("1" | "true" | "") => Ok(Some(true)),
+            Some("0" | "false") => Ok(Some(false)),
+            Some(text) => Err(UrlError(format!("parameter {name}={text:?}: expected 1 or 0"))),
+        }
     }
 
     /// An error that names the first parameter which is none of these.
@@ -213,6 +236,10 @@ mod tests {
         assert!(!format!("{url} {url:?}").contains("secret"));
         let number = url.parameter::<u16>("n", "a number").unwrap_err();
         assert_eq!(number.to_string(), "parameter n=\"x\": expected a number");
+        let timeout = parse("redis://h?timeout_ms=5").timeout().unwrap_err();
+        assert!(timeout.to_string().contains("from 100 to 60000"), "{timeout}");
+        assert_eq!(parse("redis://h").timeout(), Ok(Duration::from_secs(5)));
+        assert_eq!(parse("redis://h?tls").switch("tls"), Ok(Some(true)));
         let unknown = url.only_parameters(&["n"]).unwrap_err();
         assert_eq!(unknown.to_string(), "unknown parameter \"token\": expected any of n");
     }

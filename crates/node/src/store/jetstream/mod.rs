@@ -10,7 +10,7 @@
 //! | `replicas` | of a bucket that is made: 1 (as by default) to 5 |
 //! | `storage` | `file` (as by default) or `memory`, which forgets when its servers stop |
 //! | `max_bytes` | of a bucket that is made: the most it may hold. A full one refuses; some accounts have to say one |
-//! | `timeout_ms` | how long connecting, and then each answer, may take: 100 to 10,000, by default 5,000 |
+//! | `timeout_ms` | how long connecting, and then each answer, may take: 100 to 60,000, by default 5,000 |
 //!
 //! **What it writes**, below `$KV.bucket.`:
 //!

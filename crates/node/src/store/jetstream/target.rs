@@ -8,8 +8,6 @@ use crate::store::{StoreUrl, UrlError};
 
 pub(super) const SCHEMES: [&str; 1] = ["jetstream"];
 
-const TIMEOUT_MS: u64 = 5_000;
-const TIMEOUTS_MS: RangeInclusive<u64> = 100..=10_000;
 const REPLICAS: RangeInclusive<u64> = 1..=5;
 
 /// A bucket, and how it is made where it is missing.
@@ -65,13 +63,12 @@ impl Target {
                 "bucket {bucket:?}: expected 1 to 64 letters, digits, '_' and '-', as in jetstream:kvcache"
             )));
         }
-        let timeout = number(url, "timeout_ms", "milliseconds", TIMEOUTS_MS)?.unwrap_or(TIMEOUT_MS);
         Ok(Target {
             bucket,
             replicas: number(url, "replicas", "a number", REPLICAS)?.unwrap_or(1),
             storage: url.parameter("storage", "file or memory")?.unwrap_or(Storage::File),
             max_bytes: number(url, "max_bytes", "bytes", 1 << 20..=i64::MAX as u64)?,
-            timeout: Duration::from_millis(timeout),
+            timeout: url.timeout()?,
         })
     }
 
@@ -118,7 +115,7 @@ mod tests {
             ("jetstream://host/bucket", "those of replication"),
             ("jetstream:b?replicas=6", "expected 1 to 5"),
             ("jetstream:b?storage=disk", "expected file or memory"),
-            ("jetstream:b?timeout_ms=0", "expected 100 to 10000"),
+            ("jetstream:b?timeout_ms=0", "from 100 to 60000"),
             ("jetstream:b?max_bytes=1", "expected 1048576"),
             ("jetstream:b?ttl=1", "unknown parameter"),
         ] {
