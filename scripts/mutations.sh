@@ -12,7 +12,7 @@ readonly ROOT=$PWD WORK=$PWD/target/mutations
 readonly TREE=$WORK/tree LOG=$WORK/log
 # A check that has neither passed nor failed after so many seconds says nothing.
 readonly PATIENCE=900
-export CARGO_TARGET_DIR=$WORK CARGO_TERM_COLOR=never
+export CARGO_TARGET_DIR=$WORK CARGO_TERM_COLOR=never CARGO_INCREMENTAL=1
 # The first failing case is enough, and nothing is to be written down about it.
 export PROPTEST_MAX_SHRINK_ITERS=0 PROPTEST_FAILURE_PERSISTENCE=off
 # Unoptimised, the laws take minutes. Nobody debugs what is built here.
