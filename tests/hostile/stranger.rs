@@ -172,6 +172,8 @@ pub fn heartbeat(node: u64, number: u64, wall: u64) -> Message {
         wants_heartbeats: false,
         versions: (VERSION, VERSION),
         foreign: Vec::new(),
+        room: None,
+        hints: Vec::new(),
     })
 }
 

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use kvcache_core::cache::{
-    Base, Blob, Cache, Component, Cursor, Delta, Digest, KeyHash, Limits, NodeId, Partition, Position, SeenAdd, Span,
-    Stamp, StateDelta, Time, Value,
+    Base, Blob, Cache, Component, Cursor, Delta, Digest, Hint, KeyHash, Limits, NodeId, Partition, Position, Room,
+    SeenAdd, Span, Stamp, StateDelta, Time, Value,
 };
 use kvcache_core::codec::{CodecError, Decoder, Encoder};
 use kvcache_core::wire::{
@@ -143,6 +143,8 @@ fn heartbeat() -> Heartbeat {
         wants_heartbeats: false,
         versions: (2, 2),
         foreign: Vec::new(),
+        room: None,
+        hints: Vec::new(),
     }
 }
 
@@ -282,6 +284,27 @@ fn messages() -> Vec<(String, Message)> {
             Message::Heartbeat(Heartbeat {
                 wants_heartbeats: true,
                 foreign: vec!["CISSUER".into()],
+                ..heartbeat()
+            }),
+        ),
+        (
+            "beat_room".into(),
+            Message::Heartbeat(Heartbeat {
+                room: Some(Room {
+                    cap: 1_000_000,
+                    used: 300,
+                }),
+                hints: vec![Hint::of_bits(0x1234_5678_9abc_de07), Hint::of_bits(1)],
+                ..heartbeat()
+            }),
+        ),
+        (
+            "beat_no_room".into(),
+            Message::Heartbeat(Heartbeat {
+                room: Some(Room {
+                    cap: 1 << 20,
+                    used: 1 << 21,
+                }),
                 ..heartbeat()
             }),
         ),

@@ -3,6 +3,7 @@
 use super::add_entry::AddEntry;
 use super::hash::{self, KeyHash};
 use super::horizon::Base;
+use super::memory::allocated_or_none;
 use super::stamp::{NodeId, Stamp};
 
 /// Most entries in a piece. Entries arrive in any order, and each moves the rest of its piece.
@@ -23,6 +24,13 @@ impl Adds {
     /// All entries, sorted by node and base.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &AddEntry> {
         self.first.iter().chain(self.more.iter().flatten())
+    }
+
+    /// Bytes that they take beside this.
+    pub fn heap_bytes(&self) -> usize {
+        let of = |piece: &Vec<AddEntry>| allocated_or_none(piece.capacity() * size_of::<AddEntry>());
+        let pieces = allocated_or_none(self.more.capacity() * size_of::<Vec<AddEntry>>());
+        of(&self.first) + pieces + self.more.iter().map(of).sum::<usize>()
     }
 
     pub fn len(&self) -> usize {

@@ -8,6 +8,8 @@ use std::ops::Deref;
 use bytes::Bytes;
 use compact_bytes::CompactBytes;
 
+use super::memory::allocated;
+
 /// An immutable byte string that orders, compares and hashes as its slice does.
 #[derive(Clone, Debug, Default)]
 pub struct Blob(CompactBytes);
@@ -23,6 +25,14 @@ impl Blob {
         let mut bytes = CompactBytes::with_capacity(parts.iter().map(|part| part.len()).sum());
         parts.iter().for_each(|part| bytes.extend_from_slice(part));
         Blob(bytes)
+    }
+
+    /// Bytes it takes beside itself.
+    pub(super) fn heap_bytes(&self) -> usize {
+        match self.0.spilled() {
+            true => allocated(self.0.capacity()),
+            false => 0,
+        }
     }
 
     pub(super) fn to_bytes(&self) -> Bytes {

@@ -20,6 +20,14 @@ pub enum CacheError {
     /// A length does not fit the contract's result type.
     #[error("list would grow beyond 4294967295 items; nothing changed")]
     ListTooLong,
+    /// A list or set has as many items as it may have.
+    #[error("the list or set has {items} items, and may have {limit} at most; nothing changed")]
+    CollectionFull {
+        /// How many it has.
+        items: usize,
+        /// How many it may have.
+        limit: usize,
+    },
     /// A set operation over no sets.
     #[error("at least one set name is required, got an empty list")]
     NoKeys,

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::blob::Blob;
 use super::component::Part;
 use super::hash::{self, KeyHash};
+use super::memory::{allocated_or_none, of_tree};
 use super::stamp::{Stamp, Time};
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -28,12 +29,14 @@ impl Item {
     }
 
     /// Takes the value of another item with the same id, if that is the larger one. Returns the change of the digest.
-    fn settle(&mut self, key: KeyHash, value: &[u8]) -> u64 {
+    fn settle(&mut self, key: KeyHash, value: &[u8], value_bytes: &mut usize) -> u64 {
         if hash::of_value(value) <= hash::of_value(&self.value) {
             return 0;
         }
         let old = self.hash(key);
+        *value_bytes -= self.value.heap_bytes();
         self.value = Blob::new(value);
+        *value_bytes += self.value.heap_bytes();
         self.hash(key).wrapping_sub(old)
     }
 }
@@ -46,6 +49,8 @@ pub(super) struct List {
     pub removed: BTreeMap<Stamp, Stamp>,
     /// Newest stamp among ids and removals.
     pub newest: Stamp,
+    /// Bytes that the values take beside the items.
+    value_bytes: usize,
 }
 
 impl List {
@@ -66,7 +71,7 @@ impl List {
         }
         let place = match self.items.back() {
             Some(last) if last.id >= id => match self.items.binary_search_by_key(&id, |item| item.id) {
-                Ok(place) => return self.items[place].settle(key, value),
+                Ok(place) => return self.items[place].settle(key, value, &mut self.value_bytes),
                 Err(place) => place,
             },
             _ => self.items.len(),
@@ -74,6 +79,7 @@ impl List {
         let value = Blob::new(value);
         let item = Item { id, value };
         let delta = item.hash(key);
+        self.value_bytes += item.value.heap_bytes();
         self.items.insert(place, item);
         self.newest = self.newest.max(id);
         delta
@@ -94,7 +100,7 @@ impl List {
         self.removed.insert(id, at);
         match self.items.binary_search_by_key(&id, |item| item.id) {
             Ok(place) => {
-                let gone = self.items.remove(place).map_or(0, |item| item.hash(key));
+                let gone = self.take_item(key, place);
                 marker.wrapping_sub(gone)
             }
             Err(_) => marker,
@@ -106,8 +112,20 @@ impl List {
         let Ok(place) = self.items.binary_search_by_key(&id, |item| item.id) else {
             return 0;
         };
-        let gone = self.items.remove(place).map_or(0, |item| item.hash(key));
-        gone.wrapping_neg()
+        self.take_item(key, place).wrapping_neg()
+    }
+
+    /// Takes an item out. Returns its component hash.
+    fn take_item(&mut self, key: KeyHash, place: usize) -> u64 {
+        let Some(item) = self.items.remove(place) else {
+            return 0;
+        };
+        self.value_bytes -= item.value.heap_bytes();
+        // A queue that was long once is not for ever.
+        if self.items.len() * 4 < self.items.capacity() {
+            self.items.shrink_to(self.items.len() * 2);
+        }
+        item.hash(key)
     }
 
     /// Drops what a reset at `horizon` covers. Returns the change of the digest.
@@ -115,6 +133,7 @@ impl List {
         let mut delta = 0u64;
         let covered = self.items.partition_point(|item| item.id <= horizon);
         for item in self.items.drain(..covered) {
+            self.value_bytes -= item.value.heap_bytes();
             delta = delta.wrapping_sub(item.hash(key));
         }
         self.removed.retain(|id, at| {
@@ -152,7 +171,11 @@ impl List {
             }
             drop
         };
-        self.items.retain(|item| !drop(item.part()));
+        self.items.retain(|item| {
+            let keep = !drop(item.part());
+            self.value_bytes -= if keep { 0 } else { item.value.heap_bytes() };
+            keep
+        });
         self.removed.retain(|&id, &mut at| !drop(Part::Removed { id, at }));
         self.renew_newest();
         delta
@@ -161,6 +184,18 @@ impl List {
     fn renew_newest(&mut self) {
         let last = self.items.back().map_or(Stamp::default(), |item| item.id);
         self.newest = self.removed.values().copied().fold(last, Stamp::max);
+    }
+
+    /// Bytes that it takes beside itself.
+    pub fn heap_bytes(&self) -> usize {
+        let items = allocated_or_none(self.items.capacity() * size_of::<Item>());
+        items + self.value_bytes + self.deletion_bytes()
+    }
+
+    /// Those of them that are left of removals.
+    pub fn deletion_bytes(&self) -> usize {
+        // Mostly the first is removed, or all of them one after the other.
+        of_tree(self.removed.len(), 2 * size_of::<Stamp>(), (1, 1))
     }
 
     pub fn is_blank(&self) -> bool {

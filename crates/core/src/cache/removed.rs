@@ -8,6 +8,7 @@
 use std::cmp::Ordering;
 use std::ops::Range;
 
+use super::memory::allocated_or_none;
 use super::stamp::{NodeId, Stamp, Time};
 
 /// A piece that takes more is cut in two, unless it is a single record.
@@ -19,11 +20,18 @@ const STAMP_BYTES: usize = 16;
 pub(super) struct Removed {
     /// None is empty.
     pieces: Vec<Vec<u8>>,
+    /// Bytes that the pieces take, each by itself.
+    piece_bytes: usize,
 }
 
 impl Removed {
     pub fn is_empty(&self) -> bool {
         self.pieces.is_empty()
+    }
+
+    /// Bytes that they take.
+    pub fn heap_bytes(&self) -> usize {
+        allocated_or_none(self.pieces.capacity() * size_of::<Vec<u8>>()) + self.piece_bytes
     }
 
     /// In how many pieces they lie.
@@ -57,6 +65,7 @@ impl Removed {
             self.pieces.push(Vec::new());
         }
         let piece = &mut self.pieces[number];
+        self.piece_bytes -= heap_bytes(piece);
         match find(piece, member) {
             Ok(record) => piece[record.start..record.start + STAMP_BYTES].copy_from_slice(&bytes_of(stamp)),
             Err(place) => {
@@ -68,6 +77,7 @@ impl Removed {
                 }
             }
         }
+        self.piece_bytes += heap_bytes(&self.pieces[number]);
     }
 
     /// Takes a member out.
@@ -75,8 +85,10 @@ impl Removed {
         let Some(number) = self.piece_of(member) else { return };
         let piece = &mut self.pieces[number];
         let Ok(record) = find(piece, member) else { return };
+        self.piece_bytes -= heap_bytes(piece);
         piece.drain(record);
         piece.shrink_to_fit();
+        self.piece_bytes += heap_bytes(piece);
         if piece.is_empty() {
             self.pieces.remove(number);
         }
@@ -93,6 +105,7 @@ impl Removed {
             }
             if kept.len() < piece.len() {
                 kept.shrink_to_fit();
+                self.piece_bytes = self.piece_bytes - heap_bytes(piece) + heap_bytes(&kept);
                 *piece = kept;
             }
         }
@@ -114,9 +127,14 @@ impl Removed {
             let mut upper = piece.split_off(cut);
             piece.shrink_to_fit();
             upper.shrink_to_fit();
+            self.piece_bytes += heap_bytes(&upper);
             self.pieces.insert(number + 1, upper);
         }
     }
+}
+
+fn heap_bytes(piece: &Vec<u8>) -> usize {
+    allocated_or_none(piece.capacity())
 }
 
 /// The place of the record of a member in a piece, or where it belongs.

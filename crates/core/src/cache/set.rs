@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::blob::Blob;
 use super::component::Part;
 use super::hash::{self, KeyHash};
+use super::memory::of_tree;
 use super::removed::Removed;
 use super::stamp::{Stamp, Time};
 
@@ -26,6 +27,10 @@ pub(super) struct Set {
     removed: Removed,
     /// Newest stamp among the members.
     pub newest: Stamp,
+    /// Bytes that the members which are there take beside their place in the tree.
+    member_bytes: usize,
+    /// How many of them came after all others, and how many in all.
+    in_order: (u32, u32),
 }
 
 impl Set {
@@ -47,7 +52,7 @@ impl Set {
         let of_member = |state: Membership| hash::of_member(key, member, state.at, state.present);
         match (known, new.present) {
             (Some(Membership { present: false, .. }), true) => self.removed.remove(member),
-            (Some(Membership { present: true, .. }), false) => drop(self.present.remove(member)),
+            (Some(Membership { present: true, .. }), false) => self.take_member(member),
             _ => {}
         }
         if !new.present {
@@ -55,7 +60,10 @@ impl Set {
         } else if let Some(at) = self.present.get_mut(member) {
             *at = new.at;
         } else {
-            self.present.insert(Blob::new(member), new.at);
+            let member = Blob::new(member);
+            self.member_bytes += member.heap_bytes();
+            self.count_inserted(&member);
+            self.present.insert(member, new.at);
         }
         self.newest = self.newest.max(new.at);
         of_member(new).wrapping_sub(known.map_or(0, of_member))
@@ -73,11 +81,38 @@ impl Set {
     pub fn drop_member(&mut self, key: KeyHash, member: &[u8], at: Stamp) -> u64 {
         match self.present.get(member).copied() {
             Some(known) if known < at => {
-                self.present.remove(member);
+                self.take_member(member);
                 hash::of_member(key, member, known, true).wrapping_neg()
             }
             _ => 0,
         }
+    }
+
+    fn count_inserted(&mut self, member: &Blob) {
+        let (in_order, in_all) = &mut self.in_order;
+        if *in_all == u32::MAX {
+            (*in_order, *in_all) = (*in_order / 2, *in_all / 2);
+        }
+        let last = self.present.last_key_value();
+        *in_order += u32::from(last.is_none_or(|(last, _)| last < member));
+        *in_all += 1;
+    }
+
+    fn take_member(&mut self, member: &[u8]) {
+        if let Some((member, _)) = self.present.remove_entry(member) {
+            self.member_bytes -= member.heap_bytes();
+        }
+    }
+
+    /// Bytes that it takes beside itself.
+    pub fn heap_bytes(&self) -> usize {
+        let tree = of_tree(self.present.len(), size_of::<(Blob, Stamp)>(), self.in_order);
+        tree + self.member_bytes + self.removed.heap_bytes()
+    }
+
+    /// Those of them that are left of removals.
+    pub fn deletion_bytes(&self) -> usize {
+        self.removed.heap_bytes()
     }
 
     pub fn contains(&self, member: &[u8]) -> bool {
@@ -158,7 +193,11 @@ impl Set {
             }
             !drop
         };
-        self.present.retain(|member, at| keep(member, *at, true));
+        self.present.retain(|member, at| {
+            let keep = keep(member, *at, true);
+            self.member_bytes -= if keep { 0 } else { member.heap_bytes() };
+            keep
+        });
         self.removed.retain(|member, at| keep(member, at, false));
         delta
     }

@@ -17,10 +17,11 @@ use super::fold::Fold;
 use super::hash::KeyHash;
 use super::horizon::{Base, Horizon};
 use super::list::List;
+use super::memory::{allocated, allocated_or_none};
 use super::reset::Reset;
 use super::scalar::{Moment, Scalar, View};
 use super::set::{Membership, Set};
-use super::stamp::{NodeId, Stamp, Time};
+use super::stamp::{Millis, NodeId, Stamp, Time};
 
 /// The state of a key where it lies in memory, to look at.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +62,17 @@ impl<'a> State<'a> {
         match self {
             State::Reset(reset) => reset.shown(moment.now).map_or(View::Nothing, View::Text),
             State::Large(state) => state.scalar(moment),
+        }
+    }
+
+    /// The deadline of the scalar, if it has one.
+    pub fn expires_at(&self) -> Option<Millis> {
+        match self {
+            State::Reset(reset) => reset.expires_at,
+            State::Large(state) => match &state.live {
+                Live::Scalar(scalar) => scalar.expires_at,
+                _ => None,
+            },
         }
     }
 
@@ -451,6 +463,33 @@ impl KeyState {
             Live::Scalar(scalar) => scalar.adds.len(),
             Live::List(list) => list.items.len() + list.removed.len(),
             Live::Set(set) => set.elements(),
+        }
+    }
+
+    /// Bytes it takes beside itself.
+    pub fn heap_bytes(&self) -> usize {
+        match &self.live {
+            Live::Nothing => 0,
+            Live::Value(value) => value.heap_bytes(),
+            Live::Scalar(scalar) => {
+                let value = match &scalar.value {
+                    Some(Value::Held(value)) => value.heap_bytes(),
+                    _ => 0,
+                };
+                let seen = allocated_or_none(scalar.seen.capacity() * size_of::<SeenAdd>());
+                allocated(size_of::<Scalar>()) + value + seen + scalar.adds.heap_bytes()
+            }
+            Live::List(list) => allocated(size_of::<List>()) + list.heap_bytes(),
+            Live::Set(set) => allocated(size_of::<Set>()) + set.heap_bytes(),
+        }
+    }
+
+    /// Those of them that are left of the removal of elements.
+    pub fn deletion_bytes(&self) -> usize {
+        match &self.live {
+            Live::List(list) => list.deletion_bytes(),
+            Live::Set(set) => set.deletion_bytes(),
+            _ => 0,
         }
     }
 

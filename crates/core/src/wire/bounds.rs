@@ -10,6 +10,9 @@ pub(crate) const MAX_BUDGET: usize = 1 << 20;
 /// Most foreign issuers a heartbeat names.
 pub(crate) const MAX_FOREIGN_IN_HEARTBEAT: usize = 4;
 
+/// Most keys that a heartbeat tells were read often.
+pub const MAX_HINTS: usize = 1_024;
+
 /// Longest host name, release text or issuer that is kept.
 pub(crate) const MAX_TEXT_BYTES: usize = 256;
 

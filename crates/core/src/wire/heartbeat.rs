@@ -1,15 +1,22 @@
 //! What each node tells all others at a fixed interval.
 
-use super::bounds::{MAX_FOREIGN_IN_HEARTBEAT, MAX_TEXT_BYTES};
+use super::bounds::{MAX_FOREIGN_IN_HEARTBEAT, MAX_HINTS, MAX_TEXT_BYTES};
 use super::kind::Kind;
-use crate::cache::{Digest, NodeId, Time};
+use crate::cache::{Digest, Hint, NodeId, Room, Time};
 use crate::codec::{CodecError, Decoder, Encoder};
+
+/// Fields of a heartbeat, and of one of a release that does not know of room.
+const FIELDS: u32 = 19;
+const FIELDS_BEFORE_ROOM: usize = 16;
+
+/// No cap.
+const ANY: u64 = u64::MAX;
 
 /// Sent to all peers at a fixed interval: membership, position and digest of a node.
 ///
 /// ```text
 /// array of 1
-///   array of 16 (both may have more fields in a later release)
+///   array of 19, or of the first 16 (both may have more fields in a later release)
 ///     uint    number
 ///     uint    seq
 ///     uint    digest
@@ -26,6 +33,9 @@ use crate::codec::{CodecError, Decoder, Encoder};
 ///     uint    oldest version
 ///     uint    newest version
 ///     array   foreign: at most MAX_FOREIGN_IN_HEARTBEAT texts
+///     uint    cap: bytes that data may take; 2^64 - 1 for any number
+///     uint    used: bytes that data takes
+///     array   hints: at most MAX_HINTS uints
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Heartbeat {
@@ -59,6 +69,10 @@ pub struct Heartbeat {
     pub versions: (u8, u8),
     /// Issuers whose messages the node has heard but does not accept.
     pub foreign: Vec<String>,
+    /// How much its cache may take, and does; `None` where it does not say.
+    pub room: Option<Room>,
+    /// Keys that were read often at the node since the last one that has any.
+    pub hints: Vec<Hint>,
 }
 
 impl Heartbeat {
@@ -76,7 +90,9 @@ impl Heartbeat {
 
 impl Encoder {
     pub(super) fn heartbeat(&mut self, heartbeat: &Heartbeat) {
-        self.array(16);
+        // A node that says neither sends what an earlier release would.
+        let says_more = heartbeat.room.is_some() || !heartbeat.hints.is_empty();
+        self.array(if says_more { FIELDS } else { FIELDS_BEFORE_ROOM as u32 });
         self.uints(&[
             heartbeat.number,
             heartbeat.seq,
@@ -96,12 +112,38 @@ impl Encoder {
         ]);
         self.array(heartbeat.foreign.len() as u32);
         heartbeat.foreign.iter().for_each(|issuer| self.text(issuer));
+        if !says_more {
+            return;
+        }
+        let room = heartbeat.room.unwrap_or(Room { cap: ANY, used: 0 });
+        self.uints(&[room.cap, room.used]);
+        self.array(heartbeat.hints.len() as u32);
+        heartbeat.hints.iter().for_each(|hint| self.uints(&[hint.bits()]));
     }
 }
 
 impl Decoder<'_> {
     pub(super) fn heartbeat(&mut self) -> Result<Heartbeat, CodecError> {
-        self.array(16, "heartbeat")?;
+        let fields = self.length("heartbeat")?;
+        if fields < FIELDS_BEFORE_ROOM {
+            return Err(CodecError::Malformed("heartbeat"));
+        }
+        let mut heartbeat = self.heartbeat_before_room()?;
+        if fields >= FIELDS as usize {
+            let (cap, used) = (self.uint("cap")?, self.uint("used")?);
+            heartbeat.room = (cap != ANY).then_some(Room { cap, used });
+            let hints = self.length("hints")?;
+            if hints > MAX_HINTS {
+                return Err(CodecError::Malformed("hints"));
+            }
+            heartbeat.hints = (0..hints)
+                .map(|_| self.uint("hint").map(Hint::of_bits))
+                .collect::<Result<_, _>>()?;
+        }
+        Ok(heartbeat)
+    }
+
+    fn heartbeat_before_room(&mut self) -> Result<Heartbeat, CodecError> {
         Ok(Heartbeat {
             number: self.uint("number of a heartbeat")?,
             seq: self.seq()?,
@@ -126,6 +168,8 @@ impl Decoder<'_> {
                     .map(|_| self.text(MAX_TEXT_BYTES, "foreign issuer"))
                     .collect::<Result<_, _>>()?
             },
+            room: None,
+            hints: Vec::new(),
         })
     }
 }

@@ -35,8 +35,8 @@ mod sketch;
 
 pub use ack::FrameAck;
 pub use bootstrap::{AnswerEnd, BootstrapDeltas, BootstrapRequest, Want};
-pub use bounds::MAX_SYMBOLS;
 pub(crate) use bounds::{MAX_BUDGET, MAX_FOREIGN_IN_HEARTBEAT, MAX_TEXT_BYTES};
+pub use bounds::{MAX_HINTS, MAX_SYMBOLS};
 pub(crate) use chunk::{Chunk, Chunker};
 #[cfg(test)]
 pub(crate) use compare::next_position;

@@ -43,6 +43,8 @@ fn heartbeat_of(node: u64, number: u64, wall: Millis, keyring: &Keyring) -> Byte
         wants_heartbeats: false,
         versions: (VERSION, VERSION),
         foreign: Vec::new(),
+        room: None,
+        hints: Vec::new(),
     });
     keyring.authenticate(heartbeat.encode(VERSION, NodeId(node)), true)
 }

@@ -120,6 +120,8 @@ fn a_forged_frame_or_heartbeat_of_a_peer_counts_for_nothing() {
         wants_heartbeats: false,
         versions: (VERSION, VERSION),
         foreign: Vec::new(),
+        room: None,
+        hints: Vec::new(),
     });
     let strangers = [keyring(2, &[]), keyring(2, &[1])];
     // Of the same seed, for another cache.

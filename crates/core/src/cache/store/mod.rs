@@ -7,6 +7,7 @@
 //! | `replication.rs` | what replication reads: digests, components |
 //! | `slice.rs` | the same in slices of bounded size, and where these begin |
 //! | `changes.rs` | what has changed since somebody took note of it |
+//! | `memory.rs` | what it takes, and making room |
 //! | `collect.rs`, `floor.rs` | garbage collection: the sweep and how far it goes, folding |
 //!
 //! Where keys lie is known to [`Tables`] alone.
@@ -14,13 +15,15 @@
 mod changes;
 mod collect;
 mod floor;
+mod memory;
 mod merge;
 mod operations;
 mod replication;
 mod slice;
 
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 
+pub use memory::{Held, Room, Victims};
 pub use operations::answer_bytes;
 pub use slice::Cursor;
 
@@ -62,6 +65,8 @@ pub struct Cache {
     floor: Floor,
     /// Partitions swept so far.
     swept: AtomicUsize,
+    /// Bytes it may take; [`u64::MAX`] for any number.
+    cap: AtomicU64,
 }
 
 impl std::fmt::Debug for Cache {
@@ -87,6 +92,7 @@ impl Cache {
             tables: Tables::new(secret),
             floor: Floor::default(),
             swept: AtomicUsize::new(0),
+            cap: AtomicU64::new(u64::MAX),
         }
     }
 

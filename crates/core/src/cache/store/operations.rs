@@ -128,7 +128,12 @@ impl Cache {
     }
 
     /// Shows the set at `key`, under its lock, or `None` where nothing is.
-    fn look_at_set<T>(&self, key: &Key, now: Millis, look: impl FnOnce(Option<&Set>) -> T) -> Result<T, CacheError> {
+    pub(super) fn look_at_set<T>(
+        &self,
+        key: &Key,
+        now: Millis,
+        look: impl FnOnce(Option<&Set>) -> T,
+    ) -> Result<T, CacheError> {
         let moment = self.moment(now);
         self.read(key, |state| {
             expect_kind(state, Kind::Set, moment)?;
@@ -213,12 +218,24 @@ impl Cache {
 
     /// Appends to a list and returns its new length (Redis RPUSH).
     pub fn list_push(&self, key: &Key, value: impl Into<Blob>, now: Millis) -> Result<(u32, Delta), CacheError> {
+        self.list_push_within(key, value, usize::MAX, now)
+    }
+
+    /// Appends to a list unless it has `max_items` already.
+    pub fn list_push_within(
+        &self,
+        key: &Key,
+        value: impl Into<Blob>,
+        max_items: usize,
+        now: Millis,
+    ) -> Result<(u32, Delta), CacheError> {
         let value = value.into();
         self.check_length("list name", key.as_bytes())?;
         self.check_length("value", &value)?;
         self.write(key, now, |state, at, moment| {
             expect_kind(state, Kind::List, moment)?;
             let length = state.list().map_or(0, |list| list.items.len());
+            has_room(length, max_items)?;
             let length = u32::try_from(length + 1).map_err(|_| CacheError::ListTooLong)?;
             Ok((length, Some(StateDelta::ListPush { id: at, value })))
         })
@@ -240,12 +257,26 @@ impl Cache {
     /// Adds a member to a set (Redis SADD). Returns whether it was new. The addition is written in any case: it is
     /// newer than a removal that may be on its way here.
     pub fn set_add(&self, key: &Key, member: impl Into<Blob>, now: Millis) -> Result<(bool, Delta), CacheError> {
+        self.set_add_within(key, member, usize::MAX, now)
+    }
+
+    /// Adds a member to a set unless it is new and the set has `max_items` already.
+    pub fn set_add_within(
+        &self,
+        key: &Key,
+        member: impl Into<Blob>,
+        max_items: usize,
+        now: Millis,
+    ) -> Result<(bool, Delta), CacheError> {
         let member = member.into();
         self.check_length("set name", key.as_bytes())?;
         self.check_length("value", &member)?;
         self.write(key, now, |state, at, moment| {
             expect_kind(state, Kind::Set, moment)?;
             let known = state.set().is_some_and(|set| set.contains(&member));
+            if !known {
+                has_room(state.set().map_or(0, Set::len), max_items)?;
+            }
             Ok((!known, Some(StateDelta::SetAdd { member, at })))
         })
         .map(|(new, delta)| (new, delta.expect("an addition always writes")))
@@ -287,11 +318,21 @@ impl Cache {
         now: Millis,
         decide: impl FnOnce(State<'_>, Stamp, Moment) -> Result<(T, Option<StateDelta>), CacheError>,
     ) -> Result<(T, Option<Delta>), CacheError> {
+        self.write_bytes(key.as_blob(), now, decide)
+    }
+
+    /// The same, of the bytes of a key.
+    pub(super) fn write_bytes<T>(
+        &self,
+        key: &Blob,
+        now: Millis,
+        decide: impl FnOnce(State<'_>, Stamp, Moment) -> Result<(T, Option<StateDelta>), CacheError>,
+    ) -> Result<(T, Option<Delta>), CacheError> {
         let decide = |state: State<'_>| {
             let tick = self.clock.tick(now);
             decide(state, tick.above(state.newest()), self.moment_at(tick.time))
         };
-        let (decided, _) = self.tables.write(key.as_bytes(), now, decide, |decided| match decided {
+        let (decided, _) = self.tables.write(key, now, decide, |decided| match decided {
             Ok((_, Some(change))) => Some((change, false)),
             _ => None,
         });
@@ -299,7 +340,7 @@ impl Cache {
         Ok((
             answer,
             change.map(|change| Delta {
-                key: key.as_blob().clone(),
+                key: key.clone(),
                 change,
             }),
         ))
@@ -327,6 +368,14 @@ pub fn answer_bytes(length: usize) -> usize {
         _ => 5,
     };
     length.saturating_add(head)
+}
+
+/// Whether a collection with so many items may have one more.
+fn has_room(items: usize, limit: usize) -> Result<(), CacheError> {
+    match items < limit {
+        true => Ok(()),
+        false => Err(CacheError::CollectionFull { items, limit }),
+    }
 }
 
 fn within(bytes: usize, limit: usize) -> Result<(), CacheError> {

@@ -32,14 +32,15 @@
 //!    lengths say what that size is, for as long as it lives: [`Entry::replace`] writes another one over it only if it
 //!    has the same flags and size.
 //! 4. *Borrowed.* What lies there is looked at through `&self` and changed through `&mut self`, and references to it
-//!    live no longer than those. So what Rust checks of entries holds for it too.
+//!    live no longer than those. So what Rust checks of entries holds for it too. Through `&self` the pointer gets other
+//!    [`READS`], and no other address.
 
 use std::alloc::{self, Layout};
 use std::borrow::Borrow;
 use std::hash::{Hash, Hasher};
-use std::num::NonZero;
 use std::ptr::{self, NonNull};
 use std::slice;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use super::nodes::Nodes;
 use super::prefetch::prefetch;
@@ -48,6 +49,7 @@ use crate::cache::component::DELTA_BYTES;
 use crate::cache::delta::{StateDelta, Value};
 use crate::cache::hash::KeyHash;
 use crate::cache::horizon::Horizon;
+use crate::cache::memory::{allocated, Weight};
 use crate::cache::reset::Reset;
 use crate::cache::stamp::{Millis, NodeId, Stamp, Time};
 use crate::cache::state::{KeyState, State};
@@ -83,6 +85,9 @@ const LARGE: usize = 1;
 const NOTES: usize = 0xffff << 48;
 /// The key has changed since somebody took note of it last: see [`super::changes`].
 const CHANGED: usize = 1 << 63;
+/// How often the key was read, of late: see [`Entry::count_read`].
+const READS: usize = 7 << 48;
+const ONE_READ: usize = 1 << 48;
 /// Notes have room beside an address.
 const _: () = assert!(usize::BITS == 64);
 
@@ -93,18 +98,16 @@ struct Large {
 }
 
 /// A key with its state. Hashes and compares as its key does.
-pub(in crate::cache) struct Entry(NonNull<u8>);
+///
+/// Atomic for the sake of the notes of readers alone ([`Entry::count_read`]): all else is changed through `&mut self`.
+pub(in crate::cache) struct Entry(AtomicPtr<u8>);
 
-/// Of what an entry points to, bytes may be sent and shared; and so may this.
+/// An entry may be sent and shared, as an atomic pointer may: it owns what that points to (1), and through a shared
+/// reference nothing but its notes is changed (4). Of what it points to, bytes may be sent and shared; and so may this.
 const _: fn() = || {
     fn may_be_sent_and_shared<T: Send + Sync>() {}
     may_be_sent_and_shared::<Large>();
 };
-
-// SAFETY: an entry owns what it points to (1), and that may be sent: see just above.
-unsafe impl Send for Entry {}
-// SAFETY: it may be shared too, and nothing is changed through a shared reference (4).
-unsafe impl Sync for Entry {}
 
 impl Entry {
     /// The state `change` makes of a key that was not there, and the change of the digest; `None` if that is nothing.
@@ -205,6 +208,25 @@ impl Entry {
         }
     }
 
+    /// What it takes in memory.
+    #[inline]
+    pub fn weight(&self) -> Weight {
+        let holds_data = self.holds_data();
+        let (bytes, removed) = match self.as_large() {
+            Some(Large { key, state }) => {
+                let bytes = allocated(size_of::<Large>()) + key.heap_bytes() + state.heap_bytes();
+                (bytes, state.deletion_bytes())
+            }
+            // SAFETY: not large, so the head of a small form (2, 3).
+            None => (allocated(unsafe { small_size(self.head()) }), 0),
+        };
+        Weight {
+            bytes,
+            deletions: if holds_data { removed } else { bytes },
+            holds_data,
+        }
+    }
+
     /// The key.
     pub fn key(&self) -> &[u8] {
         match self.as_large() {
@@ -244,7 +266,7 @@ impl Entry {
         let key = Blob::new(key);
         let large = Box::into_raw(Box::new(Large { key, state }));
         let large = NonNull::new(large.cast::<u8>()).expect("a box is nowhere near null");
-        Entry(owned(large).map_addr(|address| address | LARGE))
+        Entry::at(owned(large).as_ptr().map_addr(|address| address | LARGE))
     }
 
     /// Puts another reset in place of the one of this small entry, in the same memory if it takes as much.
@@ -265,13 +287,27 @@ impl Entry {
         }
     }
 
+    fn at(pointer: *mut u8) -> Entry {
+        Entry(AtomicPtr::new(pointer))
+    }
+
+    #[inline]
+    fn pointer(&self) -> *mut u8 {
+        self.0.load(Ordering::Relaxed)
+    }
+
     fn address(&self) -> usize {
-        self.0.as_ptr().addr()
+        self.pointer().addr()
+    }
+
+    fn note(&mut self, noted: impl FnOnce(usize) -> usize) {
+        let pointer = self.0.get_mut();
+        *pointer = pointer.map_addr(noted);
     }
 
     /// Where what it points to begins.
     fn head(&self) -> *mut u8 {
-        self.0.as_ptr().map_addr(|address| address & !(LARGE | NOTES))
+        self.pointer().map_addr(|address| address & !(LARGE | NOTES))
     }
 
     // --- notes
@@ -282,7 +318,7 @@ impl Entry {
 
     /// A new entry that takes the place of one of the same key, of which this was noted.
     fn with_notes(mut self, notes: usize) -> Self {
-        self.0 = self.0.map_addr(|address| address | notes);
+        self.note(|address| address | notes);
         self
     }
 
@@ -293,9 +329,39 @@ impl Entry {
 
     /// Takes note that the key has changed, or that somebody has seen the change.
     pub fn set_changed(&mut self, changed: bool) {
-        let kept = self.0.addr().get() & !CHANGED;
-        let noted = if changed { kept | CHANGED } else { kept };
-        self.0 = self.0.map_addr(|address| NonZero::new(noted).unwrap_or(address));
+        let noted = if changed { CHANGED } else { 0 };
+        self.note(|address| address & !CHANGED | noted);
+    }
+
+    /// How often it was read, of late: up to 7.
+    #[inline]
+    pub fn reads(&self) -> u8 {
+        ((self.address() & READS) >> READS.trailing_zeros()) as u8
+    }
+
+    /// Counts a read, unless that many were counted already: what is read most is not written to with every read.
+    /// Returns whether it was counted. Of two reads at once one may be lost.
+    #[inline]
+    pub fn count_read(&self) -> bool {
+        let before = self.pointer();
+        if before.addr() & READS == READS {
+            return false;
+        }
+        let after = before.map_addr(|address| address + ONE_READ);
+        let counted = self
+            .0
+            .compare_exchange(before, after, Ordering::Relaxed, Ordering::Relaxed);
+        counted.is_ok()
+    }
+
+    /// Half of the reads are forgotten. Reads that are counted meanwhile may be, too.
+    pub fn halve_reads(&self) {
+        let before = self.pointer();
+        let halved = (before.addr() & READS) / 2 & READS;
+        let after = before.map_addr(|address| address & !READS | halved);
+        let _ = self
+            .0
+            .compare_exchange(before, after, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     fn large_pointer(&self) -> Option<*mut Large> {
@@ -426,6 +492,13 @@ unsafe fn value_length(head: *const u8) -> usize {
     }
 }
 
+/// # Safety
+/// `head` has to be that of a small form.
+unsafe fn small_size(head: *const u8) -> usize {
+    // SAFETY: the caller's promise; a small form begins with its flags (3).
+    unsafe { key_at(*head) + key_length(head) + value_length(head) }
+}
+
 /// The deadline in seconds after the stamp, if it can be written as that.
 fn seconds_after(at: Time, deadline: Millis) -> Option<u32> {
     let after = deadline.checked_sub(at.millis())?;
@@ -520,7 +593,7 @@ impl<'a> Packed<'a> {
             let to = owned(to);
             self.write_fields(to.as_ptr());
             ptr::copy_nonoverlapping(self.key.as_ptr(), to.as_ptr().add(key_at(self.flags)), self.key.len());
-            Entry(to)
+            Entry::at(to.as_ptr())
         }
     }
 
@@ -588,8 +661,7 @@ impl Drop for Entry {
         // is this entry's alone (1), which is gone now.
         unsafe {
             let head = self.head();
-            let size = key_at(*head) + key_length(head) + value_length(head);
-            alloc::dealloc(head, Layout::from_size_align_unchecked(size, ALIGN));
+            alloc::dealloc(head, Layout::from_size_align_unchecked(small_size(head), ALIGN));
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
+use crate::cache::memory::Change;
 use crate::cache::stamp::Millis;
 
 /// Wrapping sum of component hashes: equal digests mean equal state (but for one chance in 2^64).
@@ -31,6 +32,13 @@ pub(in crate::cache) struct PartitionStats {
     digest: AtomicU64,
     keys: AtomicU64,
     changed_at: AtomicU64,
+    /// What the keys take, and of that what is left of deletions, in bytes.
+    bytes: AtomicU64,
+    deletions: AtomicU64,
+    /// Reads that were counted since half of them were forgotten; about, as readers do not wait for each other.
+    reads: AtomicUsize,
+    /// Buckets of the table.
+    buckets: AtomicUsize,
     /// Changes that nobody has taken note of yet.
     changes: AtomicUsize,
     /// Where the control bytes of the table lie, and their number less one; only for hints to the processor.
@@ -63,20 +71,50 @@ impl PartitionStats {
         self.changes.store(number, Ordering::Relaxed);
     }
 
-    /// Takes note of one change of one key: of the digest, and of whether the key holds data.
-    pub fn record(&self, delta: u64, held: bool, holds: bool, now: Millis) {
-        let add = |number: &AtomicU64, delta: u64| {
-            let sum = number.load(Ordering::Relaxed).wrapping_add(delta);
-            number.store(sum, Ordering::Relaxed);
-        };
+    /// Bytes that keys take which hold data, but for what is left of the removal of their elements.
+    pub fn live_bytes(&self) -> u64 {
+        let bytes = self.bytes.load(Ordering::Relaxed);
+        bytes.saturating_sub(self.deletions.load(Ordering::Relaxed))
+    }
+
+    /// A read of a key was counted.
+    pub fn count_read(&self) {
+        self.reads.store(self.reads() + 1, Ordering::Relaxed);
+    }
+
+    /// Reads that were counted since the last were forgotten.
+    pub fn reads(&self) -> usize {
+        self.reads.load(Ordering::Relaxed)
+    }
+
+    pub fn forget_reads(&self) {
+        self.reads.store(0, Ordering::Relaxed);
+    }
+
+    /// Takes note of the number of buckets. Returns what it was.
+    pub fn set_buckets(&self, buckets: usize) -> usize {
+        let before = self.buckets.load(Ordering::Relaxed);
+        self.buckets.store(buckets, Ordering::Relaxed);
+        before
+    }
+
+    /// Takes note of one change of the digest.
+    pub fn record(&self, delta: u64, now: Millis) {
         if delta != 0 {
             add(&self.digest, delta);
             self.changed_at.store(now, Ordering::Relaxed);
         }
-        match (held, holds) {
-            (false, true) => add(&self.keys, 1),
-            (true, false) => add(&self.keys, 1u64.wrapping_neg()),
-            _ => {}
+    }
+
+    /// Takes note of a change of what the keys take.
+    pub fn weigh(&self, change: Change) {
+        let sums = [
+            (&self.keys, change.keys),
+            (&self.bytes, change.bytes),
+            (&self.deletions, change.deletions),
+        ];
+        for (sum, change) in sums {
+            add(sum, change as u64);
         }
     }
 
@@ -101,4 +139,10 @@ impl PartitionStats {
     pub fn is_large(&self) -> bool {
         self.mask.load(Ordering::Relaxed) >= LARGE_TABLE
     }
+}
+
+/// Adds to a number that nobody else writes meanwhile.
+fn add(number: &AtomicU64, delta: u64) {
+    let sum = number.load(Ordering::Relaxed).wrapping_add(delta);
+    number.store(sum, Ordering::Relaxed);
 }

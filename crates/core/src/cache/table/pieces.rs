@@ -35,6 +35,8 @@ pub(super) fn order_of(place: u64) -> u64 {
 /// of an entry, and `place` is that of a key.
 pub(in crate::cache) struct Table {
     first: Piece,
+    /// Buckets of all pieces.
+    buckets: usize,
     /// All others, each with the order at which it begins.
     rest: Vec<(u64, Piece)>,
     /// What has changed since somebody took note of it.
@@ -45,6 +47,7 @@ impl Table {
     pub const fn new() -> Self {
         Table {
             first: Piece::new(),
+            buckets: 0,
             rest: Vec::new(),
             changes: Changes::new(),
         }
@@ -53,6 +56,15 @@ impl Table {
     /// Number of entries.
     pub fn len(&self) -> usize {
         self.pieces().map(Piece::len).sum()
+    }
+
+    /// Buckets of all pieces.
+    pub fn buckets(&self) -> usize {
+        self.buckets
+    }
+
+    fn count_buckets(&mut self) {
+        self.buckets = self.pieces().map(Piece::buckets).sum();
     }
 
     /// The pieces in order.
@@ -115,16 +127,21 @@ impl Table {
     pub fn expect(&mut self, entries: usize, place_of: impl Fn(&Entry) -> u64) {
         if self.rest.is_empty() && self.first.is_empty() {
             self.first.reserve(entries, place_of);
+            self.count_buckets();
         }
     }
 
     /// Inserts a key that is not there.
     pub fn insert(&mut self, place: u64, entry: Entry, place_of: impl Fn(&Entry) -> u64) {
         let piece = self.piece(place);
-        if piece.len() == piece.capacity() {
+        let full = piece.len() == piece.capacity();
+        if full {
             self.make_room(place, &place_of);
         }
         self.piece_mut(place).insert(place, entry, place_of);
+        if full {
+            self.count_buckets();
+        }
     }
 
     /// The piece of this place is full. It doubles, or is cut.
@@ -176,6 +193,9 @@ impl Table {
             }
             self.first = one;
             moved = true;
+        }
+        if moved {
+            self.count_buckets();
         }
         moved
     }

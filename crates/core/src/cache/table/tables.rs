@@ -17,8 +17,16 @@ use crate::cache::component::Part;
 use crate::cache::delta::{Slot, StateDelta};
 use crate::cache::hash::{Partition, PARTITIONS};
 use crate::cache::horizon::Horizon;
+use crate::cache::memory::{Change, Memory, Weight};
+use crate::cache::reads::Reads;
 use crate::cache::stamp::Millis;
 use crate::cache::state::{KeyState, State};
+
+/// Bytes of a bucket of a table: a pointer, and its control byte.
+const BUCKET_BYTES: i64 = size_of::<Entry>() as i64 + 1;
+
+/// Reads that are counted per key before half of them are forgotten.
+const READS_PER_KEY: u64 = 2;
 
 /// Where the entries of all keys lie.
 pub(in crate::cache) struct Tables {
@@ -28,6 +36,8 @@ pub(in crate::cache) struct Tables {
     secret: TableSecret,
     pub(super) nodes: Nodes,
     partitions: Box<[PartitionStats]>,
+    memory: Memory,
+    pub(in crate::cache) reads: Reads,
 }
 
 impl Tables {
@@ -38,19 +48,47 @@ impl Tables {
             secret: TableSecret::new(secret),
             nodes: Nodes::new(),
             partitions: (0..PARTITIONS).map(|_| PartitionStats::default()).collect(),
+            memory: Memory::default(),
+            reads: Reads::default(),
         }
     }
 
     // --- one key
 
-    /// Shows the state of a key, under the lock of its partition.
+    /// Shows the state of a key to somebody who reads it, under the lock of its partition.
     pub fn read<T>(&self, key: &[u8], look: impl FnOnce(State<'_>) -> T) -> T {
         let home = self.home(key);
         let table = self.table(home.partition);
         let piece = table.piece(home.place);
         fetch_bucket(piece, home.place);
-        let found = piece.get(home.place, |known| known.key() == key);
-        look(found.map_or(State::NEW, |entry| entry.state(&self.nodes)))
+        let Some(entry) = piece.get(home.place, |known| known.key() == key) else {
+            return look(State::NEW);
+        };
+        if self.reads.are_counted() && entry.count_read() {
+            self.note_read(home);
+        }
+        look(entry.state(&self.nodes))
+    }
+
+    fn note_read(&self, home: Home) {
+        self.stats(home.partition).count_read();
+        self.reads.note(home.hash);
+    }
+
+    /// Shows the entry of a key, under the lock of its partition, without that counting as a read.
+    pub fn look<T>(&self, key: &[u8], look: impl FnOnce(Option<&Entry>) -> T) -> T {
+        let home = self.home(key);
+        let table = self.table(home.partition);
+        look(table.piece(home.place).get(home.place, |known| known.key() == key))
+    }
+
+    /// Forgets half of the reads of the keys of a partition if twice as many were counted as there are keys.
+    pub fn cool(&self, partition: Partition) {
+        let stats = self.stats(partition);
+        if stats.reads() as u64 > READS_PER_KEY * stats.keys().max(1) {
+            stats.forget_reads();
+            self.visit(partition, Entry::halve_reads);
+        }
     }
 
     /// One operation on a key, under the lock of its partition: see [`Locked::merge`].
@@ -191,10 +229,12 @@ impl Tables {
                 if !wanted(entry.key(), state) {
                     continue;
                 }
-                let (held, elements, horizon) = (entry.holds_data(), entry.elements(), state.horizon());
+                let (before, elements, horizon) = (entry.weight(), entry.elements(), state.horizon());
                 let (delta, drop) = entry.change(&self.nodes, &mut change);
-                let holds = entry.holds_data();
-                stats.record(delta, held, holds && !drop, now);
+                let after = if drop { Weight::default() } else { entry.weight() };
+                let (held, holds) = (before.holds_data, after.holds_data);
+                stats.record(delta, now);
+                self.weigh(stats, entry.key(), before, after);
                 if changes.are_tracked() {
                     changes.vanished |= drop || entry.elements() < elements;
                     let now = entry.state(&self.nodes).horizon();
@@ -212,9 +252,38 @@ impl Tables {
         stats.set_changes(changes.len());
         table.changes = changes;
         if dropped > 0 && table.shrink(order, |entry| self.place_of(entry)) {
-            note_table(stats, &table);
+            self.note_table(stats, &table);
         }
         (dropped, last)
+    }
+
+    // --- memory
+
+    /// What keys take, in all and by namespace.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Takes note of what a key takes now.
+    #[inline]
+    fn weigh(&self, stats: &PartitionStats, key: &[u8], before: Weight, after: Weight) {
+        if before != after {
+            let change = Change::between(before, after);
+            stats.weigh(change);
+            self.memory.record(key, change);
+        }
+    }
+
+    /// Where the table of a partition lies now, and what it takes. One in pieces is not asked for ahead.
+    fn note_table(&self, stats: &PartitionStats, table: &Table) {
+        match table.whole() {
+            // The control bytes follow the buckets.
+            Some(whole) => stats.lies_at(whole.data_end().as_ptr().cast(), whole.buckets()),
+            None => stats.lies_at(ptr::null_mut(), 1),
+        }
+        let buckets = table.buckets();
+        let grown = buckets as i64 - stats.set_buckets(buckets) as i64;
+        self.memory.record_tables(grown * BUCKET_BYTES);
     }
 
     // --- partitions
@@ -315,26 +384,32 @@ impl Locked<'_> {
             let Some((mut entry, delta)) = made else {
                 return (decided, false);
             };
-            stats.record(delta, false, entry.holds_data(), now);
+            stats.record(delta, now);
+            tables.weigh(stats, key, Weight::default(), entry.weight());
             if tracked {
                 changes.note(&mut entry, place, (Horizon::START, Horizon::START), Slot::Reset);
                 stats.set_changes(changes.len());
             }
+            if tables.reads.are_counted() {
+                // What was just written is not the first to go.
+                entry.count_read();
+            }
             table.insert(place, entry, |entry| tables.place_of(entry));
-            note_table(stats, table);
+            tables.note_table(stats, table);
             return (decided, true);
         };
-        let held = entry.holds_data();
         let decided = decide(entry.state(nodes));
         let Some((change, forgotten)) = change(&decided) else {
             return (decided, false);
         };
+        let weight = entry.weight();
         let before = tracked.then(|| (entry.state(nodes).horizon(), entry.elements()));
         let delta = match forgotten {
             false => entry.apply(nodes, hash, change),
             true => entry.change(nodes, |_, state| state.apply_forgotten(hash, change)),
         };
-        stats.record(delta, held, entry.holds_data(), now);
+        stats.record(delta, now);
+        tables.weigh(stats, key, weight, entry.weight());
         if let Some((horizon, elements)) = before.filter(|_| delta != 0) {
             let raised = entry.state(nodes).horizon();
             changes.vanished |= forgotten || entry.elements() < elements || elements > 0 && raised != horizon;
@@ -351,15 +426,6 @@ pub(super) fn fetch_bucket(piece: &Piece, place: u64) {
     let place = place as usize & (piece.buckets() - 1);
     // Buckets are counted downwards.
     prefetch(piece.data_end().as_ptr().wrapping_sub(place + 1).cast());
-}
-
-/// Where the table of a partition lies now. One in pieces is not asked for ahead.
-fn note_table(stats: &PartitionStats, table: &Table) {
-    match table.whole() {
-        // The control bytes follow the buckets.
-        Some(whole) => stats.lies_at(whole.data_end().as_ptr().cast(), whole.buckets()),
-        None => stats.lies_at(ptr::null_mut(), 1),
-    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::replica::parts::lineage::{Lineage, NodeLineage};
 use crate::replica::parts::notice::Notice;
 use crate::replica::parts::now::Now;
 use crate::replica::parts::peer::Peer;
-use crate::wire::{Header, Heartbeat, HeartbeatState, Hello, Message, Welcome};
+use crate::wire::{Header, Heartbeat, HeartbeatState, Hello, Message, Welcome, MAX_HINTS};
 
 /// A node that was alone for long waits this many intervals of heartbeats for others than newcomers.
 const NEWCOMER_HEARTBEATS: u64 = 3;
@@ -178,7 +178,8 @@ impl Replica {
 
     pub(crate) fn send_heartbeat(&mut self, now: Now, state: HeartbeatState) {
         self.look_at_clocks(now);
-        let heartbeat = self.fresh_heartbeat(now, state);
+        let mut heartbeat = self.fresh_heartbeat(now, state);
+        heartbeat.hints = self.cache.take_hints(MAX_HINTS);
         self.heartbeats.sent(now.mono, self.heartbeat_interval());
         self.introduce(Target::Heartbeat, &Message::Heartbeat(heartbeat));
     }
@@ -202,6 +203,8 @@ impl Replica {
             wants_heartbeats: self.heartbeats.asks(),
             versions: self.config.versions,
             foreign: self.foreign.issuers_for_heartbeat(number, now.mono),
+            room: self.cache.room(),
+            hints: Vec::new(),
         }
     }
 
@@ -214,7 +217,8 @@ impl Replica {
     }
 
     /// A heartbeat, or one in an answer to a challenge.
-    fn told_by_peer(&mut self, now: Now, node: NodeId, heartbeat: Heartbeat, answer: bool) {
+    fn told_by_peer(&mut self, now: Now, node: NodeId, mut heartbeat: Heartbeat, answer: bool) {
+        let hints = std::mem::take(&mut heartbeat.hints);
         let lineage = NodeLineage::of_heartbeat(node, &heartbeat);
         let (state, clock, wants_heartbeats, digest) = (
             heartbeat.state,
@@ -234,6 +238,7 @@ impl Replica {
             self.counters.repeated += 1;
             return;
         }
+        hints.into_iter().for_each(|hint| self.cache.hint(hint));
         self.delay.heartbeat(node, interval, now.mono);
         if state == HeartbeatState::Leaving {
             tracing::info!(peer = %node, "peer leaves");

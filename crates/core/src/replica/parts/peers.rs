@@ -364,6 +364,8 @@ impl Peers {
                 keys: heartbeat.keys,
                 digest: heartbeat.digest,
                 synced: peer.synced(),
+                heartbeat: heartbeat.number,
+                room: heartbeat.room,
             })
         };
         self.iter().filter_map(known).collect()

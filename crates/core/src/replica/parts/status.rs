@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::notice::Reason;
 use super::sync_state::{ClockFault, SyncState};
-use crate::cache::{Digest, NodeId};
+use crate::cache::{Digest, NodeId, Room};
 
 /// Counted since the start of the process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -105,6 +105,10 @@ pub struct PeerStatus {
     pub digest: Digest,
     /// Whether it answers bootstraps.
     pub synced: bool,
+    /// The number of its last heartbeat, and how much its cache might take then, and did, where it says so.
+    pub heartbeat: u64,
+    /// See there.
+    pub room: Option<Room>,
 }
 
 /// State of replication, for health answers and tests.
