@@ -55,6 +55,7 @@ impl KvCacheProvider {
         let how = service::ServiceConfig {
             replication,
             store,
+            edge: config.edge,
             patience_ms: patience_ms.unwrap_or(HOST_PATIENCE_MS),
             each_sweep: Box::new(move |keys| {
                 growth.look(keys);

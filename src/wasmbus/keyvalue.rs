@@ -247,6 +247,7 @@ impl KvCacheProvider {
             caller: &caller.actor,
             namespace: &caller.link.namespace,
             acks: caller.link.acks,
+            caps: caller.link.caps,
             max_answer_bytes: match caller.gets_large_answers {
                 true => most,
                 false => most.min(THRESHOLD),

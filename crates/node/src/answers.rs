@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use kvcache_core::cache::CacheError;
 use kvcache_core::replica::{AckLevel, SyncState, Unconfirmed};
 
-use crate::service::{Error, Status};
+use crate::service::{Error, MemoryStatus, Status};
 use crate::store::StoreStatus;
 use crate::words;
 
@@ -19,6 +19,7 @@ pub fn health(status: &Status) -> (bool, String) {
         running,
         replication,
         store,
+        memory,
     } = status;
     let (sync, peers) = match replication {
         Some(status) => (status.sync.to_string(), status.peers.len()),
@@ -43,6 +44,7 @@ pub fn health(status: &Status) -> (bool, String) {
         }
         bad |= status.sync.is_bad();
     }
+    message += &format!(" {}", of_memory(memory));
     if let Some(store) = store {
         message += &format!(" {}", of_store(store));
         bad |= store.is_bad();
@@ -51,6 +53,21 @@ pub fn health(status: &Status) -> (bool, String) {
         message += " error=replication-stopped";
     }
     (!bad, message)
+}
+
+/// What health says of memory.
+fn of_memory(memory: &MemoryStatus) -> String {
+    let mut message = format!(
+        "memory_bytes={} memory_deletions={} evicted={} full={}",
+        memory.bytes, memory.deletions, memory.evicted, memory.refused
+    );
+    if let Some(limit) = memory.limit {
+        message += &format!(" memory_limit={limit}");
+    }
+    if let Some(host) = &memory.smallest {
+        message += &format!(" memory_smallest={}", quoted(host));
+    }
+    message
 }
 
 /// What health says of a store.

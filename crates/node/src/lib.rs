@@ -16,6 +16,7 @@
 
 pub mod answers;
 pub mod nats;
+mod owners;
 pub mod secret;
 pub mod service;
 pub mod settings;

@@ -68,6 +68,7 @@ impl Serving {
             caller: actor,
             namespace: &link.namespace,
             acks: link.acks,
+            caps: link.caps,
             max_answer_bytes: self.settings.max_answer_bytes,
         }
     }

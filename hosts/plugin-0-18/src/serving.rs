@@ -83,6 +83,7 @@ impl Serving {
         let runtime = runtime().map_err(StartError::Threads)?;
         let how = ServiceConfig {
             store,
+            edge: settings.edge,
             ..ServiceConfig::with(replication)
         };
         let service = runtime.block_on(Service::start(cache, how));

@@ -3,6 +3,7 @@
 use kvcache_core::cache::{CacheError, KeyError};
 use kvcache_core::replica::{AckLevel, Reason, SyncState, Unconfirmed};
 
+use super::edge::Full;
 use super::reads::ReadError;
 use crate::store::NotStored;
 use crate::words;
@@ -16,6 +17,9 @@ pub enum Error {
     /// The operation cannot be performed on what is there, or with these arguments.
     #[error(transparent)]
     Refused(#[from] CacheError),
+    /// The write does not fit.
+    #[error(transparent)]
+    Full(#[from] Full),
     /// A read with a large answer has to wait for too many others.
     #[error(transparent)]
     Busy(#[from] ReadError),

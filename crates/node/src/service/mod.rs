@@ -3,6 +3,7 @@
 //! A front end has calls of somebody in a [`Scope`], and words for [`Error`] and [`Status`]. Each call takes one path:
 //! the key in its namespace, catch up, apply, replicate, wait for confirmations.
 
+mod edge;
 mod error;
 mod operations;
 mod reads;
@@ -16,9 +17,11 @@ use kvcache_core::replica::{self, Start};
 use crate::nats::{NatsError, Prepared, Replicated, Replicator};
 use crate::store::{Begins, Company, StoreConfig, StoreState, StoreStatus, WriteBehind};
 use crate::time;
+use edge::Edge;
 use reads::LargeReads;
 
 pub use crate::nats::{connect, ReplicatorConfig};
+pub use edge::{Caps, EdgeConfig, Full, MemoryStatus, Policy};
 pub use error::Error;
 pub use kvcache_core::cache::{CacheError, Digest, Limits, Millis, NodeId};
 pub use kvcache_core::replica::{AckLevel, SyncState, Unconfirmed};
@@ -41,6 +44,8 @@ pub struct ServiceConfig {
     pub replication: Option<ReplicatorConfig>,
     /// What the cache is written behind to; `None` for one that ends with its last process.
     pub store: Option<StoreConfig>,
+    /// How much the cache may take, and what happens then.
+    pub edge: EdgeConfig,
     /// How long callers wait for an answer, in milliseconds.
     pub patience_ms: Millis,
     /// Called several times a second, with the number of keys.
@@ -55,6 +60,7 @@ impl ServiceConfig {
         ServiceConfig {
             replication,
             store: None,
+            edge: EdgeConfig::default(),
             patience_ms: 2_000,
             each_sweep: Box::new(|_| {}),
             idle: || {},
@@ -89,6 +95,8 @@ pub struct Scope<'a> {
     pub acks: AckPolicy,
     /// Bytes of the largest answer that reaches it.
     pub max_answer_bytes: usize,
+    /// How much it may put there.
+    pub caps: Caps,
 }
 
 impl<'a> Scope<'a> {
@@ -103,6 +111,7 @@ impl<'a> Scope<'a> {
                 timeout_ms: 0,
             },
             max_answer_bytes: usize::MAX,
+            caps: Caps::NONE,
         }
     }
 }
@@ -133,6 +142,8 @@ pub struct Status {
     pub replication: Option<replica::Status>,
     /// The store, if there is one.
     pub store: Option<StoreStatus>,
+    /// What memory is used for.
+    pub memory: MemoryStatus,
 }
 
 /// The replicated cache. Clones share it.
@@ -155,6 +166,7 @@ struct Inner {
     /// one are not used again, and what peers delete meanwhile is not brought back.
     reconfiguring: tokio::sync::Mutex<Start>,
     large_reads: LargeReads,
+    edge: Edge,
 }
 
 impl Service {
@@ -183,6 +195,7 @@ impl Service {
                 None
             });
             Inner {
+                edge: Edge::new(&cache, config.edge),
                 cache,
                 replicator: RwLock::default(),
                 begun: tokio::sync::watch::Sender::new(false),
@@ -202,6 +215,7 @@ impl Service {
             Some(_) => drop(tokio::spawn(begin_after_store(Arc::downgrade(&inner), prepared))),
         }
         tokio::spawn(sweep(Arc::downgrade(&inner), config.each_sweep));
+        tokio::spawn(edge::keep_room(Arc::downgrade(&inner)));
         Ok(Service { inner })
     }
 
@@ -277,6 +291,7 @@ impl Service {
                 None => None,
             },
             store: self.inner.store.as_ref().map(WriteBehind::status),
+            memory: self.inner.edge.status(cache),
         }
     }
 

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use bytes::Bytes;
 use kvcache_core::cache::{Blob, Cache, CacheError, Delta, Key, Millis};
 
+use super::edge::{Adds, Full};
 use super::reads::Turn;
 use super::{Error, Scope, Service};
 use crate::time;
@@ -66,6 +67,7 @@ impl Service {
         scope: &Scope<'_>,
         name: &[u8],
         looks: Looks,
+        adds: Adds,
         operation: impl FnOnce(&Cache, &Key, Millis) -> Result<(T, Option<Delta>), CacheError>,
     ) -> Result<T, Error> {
         let key = self.key(scope, name)?;
@@ -73,7 +75,11 @@ impl Service {
         if looks == Looks::AtState {
             self.catch_up(scope.acks).await?;
         }
-        let (answer, delta) = operation(&self.inner.cache, &key, time::wall())?;
+        self.make_room(scope, &key, adds).await?;
+        let (answer, delta) = operation(&self.inner.cache, &key, time::wall()).map_err(|error| match error {
+            CacheError::CollectionFull { items, limit } => Error::Full(Full::CollectionItems { limit, used: items }),
+            error => Error::Refused(error),
+        })?;
         if let Some(delta) = delta {
             self.confirm(scope.acks, delta).await?;
         }
@@ -206,14 +212,21 @@ impl Service {
         value: impl Into<Blob>,
         expires_secs: u32,
     ) -> Result<(), Error> {
+        let value = value.into();
+        let adds = Adds::Value(value.len());
         let set = |cache: &Cache, key: &Key, now| Ok(((), Some(cache.set(key, value, expires_secs, now)?)));
-        self.write(scope, name, Looks::Nowhere, set).await
+        self.write(scope, name, Looks::Nowhere, adds, set).await
     }
 
     /// Deletes a key of any type. Returns whether it was there.
     pub async fn delete(&self, scope: &Scope<'_>, name: &[u8]) -> Result<bool, Error> {
-        let delete = |cache: &Cache, key: &Key, now| cache.delete(key, now).map(with_delta);
-        self.write(scope, name, Looks::AtState, delete).await
+        let delete = |cache: &Cache, key: &Key, now| {
+            if self.forgets_deletions() && !cache.contains(key, now) {
+                return Ok((false, None));
+            }
+            cache.delete(key, now).map(with_delta)
+        };
+        self.write(scope, name, Looks::AtState, Adds::Nothing, delete).await
     }
 
     /// Adds to a number. Returns the sum.
@@ -230,13 +243,15 @@ impl Service {
         range: RangeInclusive<i64>,
     ) -> Result<i64, Error> {
         let increment = |cache: &Cache, key: &Key, now| cache.increment_within(key, amount, range, now).map(with_delta);
-        self.write(scope, name, Looks::AtState, increment).await
+        self.write(scope, name, Looks::AtState, Adds::Number, increment).await
     }
 
     /// Appends an item to a list. Returns its new length.
     pub async fn list_push(&self, scope: &Scope<'_>, name: &[u8], value: impl Into<Blob>) -> Result<u32, Error> {
-        let push = |cache: &Cache, key: &Key, now| cache.list_push(key, value, now).map(with_delta);
-        self.write(scope, name, Looks::AtState, push).await
+        let (value, most) = (value.into(), scope.caps.collection_items);
+        let adds = Adds::Element(value.len());
+        let push = |cache: &Cache, key: &Key, now| cache.list_push_within(key, value, most, now).map(with_delta);
+        self.write(scope, name, Looks::AtState, adds, push).await
     }
 
     /// Removes the first item of a list that is equal. Returns whether there was one.
@@ -245,19 +260,27 @@ impl Service {
             let delta = cache.list_remove(key, value, now)?;
             Ok((delta.is_some(), delta))
         };
-        self.write(scope, name, Looks::AtState, remove).await
+        self.write(scope, name, Looks::AtState, Adds::Nothing, remove).await
     }
 
     /// Adds a member to a set. Returns whether it is new.
     pub async fn set_add(&self, scope: &Scope<'_>, name: &[u8], member: impl Into<Blob>) -> Result<bool, Error> {
-        let add = |cache: &Cache, key: &Key, now| cache.set_add(key, member, now).map(with_delta);
-        self.write(scope, name, Looks::AtState, add).await
+        let (member, most) = (member.into(), scope.caps.collection_items);
+        let adds = Adds::Element(member.len());
+        let add = |cache: &Cache, key: &Key, now| cache.set_add_within(key, member, most, now).map(with_delta);
+        self.write(scope, name, Looks::AtState, adds, add).await
     }
 
     /// Removes a member of a set. Returns whether it was one.
     pub async fn set_remove(&self, scope: &Scope<'_>, name: &[u8], member: impl Into<Blob>) -> Result<bool, Error> {
-        let remove = |cache: &Cache, key: &Key, now| cache.set_remove(key, member, now);
-        self.write(scope, name, Looks::AtState, remove).await
+        let member = member.into();
+        let remove = |cache: &Cache, key: &Key, now| {
+            if self.forgets_deletions() && !cache.set_contains(key, &member, now)? {
+                return Ok((false, None));
+            }
+            cache.set_remove(key, member, now)
+        };
+        self.write(scope, name, Looks::AtState, Adds::Nothing, remove).await
     }
 }
 

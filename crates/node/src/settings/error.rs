@@ -83,6 +83,12 @@ pub enum SettingError {
     /// A link that somebody has put asks for less than the provider does.
     #[error("setting ACK in the link values: expected no less than ACK in config_json asks for")]
     WeakerAck,
+    /// A link that somebody has put may take more than the provider allows.
+    #[error(
+        "settings NAMESPACE_MAX_BYTES, NAMESPACE_MAX_KEYS and MAX_COLLECTION_ITEMS in the link values: expected no more \
+         than config_json allows"
+    )]
+    WiderCaps,
 }
 
 /// Where a setting comes from.

@@ -10,6 +10,7 @@ use kvcache_core::replica::AckLevel;
 
 use crate::nats::{ServerAddress, Subject, SubjectError, UserSeed};
 use crate::secret::Secret;
+use crate::service::Policy;
 use crate::store::StoreUrl;
 
 /// A kind of settings.
@@ -93,6 +94,67 @@ impl<T: Copy + PartialOrd + FromStr + fmt::Display + Sync> Kind for Number<T> {
 
     fn default(&self) -> String {
         self.default.to_string()
+    }
+}
+
+/// A bound of something, or none.
+pub(super) struct Cap {
+    pub unit: &'static str,
+    pub min: u64,
+}
+
+impl Kind for Cap {
+    type Value = Option<u64>;
+
+    fn unset(&self) -> Option<u64> {
+        None
+    }
+
+    fn parse(&self, text: &str) -> Result<Option<u64>, String> {
+        let Cap { unit, min } = self;
+        match text.parse::<u64>() {
+            Ok(number) if number >= *min && number <= MAX_CAP => Ok(Some(number)),
+            _ => Err(format!("a whole number of {unit} from {min} to {MAX_CAP}")),
+        }
+    }
+
+    fn values(&self) -> String {
+        format!("{} to {MAX_CAP} {}", self.min, self.unit)
+    }
+
+    fn default(&self) -> String {
+        "none".into()
+    }
+}
+
+/// The largest cap: more than any machine has.
+const MAX_CAP: u64 = 1 << 50;
+
+/// What a write does that does not fit.
+pub(super) struct MemoryPolicy;
+
+impl Kind for MemoryPolicy {
+    type Value = Policy;
+
+    fn unset(&self) -> Policy {
+        Policy::Refuse
+    }
+
+    fn parse(&self, text: &str) -> Result<Policy, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "refuse" => Ok(Policy::Refuse),
+            "evict-ttl" => Ok(Policy::EvictTtl),
+            "evict-lfu" => Ok(Policy::EvictLfu),
+            _ => Err("refuse, evict-ttl or evict-lfu".into()),
+        }
+    }
+
+    fn values(&self) -> String {
+        "`refuse`, `evict-ttl`, `evict-lfu`".into()
+    }
+
+    fn default(&self) -> String {
+        "`refuse`".into()
     }
 }
 

@@ -17,7 +17,7 @@ use kvcache_core::cache::Limits;
 
 use crate::nats;
 use crate::secret::Secret;
-use crate::service::AckPolicy;
+use crate::service::{AckPolicy, Caps, EdgeConfig, Policy};
 use crate::store::StoreUrl;
 use kind::no_subject;
 use raw::Reader;
@@ -34,6 +34,9 @@ pub use raw::{did_you_mean, RawSettings};
 /// Deletions are remembered for this many intervals of heartbeats at least: a peer that missed a few is not away for
 /// long.
 const TTL_HEARTBEATS: u32 = 10;
+
+/// How long deletions are remembered where keys are evicted, and nothing else is set.
+const EVICTIONS_REMEMBERED: Duration = Duration::from_secs(600);
 
 /// Settings of the process, validated.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -74,6 +77,8 @@ pub struct Settings {
     pub ring_bytes: usize,
     /// Bytes of the largest answer.
     pub max_answer_bytes: usize,
+    /// How much the cache may take, and what happens then.
+    pub edge: EdgeConfig,
     /// What the cache is written behind to, if anything.
     pub store: Option<StoreSettings>,
 }
@@ -109,6 +114,8 @@ pub struct LinkSettings {
     pub namespace: String,
     /// What its calls wait for.
     pub acks: AckPolicy,
+    /// How much it may put there.
+    pub caps: Caps,
 }
 
 impl Settings {
@@ -121,6 +128,10 @@ impl Settings {
         }
         refuse_where_a_host_says_it(&mut read);
         let nats_url = read.get(&NATS_URL);
+        let edge = EdgeConfig {
+            max_bytes: read.get(&MAX_MEMORY_BYTES),
+            policy: read.get(&MAX_MEMORY_POLICY),
+        };
         let config = Settings {
             replication: read.get(&REPLICATION),
             lattice: lattice(&mut read),
@@ -137,13 +148,21 @@ impl Settings {
             limits: Limits {
                 max_value_bytes: read.get(&MAX_VALUE_BYTES),
                 max_clock_skew_ms: millis(read.get(&MAX_CLOCK_SKEW_SECS)),
-                tombstone_ttl_ms: millis(read.get(&TOMBSTONE_TTL_SECS)),
+                tombstone_ttl_ms: millis(match edge.policy {
+                    Policy::Refuse => read.get(&TOMBSTONE_TTL_SECS),
+                    // What is evicted leaves a deletion behind, and those would fill the memory in a day.
+                    _ if !raw.is_set(&TOMBSTONE_TTL_SECS) => {
+                        EVICTIONS_REMEMBERED.max(TTL_HEARTBEATS * read.get(&REPLAY_HEARTBEAT_SECS))
+                    }
+                    _ => read.get(&TOMBSTONE_TTL_SECS),
+                }),
             },
             frame_auth: read.get(&FRAME_AUTH),
             queue_bytes: read.get(&QUEUE_BYTES),
             inbox_bytes: read.get(&INBOX_BYTES),
             ring_bytes: read.get(&RING_BYTES),
             max_answer_bytes: read.get(&MAX_ANSWER_BYTES),
+            edge,
             store: store(&mut read),
         };
         // The default of each goes together with any value of the other: nothing is named for what stands in its place.
@@ -151,6 +170,11 @@ impl Settings {
             read.refuse(SettingError::Together(
                 "settings TOMBSTONE_TTL_SECS and REPLAY_HEARTBEAT_SECS: expected deletions to be remembered for at least \
                  10 intervals of heartbeats",
+            ));
+        }
+        if edge.policy != Policy::Refuse && edge.max_bytes.is_none() && !raw.is_set(&MAX_MEMORY_BYTES) {
+            read.refuse(SettingError::Together(
+                "setting MAX_MEMORY_BYTES: expected with MAX_MEMORY_POLICY=evict-ttl or evict-lfu, found nothing",
             ));
         }
         link(&mut read);
@@ -207,7 +231,10 @@ impl Settings {
     /// confirmations than the provider does.
     pub fn put_link(base: &RawSettings, values: &RawSettings) -> Result<LinkSettings, SettingsError> {
         let link = Self::link(&base.overlaid_with(values))?;
-        let least = Self::link(base)?.acks;
+        let LinkSettings { acks: least, caps, .. } = Self::link(base)?;
+        if !link.caps.are_within(&caps) {
+            return Err(SettingError::WiderCaps.into());
+        }
         if link.acks.wanted < least.wanted || !link.acks.stored && least.stored {
             return Err(SettingError::WeakerAck.into());
         }
@@ -233,8 +260,14 @@ fn link(read: &mut Reader<'_>) -> LinkSettings {
             "setting STORE: expected with ACK=stored, found nothing",
         ));
     }
+    let items = read.get(&MAX_COLLECTION_ITEMS).unwrap_or(u64::MAX);
     LinkSettings {
         namespace: read.get(&NAMESPACE),
+        caps: Caps {
+            namespace_bytes: read.get(&NAMESPACE_MAX_BYTES).unwrap_or(u64::MAX),
+            namespace_keys: read.get(&NAMESPACE_MAX_KEYS).unwrap_or(u64::MAX),
+            collection_items: usize::try_from(items).unwrap_or(usize::MAX),
+        },
         acks: AckPolicy {
             wanted: peers,
             stored,

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::kind::{
-    addresses, file, issuers, lattice_name, secret, seed, store, subject, Acknowledgement, Kind, Namespace, Number,
-    Span, Switch, Text, Unit,
+    addresses, file, issuers, lattice_name, secret, seed, store, subject, Acknowledgement, Cap, Kind, MemoryPolicy,
+    Namespace, Number, Span, Switch, Text, Unit,
 };
 use crate::nats::{ServerAddress, Subject, UserSeed};
 use crate::secret::Secret;
@@ -149,6 +149,12 @@ settings! {
     // By default what any single value fits.
     MAX_ANSWER_BYTES: Number<usize>, Process, Number { unit: "bytes", default: 64 << 20, min: 1 << 10, max: 1 << 30 },
         "largest answer to a call; a larger one is an error";
+    MAX_MEMORY_BYTES: Cap, Process, Cap { unit: "bytes", min: 1 << 20 },
+        "most memory that data takes, deletions and tables included; the smallest of all hosts holds for all: see \
+         [memory](#memory)";
+    MAX_MEMORY_POLICY: MemoryPolicy, Process, MemoryPolicy,
+        "what a write does that does not fit: it is refused, or keys are deleted, the nearest deadline first or what is \
+         read least; alike on all hosts";
     FRAME_AUTH: Switch, Host, Switch { default: true },
         "`off`: messages of replication are not authenticated; alike on all hosts";
     QUEUE_BYTES: Number<usize>, Process, buffer(64 << 20),
@@ -168,6 +174,12 @@ settings! {
     // By default shorter than the two seconds in which a host gives up a call.
     ACK_TIMEOUT_MS: Span, EachLink, Span { unit: Unit::Milliseconds, default: 1_500, min: 1, max: 600_000 },
         "how long that may take, and how long a read under `ACK=all` waits";
+    NAMESPACE_MAX_BYTES: Cap, EachLink, Cap { unit: "bytes", min: 1 << 10 },
+        "most memory of all keys of the namespace of the link, or of the shared keyspace; a write beyond it is refused";
+    NAMESPACE_MAX_KEYS: Cap, EachLink, Cap { unit: "keys", min: 1 },
+        "most keys there; a write of one more is refused";
+    MAX_COLLECTION_ITEMS: Cap, EachLink, Cap { unit: "items", min: 1 },
+        "most items of a list and members of a set; one more is refused";
     NAMESPACE: Namespace, OneLink, Namespace,
         "the link has a keyspace of its own, shared with links of the same namespace";
 }

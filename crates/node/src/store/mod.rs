@@ -16,7 +16,6 @@ mod head;
 #[cfg(feature = "store-jetstream")]
 pub mod jetstream;
 mod loading;
-mod owners;
 mod records;
 mod sections;
 mod shared;

@@ -7,9 +7,9 @@ use kvcache_core::cache::{Cache, Millis, NodeId, Partition};
 use kvcache_core::replica::Lineage;
 use tokio::sync::{oneshot, watch, Notify};
 
-use super::owners::owns;
 use super::status::{StoreState, StoreStatus};
 use super::{CacheName, Opener, StoreError, StoreUrl};
+use crate::owners::owns;
 
 /// How to keep a store.
 #[derive(Clone)]

@@ -1,10 +1,10 @@
-//! Which node writes which partition to a store that all share.
+//! Which node does what one node has to do for a partition: writes it to a store that all share, makes room in it.
 
 use kvcache_core::cache::{NodeId, Partition};
 
-/// Whether `node` is the one of `nodes` that writes a partition: the one with the highest weight for it (rendezvous
+/// Whether `node` is the one of `nodes` that owns a partition: the one with the highest weight for it (rendezvous
 /// hashing; Thaler, Ravishankar, 1996). A node that comes or goes changes the owner of its own share alone.
-pub(super) fn owns(node: NodeId, nodes: &[NodeId], partition: Partition) -> bool {
+pub(crate) fn owns(node: NodeId, nodes: &[NodeId], partition: Partition) -> bool {
     let own = weight(node, partition);
     nodes
         .iter()

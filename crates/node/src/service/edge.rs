@@ -1,0 +1,594 @@
+//! How much the cache may take, and what a write does that would take more.
+//!
+//! What a host may take is one thing, what its peers may is another: each tells in its heartbeats how much room it has,
+//! and the smallest of them is the limit of all. A write that does not fit is refused, or room is made by deleting keys.
+//! Each partition is made room in by one node alone (rendezvous hashing over the synced nodes), so that several that
+//! hold the same do not delete several times as much. Where the owners do not, because they are about to be found dead,
+//! a writer that has waited for a while does.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use kvcache_core::cache::{Cache, Delta, Held, Key, NodeId, Partition, Usage, Victims, PARTITIONS};
+use kvcache_core::replica::PeerStatus;
+
+use super::{AckPolicy, Error, Inner, Scope, Service};
+use crate::owners::owns;
+use crate::time;
+
+/// How often it is looked whether room has to be made.
+const LOOK: Duration = Duration::from_millis(20);
+/// In how many of these looks peers and reads are looked at.
+const LOOKS_AT_PEERS: u32 = 5;
+/// How long a write waits for others to make room before it does that itself, and in all.
+const OTHERS: Duration = Duration::from_millis(200);
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Between two attempts of a write.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Room is made from this part of the limit on, and so much of it at a time.
+const SPARE: u64 = 64;
+/// Deletions of what is not there are not remembered beyond this part of the limit.
+const DELETIONS: u64 = 4;
+
+/// Bytes of a key beside its name and value, about.
+const HEAD: usize = 24;
+/// Bytes of what holds counters, lists and sets.
+const COLLECTION: usize = 320;
+/// Bytes of an element beside its own, about.
+const ELEMENT: usize = 96;
+
+/// How much a cache may take, and what happens then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct EdgeConfig {
+    /// Bytes of data; `None` for any number.
+    pub max_bytes: Option<u64>,
+    /// What a write does that does not fit.
+    pub policy: Policy,
+}
+
+/// What a write does that does not fit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Policy {
+    /// It is refused.
+    #[default]
+    Refuse,
+    /// Keys are deleted, the nearest deadline first; none without a deadline.
+    EvictTtl,
+    /// Keys are deleted, those first that are rarely read on any host.
+    EvictLfu,
+}
+
+impl Policy {
+    fn victims(self) -> Option<Victims> {
+        match self {
+            Policy::Refuse => None,
+            Policy::EvictTtl => Some(Victims::NearestDeadline),
+            Policy::EvictLfu => Some(Victims::LeastRead),
+        }
+    }
+}
+
+/// How much one caller may put where it writes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Caps {
+    /// Bytes of all keys of its namespace.
+    pub namespace_bytes: u64,
+    /// Keys of its namespace.
+    pub namespace_keys: u64,
+    /// Items of a list or members of a set.
+    pub collection_items: usize,
+}
+
+impl Caps {
+    /// Any number of everything.
+    pub const NONE: Caps = Caps {
+        namespace_bytes: u64::MAX,
+        namespace_keys: u64::MAX,
+        collection_items: usize::MAX,
+    };
+
+    /// Whether everything that these allow is allowed by `others`.
+    pub fn are_within(&self, others: &Caps) -> bool {
+        self.namespace_bytes <= others.namespace_bytes
+            && self.namespace_keys <= others.namespace_keys
+            && self.collection_items <= others.collection_items
+    }
+}
+
+impl Default for Caps {
+    fn default() -> Self {
+        Caps::NONE
+    }
+}
+
+/// The cap that a write would go beyond. Nothing has changed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Full {
+    /// Of this host.
+    #[error(
+        "the cache is full: {used} of MAX_MEMORY_BYTES={limit} are in use ({deletions} of them by deletions that are \
+         remembered), and this write takes about {needed} more; nothing was changed"
+    )]
+    Memory {
+        /// The cap in bytes.
+        limit: u64,
+        /// Bytes in use.
+        used: u64,
+        /// Those of deletions.
+        deletions: u64,
+        /// Bytes that the write would take.
+        needed: u64,
+    },
+    /// Of another host.
+    #[error(
+        "the cache of host {host} is full: it has room for {limit} bytes (its MAX_MEMORY_BYTES), {used} are in use, and \
+         this write takes about {needed} more; nothing was changed"
+    )]
+    Peer {
+        /// The host.
+        host: String,
+        /// How many bytes fit there.
+        limit: u64,
+        /// Bytes in use here.
+        used: u64,
+        /// Bytes that the write would take.
+        needed: u64,
+    },
+    /// Of the namespace, in bytes.
+    #[error(
+        "the keyspace is full: {used} of NAMESPACE_MAX_BYTES={limit} are in use, and this write takes about {needed} \
+         more; nothing was changed"
+    )]
+    NamespaceBytes {
+        /// The cap in bytes.
+        limit: u64,
+        /// Bytes in use.
+        used: u64,
+        /// Bytes that the write would take.
+        needed: u64,
+    },
+    /// Of the namespace, in keys.
+    #[error("the keyspace is full: it has {used} keys, and NAMESPACE_MAX_KEYS={limit}; nothing was changed")]
+    NamespaceKeys {
+        /// The cap.
+        limit: u64,
+        /// Keys there.
+        used: u64,
+    },
+    /// Of a list or set.
+    #[error("the list or set is full: it has {used} items, and MAX_COLLECTION_ITEMS={limit}; nothing was changed")]
+    CollectionItems {
+        /// The cap.
+        limit: usize,
+        /// Items there.
+        used: usize,
+    },
+}
+
+/// What memory is used for.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct MemoryStatus {
+    /// Bytes of all data, deletions and tables included.
+    pub bytes: u64,
+    /// Those of deletions that are remembered.
+    pub deletions: u64,
+    /// How many bytes may be used: the smallest cap of all hosts; `None` for any number.
+    pub limit: Option<u64>,
+    /// The host whose cap that is, if it is another one.
+    pub smallest: Option<String>,
+    /// Keys that this host has deleted to make room.
+    pub evicted: u64,
+    /// Writes that this host has refused.
+    pub refused: u64,
+}
+
+/// What a write adds.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Adds {
+    /// A value of so many bytes in place of what was there.
+    Value(usize),
+    /// Something to a counter.
+    Number,
+    /// An item or member of so many bytes.
+    Element(usize),
+    /// Nothing.
+    Nothing,
+}
+
+impl Adds {
+    /// About how many bytes more the key takes after the write.
+    fn bytes(self, key: &Key, held: Held) -> u64 {
+        let of = |bytes: usize| bytes + bytes / 16 + 16;
+        let name = key.as_bytes().len();
+        let new_collection = if held.is_small || held.bytes == 0 {
+            COLLECTION + name
+        } else {
+            0
+        };
+        let after = match self {
+            Adds::Nothing => 0,
+            Adds::Value(value) => of(HEAD + name + value),
+            Adds::Number if new_collection == 0 => 0,
+            Adds::Number => new_collection,
+            Adds::Element(element) => new_collection + ELEMENT + of(element) + held.bytes,
+        };
+        after.saturating_sub(held.bytes) as u64
+    }
+}
+
+/// What this node owns, of the partitions in which room is made.
+#[derive(Debug, Default)]
+struct Own {
+    nodes: Vec<NodeId>,
+    partitions: Vec<Partition>,
+    /// Which part of all keys that is.
+    share: f64,
+    /// Which of them is looked at next.
+    turn: usize,
+}
+
+impl Own {
+    /// Among these nodes.
+    fn among(&mut self, node: NodeId, mut nodes: Vec<NodeId>) {
+        nodes.sort_unstable();
+        if nodes == self.nodes {
+            return;
+        }
+        let is_one = nodes.contains(&node);
+        let owned = Partition::all().filter(|partition| is_one && owns(node, &nodes, *partition));
+        self.partitions = owned.collect();
+        self.share = self.partitions.iter().map(|partition| share_of(*partition)).sum();
+        self.nodes = nodes;
+    }
+}
+
+/// The part of all keys that is in a partition, on average: later partitions have more ([`Partition::of`]).
+fn share_of(partition: Partition) -> f64 {
+    let keys_before = |number: u16| 2.0 - (4.0 - 3.0 * f64::from(number) / PARTITIONS as f64).sqrt();
+    keys_before(partition.0 + 1) - keys_before(partition.0)
+}
+
+/// The limit of all hosts, and making room.
+pub(super) struct Edge {
+    config: EdgeConfig,
+    /// The smallest cap of all hosts in bytes; [`u64::MAX`] for none.
+    limit: AtomicU64,
+    /// The peer whose cap that is.
+    smallest: Mutex<Option<Arc<str>>>,
+    own: Mutex<Own>,
+    evicted: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl Edge {
+    pub fn new(cache: &Cache, config: EdgeConfig) -> Self {
+        let limit = config.max_bytes.unwrap_or(u64::MAX);
+        cache.set_cap(limit);
+        if config.policy == Policy::EvictLfu {
+            cache.count_reads();
+        }
+        Edge {
+            config,
+            limit: AtomicU64::new(limit),
+            smallest: Mutex::default(),
+            own: Mutex::default(),
+            evicted: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        }
+    }
+
+    pub fn status(&self, cache: &Cache) -> MemoryStatus {
+        let limit = self.limit();
+        MemoryStatus {
+            bytes: cache.memory_bytes(),
+            deletions: cache.usage().deletions,
+            limit: (limit != u64::MAX).then_some(limit),
+            smallest: self.smallest().map(|host| host.to_string()),
+            evicted: self.evicted.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+        }
+    }
+
+    fn limit(&self) -> u64 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    fn smallest(&self) -> Option<Arc<str>> {
+        self.smallest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether so many bytes more fit.
+    #[inline]
+    fn has_room(&self, cache: &Cache, bytes: u64) -> bool {
+        let limit = self.limit();
+        limit == u64::MAX || cache.memory_bytes().saturating_add(bytes) <= limit
+    }
+
+    /// Whether a deletion of what is not there is better forgotten than remembered. A flood of them ends there.
+    fn is_short(&self, cache: &Cache) -> bool {
+        let limit = self.limit();
+        limit != u64::MAX
+            && (cache.usage().deletions > limit / DELETIONS || cache.memory_bytes() > limit - limit / SPARE)
+    }
+
+    /// The smallest cap of all hosts. `known` is what the last heartbeat of each peer came to.
+    fn look_at_peers(&self, cache: &Cache, peers: &[PeerStatus], known: &mut HashMap<NodeId, (u64, u64)>) {
+        let used = cache.memory_bytes();
+        known.retain(|node, _| peers.iter().any(|peer| peer.node == *node));
+        let mut limit = self.config.max_bytes.unwrap_or(u64::MAX);
+        let mut smallest = None;
+        for peer in peers {
+            let Some(room) = peer.room else { continue };
+            let (number, fits) = known.entry(peer.node).or_insert((0, u64::MAX));
+            if *number != peer.heartbeat {
+                // What is written here from now on arrives there. What others have written may be here already and not
+                // there, or the other way round.
+                let left = room.cap.saturating_sub(room.used);
+                (*number, *fits) = (peer.heartbeat, used.saturating_add(left).min(room.cap));
+            }
+            if *fits < limit {
+                (limit, smallest) = (*fits, Some(peer.host.as_str()));
+            }
+        }
+        self.limit.store(limit, Ordering::Relaxed);
+        let mut named = self.smallest.lock().unwrap_or_else(PoisonError::into_inner);
+        if named.as_deref() != smallest {
+            *named = smallest.map(Arc::from);
+        }
+    }
+
+    /// Makes room of so many bytes beside what is spare, as far as it is up to this node, or with `all` wherever there
+    /// is something. Returns the deletions; `None` while somebody else is at it.
+    fn make_room(&self, cache: &Cache, bytes: u64, all: bool) -> Option<Vec<Delta>> {
+        let Some(victims) = self.config.policy.victims() else {
+            return Some(Vec::new());
+        };
+        let mut own = self.own.try_lock().ok()?;
+        let limit = self.limit();
+        let target = limit.saturating_sub(limit / SPARE).saturating_sub(bytes);
+        let used = cache.memory_bytes();
+        if used <= target {
+            return Some(Vec::new());
+        }
+        let over = used - target;
+        let Usage { bytes, deletions, .. } = cache.usage();
+        let (partitions, over) = if all {
+            (Partition::all().collect(), over)
+        } else {
+            // What this node owns is to take its share of what is to be left, and no less: others do the same.
+            let left = bytes.saturating_sub(deletions).saturating_sub(over) as f64 * own.share;
+            let held: u64 = own
+                .partitions
+                .iter()
+                .map(|partition| cache.live_bytes(*partition))
+                .sum();
+            (own.partitions.clone(), over.min(held.saturating_sub(left as u64)))
+        };
+        let deltas = match over {
+            0 => Vec::new(),
+            _ => cache.evict(&partitions, &mut own.turn, over, victims, time::wall()),
+        };
+        self.evicted.fetch_add(deltas.len() as u64, Ordering::Relaxed);
+        Some(deltas)
+    }
+
+    fn full(&self, cache: &Cache, needed: u64) -> Full {
+        let (limit, used) = (self.limit(), cache.memory_bytes());
+        match self.smallest() {
+            Some(host) => Full::Peer {
+                host: host.to_string(),
+                limit,
+                used,
+                needed,
+            },
+            None => Full::Memory {
+                limit,
+                used,
+                deletions: cache.usage().deletions,
+                needed,
+            },
+        }
+    }
+}
+
+impl Service {
+    /// Sees that what a write adds has room, before it is applied. Makes room, if that is the policy.
+    #[inline]
+    pub(super) async fn make_room(&self, scope: &Scope<'_>, key: &Key, adds: Adds) -> Result<(), Error> {
+        let (edge, cache) = (&self.inner.edge, &self.inner.cache);
+        let any_room = scope.caps.namespace_bytes == u64::MAX && scope.caps.namespace_keys == u64::MAX;
+        if any_room && edge.has_room(cache, adds.bytes(key, Held::default())) {
+            return Ok(());
+        }
+        Box::pin(self.make_room_or_refuse(scope, key, adds)).await
+    }
+
+    async fn make_room_or_refuse(&self, scope: &Scope<'_>, key: &Key, adds: Adds) -> Result<(), Error> {
+        if matches!(adds, Adds::Nothing) {
+            return Ok(());
+        }
+        let (edge, cache) = (&self.inner.edge, &self.inner.cache);
+        let held = cache.held(key);
+        let needed = adds.bytes(key, held);
+        let fits = self.fits_namespace(scope, held, needed);
+        let fits = match fits {
+            Ok(()) if needed > 0 => self.fits(needed).await,
+            fits => fits,
+        };
+        fits.map_err(|full| {
+            edge.refused.fetch_add(1, Ordering::Relaxed);
+            Error::Full(full)
+        })
+    }
+
+    fn fits_namespace(&self, scope: &Scope<'_>, held: Held, needed: u64) -> Result<(), Full> {
+        let Caps {
+            namespace_bytes,
+            namespace_keys,
+            ..
+        } = scope.caps;
+        if namespace_bytes == u64::MAX && namespace_keys == u64::MAX {
+            return Ok(());
+        }
+        let usage = self.inner.cache.usage_of(scope.namespace);
+        if !held.holds_data && usage.keys >= namespace_keys {
+            return Err(Full::NamespaceKeys {
+                limit: namespace_keys,
+                used: usage.keys,
+            });
+        }
+        if needed > 0 && usage.bytes.saturating_add(needed) > namespace_bytes {
+            return Err(Full::NamespaceBytes {
+                limit: namespace_bytes,
+                used: usage.bytes,
+                needed,
+            });
+        }
+        Ok(())
+    }
+
+    /// Waits until so many bytes fit.
+    async fn fits(&self, needed: u64) -> Result<(), Full> {
+        let (edge, cache) = (&self.inner.edge, &self.inner.cache);
+        let since = Instant::now();
+        while !edge.has_room(cache, needed) {
+            if edge.config.policy == Policy::Refuse || needed > edge.limit() {
+                return Err(edge.full(cache, needed));
+            }
+            let waited = since.elapsed();
+            let all = waited >= OTHERS;
+            let made = edge.make_room(cache, needed, all);
+            let nothing_is_left = all && made.as_ref().is_some_and(Vec::is_empty);
+            for delta in made.unwrap_or_default() {
+                // That it is stopping is for the write to find out.
+                let _ = self.replicate(AckPolicy::default(), delta).await;
+            }
+            if edge.has_room(cache, needed) {
+                return Ok(());
+            }
+            if nothing_is_left || waited >= PATIENCE {
+                return Err(edge.full(cache, needed));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(())
+    }
+
+    /// Whether a deletion of what is not there is better forgotten.
+    pub(super) fn forgets_deletions(&self) -> bool {
+        self.inner.edge.is_short(&self.inner.cache)
+    }
+}
+
+/// Makes room before writers have to, until the service is gone.
+pub(super) async fn keep_room(inner: Weak<Inner>) {
+    let mut interval = tokio::time::interval(LOOK);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut known = HashMap::new();
+    for look in 0u32.. {
+        interval.tick().await;
+        let Some(inner) = inner.upgrade() else { return };
+        let service = Service { inner };
+        let Inner { edge, cache, .. } = &*service.inner;
+        if look % LOOKS_AT_PEERS == 0 {
+            let status = service.replicator().map(|replicator| replicator.status());
+            let peers = status.map(|status| status.peers).unwrap_or_default();
+            edge.look_at_peers(cache, &peers, &mut known);
+            if edge.config.policy != Policy::Refuse {
+                let company = service.inner.company();
+                let mut own = edge.own.lock().unwrap_or_else(PoisonError::into_inner);
+                own.among(cache.node(), company.synced);
+            }
+            if edge.config.policy == Policy::EvictLfu {
+                cache.cool();
+            }
+        }
+        let limit = edge.limit();
+        if edge.config.policy == Policy::Refuse || limit == u64::MAX {
+            continue;
+        }
+        if edge.has_room(cache, limit / SPARE) {
+            continue;
+        }
+        for delta in edge.make_room(cache, limit / SPARE, false).unwrap_or_default() {
+            let _ = service.replicate(AckPolicy::default(), delta).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kvcache_core::cache::Room;
+
+    use super::*;
+
+    #[test]
+    fn the_shares_of_all_partitions_are_one_and_those_of_three_nodes_nearly_equal() {
+        let all: f64 = Partition::all().map(share_of).sum();
+        assert!((all - 1.0).abs() < 1e-9, "{all}");
+        let nodes: Vec<NodeId> = (1..=3).map(|n| NodeId(n * 0x1234_5678_9abc_def1)).collect();
+        let shares = nodes.iter().map(|node| {
+            let mut own = Own::default();
+            own.among(*node, nodes.clone());
+            own.share
+        });
+        let shares: Vec<f64> = shares.collect();
+        assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-9);
+        assert!(shares.iter().all(|share| (0.28..0.39).contains(share)), "{shares:?}");
+    }
+
+    #[test]
+    fn a_node_that_is_not_synced_owns_nothing() {
+        let mut own = Own::default();
+        own.among(NodeId(1), vec![NodeId(2)]);
+        assert_eq!((own.partitions.len(), own.share), (0, 0.0));
+        own.among(NodeId(1), vec![NodeId(1)]);
+        assert_eq!(own.partitions.len(), PARTITIONS);
+    }
+
+    #[test]
+    fn the_limit_is_the_smallest_cap_and_what_is_written_since_a_heartbeat_counts() {
+        let cache = super::super::empty_cache(super::super::Limits::default());
+        let config = EdgeConfig {
+            max_bytes: Some(1 << 20),
+            policy: Policy::Refuse,
+        };
+        let edge = Edge::new(&cache, config);
+        let peer = |heartbeat, room| PeerStatus {
+            node: NodeId(7),
+            host: "small".into(),
+            release: String::new(),
+            keys: 0,
+            digest: Default::default(),
+            synced: true,
+            heartbeat,
+            room,
+        };
+        let mut known = HashMap::new();
+        edge.look_at_peers(&cache, &[peer(1, None)], &mut known);
+        assert_eq!((edge.limit(), edge.smallest()), (1 << 20, None));
+        let used = cache.memory_bytes();
+        let room = Some(Room {
+            cap: used + 14_000,
+            used: used + 4_000,
+        });
+        edge.look_at_peers(&cache, &[peer(2, room)], &mut known);
+        let limit = used + 10_000;
+        assert_eq!((edge.limit(), edge.smallest().as_deref()), (limit, Some("small")));
+        cache
+            .set(&Key::shared(b"key"), &[0; 6_000][..], 0, time::wall())
+            .expect("a set");
+        edge.look_at_peers(&cache, &[peer(2, room)], &mut known);
+        assert_eq!(edge.limit(), limit);
+        assert!(edge.has_room(&cache, 2_000) && !edge.has_room(&cache, 6_000));
+        // One that has less than this node has no more room than its cap.
+        let room = Some(Room { cap: 9_000, used: 0 });
+        edge.look_at_peers(&cache, &[peer(3, room)], &mut known);
+        assert_eq!(edge.limit(), 9_000);
+        edge.look_at_peers(&cache, &[], &mut known);
+        assert_eq!((edge.limit(), edge.smallest()), (1 << 20, None));
+    }
+}
