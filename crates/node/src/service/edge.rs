@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kvcache_core::cache::{Cache, Delta, Held, Key, NodeId, Partition, Usage, Victims, PARTITIONS};
 use kvcache_core::replica::PeerStatus;
@@ -453,12 +453,12 @@ impl Service {
     /// Waits until so many bytes fit.
     async fn fits(&self, needed: u64) -> Result<(), Full> {
         let (edge, cache) = (&self.inner.edge, &self.inner.cache);
-        let since = Instant::now();
+        let since = time::mono();
         while !edge.has_room(cache, needed) {
             if edge.config.policy == Policy::Refuse || needed > edge.limit() {
                 return Err(edge.full(cache, needed));
             }
-            let waited = since.elapsed();
+            let waited = Duration::from_millis(time::mono().saturating_sub(since));
             let all = waited >= OTHERS;
             let made = edge.make_room(cache, needed, all);
             let nothing_is_left = all && made.as_ref().is_some_and(Vec::is_empty);

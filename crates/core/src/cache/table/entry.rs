@@ -357,7 +357,7 @@ impl Entry {
     /// Half of the reads are forgotten. Reads that are counted meanwhile may be, too.
     pub fn halve_reads(&self) {
         let before = self.pointer();
-        let halved = (before.addr() & READS) / 2 & READS;
+        let halved = ((before.addr() & READS) / 2) & READS;
         let after = before.map_addr(|address| address & !READS | halved);
         let _ = self
             .0
