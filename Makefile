@@ -71,13 +71,13 @@ faults: ## Faults of all kinds for SECONDS (default 600), then all nodes must be
 
 # Provider and demonstration in one build, of a profile that is not linked for minutes.
 DEMO := target/demo
-run: ## Show a dev lattice of three nodes replicating (KEEP=1 leaves it running)
+run: ## Show a dev lattice of three nodes (STORE=file: killed at once, and back with everything; KEEP=1: left running)
 	@echo '1. The nats-server: one of at least 2.10 on PATH, or a pinned one that is put into .tools/'
 	@scripts/install-tools.sh nats-server
 	@echo '2. Building the provider and the demonstration, together: some two minutes the first time, later seconds'
 	cargo build --locked --profile demo -p nats-kvcache -p xtask
 	@echo '3. The demonstration: three providers on a server of their own, for some ten seconds'
-	@$(DEMO)/xtask dev-lattice --binary $(DEMO)/nats-kvcache $(if $(KEEP),--keep)
+	@$(DEMO)/xtask dev-lattice --binary $(DEMO)/nats-kvcache $(if $(KEEP),--keep) $(if $(STORE),--store '$(STORE)')
 
 N ?= 20000
 sim: ## Simulate N clusters on a hostile network (N=20000), or replay one of them (SEED=n)
