@@ -89,15 +89,22 @@ mutations: ## Break the code in known ways and see that the checks notice (ONLY=
 sanitize: ## Run the tests of the code with `unsafe` under AddressSanitizer, about a minute after a build of another
 	@scripts/sanitize.sh
 
+comma := ,
 ONLY_SECTIONS := $(if $(ONLY),--only $(ONLY))
 BENCH := cargo run --locked --release --quiet -p bench --
+# Section 15 measures beside engines that take minutes to install. What cannot be installed is named, and not measured.
+ENGINES := $(if $(ONLY),$(filter 15,$(subst $(comma), ,$(ONLY))),15)
+INSTALL_ENGINES := for engine in cassandra consul; do \
+  scripts/install-tools.sh $$engine || echo "*** SKIPPED: $$engine as a store is not measured" >&2; done
 bench: par ## Measure everything beside baselines: table, JSON and charts in target/bench (ONLY=1,2 for some sections)
 	@scripts/install-tools.sh nats-server redis valkey
+	@$(if $(ENGINES),$(INSTALL_ENGINES))
 	cargo build --release --locked -p bench
 	$(BENCH) $(ONLY_SECTIONS)
 
 bench-quick: par ## The same with fewer and shorter runs
 	@scripts/install-tools.sh nats-server redis valkey
+	@$(if $(ENGINES),$(INSTALL_ENGINES))
 	cargo build --release --locked -p bench
 	$(BENCH) --quick $(ONLY_SECTIONS)
 
