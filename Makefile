@@ -71,13 +71,13 @@ faults: ## Faults of all kinds for SECONDS (default 600), then all nodes must be
 
 # Provider and demonstration in one build, of a profile that is not linked for minutes.
 DEMO := target/demo
-run: ## Show a dev lattice of three nodes replicating (KEEP=1 leaves it running)
+run: ## Show a dev lattice of three nodes (STORE=file: killed at once, and back with everything; KEEP=1: left running)
 	@echo '1. The nats-server: one of at least 2.10 on PATH, or a pinned one that is put into .tools/'
 	@scripts/install-tools.sh nats-server
 	@echo '2. Building the provider and the demonstration, together: some two minutes the first time, later seconds'
 	cargo build --locked --profile demo -p nats-kvcache -p xtask
 	@echo '3. The demonstration: three providers on a server of their own, for some ten seconds'
-	@$(DEMO)/xtask dev-lattice --binary $(DEMO)/nats-kvcache $(if $(KEEP),--keep)
+	@$(DEMO)/xtask dev-lattice --binary $(DEMO)/nats-kvcache $(if $(KEEP),--keep) $(if $(STORE),--store '$(STORE)')
 
 N ?= 20000
 sim: ## Simulate N clusters on a hostile network (N=20000), or replay one of them (SEED=n)
@@ -89,15 +89,22 @@ mutations: ## Break the code in known ways and see that the checks notice (ONLY=
 sanitize: ## Run the tests of the code with `unsafe` under AddressSanitizer, about a minute after a build of another
 	@scripts/sanitize.sh
 
+comma := ,
 ONLY_SECTIONS := $(if $(ONLY),--only $(ONLY))
 BENCH := cargo run --locked --release --quiet -p bench --
+# Section 15 measures beside engines that take minutes to install. What cannot be installed is named, and not measured.
+ENGINES := $(if $(ONLY),$(filter 15,$(subst $(comma), ,$(ONLY))),15)
+INSTALL_ENGINES := for engine in cassandra consul; do \
+  scripts/install-tools.sh $$engine || echo "*** SKIPPED: $$engine as a store is not measured" >&2; done
 bench: par ## Measure everything beside baselines: table, JSON and charts in target/bench (ONLY=1,2 for some sections)
 	@scripts/install-tools.sh nats-server redis valkey
+	@$(if $(ENGINES),$(INSTALL_ENGINES))
 	cargo build --release --locked -p bench
 	$(BENCH) $(ONLY_SECTIONS)
 
 bench-quick: par ## The same with fewer and shorter runs
 	@scripts/install-tools.sh nats-server redis valkey
+	@$(if $(ENGINES),$(INSTALL_ENGINES))
 	cargo build --release --locked -p bench
 	$(BENCH) --quick $(ONLY_SECTIONS)
 

@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use anyhow::{anyhow, ensure, Context, Result};
 use provider_archive::ProviderArchive;
 use serde_json::Value;
-use testkit::{cargo, workspace_root, OciRegistry, Wash};
+use testkit::{xtask_beside, OciRegistry, Wash};
 
 const PROVIDER: &str = env!("CARGO_BIN_EXE_nats-kvcache");
 const VENDOR: &str = "packaging test";
@@ -355,7 +355,7 @@ fn inspect(archive: &Path) -> Result<Value> {
 /// The tool, built once per run, in an environment without the developer's own keys and logins.
 fn xtask() -> Result<Command> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let binary = BUILT.get_or_init(|| build_xtask().map_err(|error| format!("{error:#}")));
+    let binary = BUILT.get_or_init(|| xtask_beside(Path::new(PROVIDER)).map_err(|error| format!("{error:#}")));
     let mut command = Command::new(binary.as_ref().map_err(|error| anyhow!("{error}"))?);
     for variable in [
         "WASH_ISSUER_KEY",
@@ -368,16 +368,6 @@ fn xtask() -> Result<Command> {
     }
     command.current_dir(env!("CARGO_TARGET_TMPDIR")).stdin(Stdio::null());
     Ok(command)
-}
-
-/// With `--workspace`, as `make test` builds, so that nothing is compiled a second time with other features.
-fn build_xtask() -> Result<PathBuf> {
-    let mut command = cargo();
-    command.args(["build", "--quiet", "--locked", "--workspace", "--bin", "xtask"]);
-    succeeds(command.current_dir(workspace_root()))?;
-    let built = Path::new(PROVIDER).with_file_name("xtask");
-    ensure!(built.is_file(), "cargo built no {}", built.display());
-    Ok(built)
 }
 
 fn succeeds(command: &mut Command) -> Result<String> {

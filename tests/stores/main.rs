@@ -4,6 +4,7 @@
 // Tests wait and measure in real time; the clock rule of clippy.toml is for the provider's core.
 #![allow(clippy::disallowed_methods)]
 
+mod demonstration;
 mod hosts;
 mod life;
 mod missing;

@@ -157,7 +157,7 @@ impl Other {
 
     async fn measure(&mut self, commands: usize) -> Result<()> {
         for (clients, samples) in [(1, &mut self.one), (CLIENTS, &mut self.many)] {
-            samples.push(redis::sets_per_second(&self.primary, clients, commands, VALUE_BYTES).await? / 1e3);
+            samples.push(redis::sets_per_second(&self.primary, clients, 16, commands, VALUE_BYTES).await? / 1e3);
             self.replica.wait_in_sync(&self.primary).await?;
         }
         Ok(())

@@ -36,6 +36,7 @@ mod sample;
 mod section;
 mod slow;
 mod start;
+mod stores;
 mod table;
 mod value;
 
@@ -108,6 +109,7 @@ async fn measure_section(section: u8, arguments: &Arguments) -> Result<(Vec<repo
         12 => return churn::lines(arguments).await,
         13 => authentication::lines(arguments).await?,
         14 => acknowledgement::lines(arguments).await?,
+        15 => stores::lines(arguments).await?,
         _ => unreachable!("no section {section}"),
     };
     Ok((lines, Vec::new()))

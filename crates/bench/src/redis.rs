@@ -26,8 +26,14 @@ pub async fn fill(server: &RedisServer, keys: usize, value_bytes: usize, expires
     Ok(())
 }
 
-/// Sets per second of redis-benchmark with so many clients, each with 16 requests under way, over 1,000,000 keys.
-pub async fn sets_per_second(server: &RedisServer, clients: usize, requests: usize, value_bytes: usize) -> Result<f64> {
+/// Sets per second of redis-benchmark with so many clients, each with so many requests under way, over 1,000,000 keys.
+pub async fn sets_per_second(
+    server: &RedisServer,
+    clients: usize,
+    under_way: usize,
+    requests: usize,
+    value_bytes: usize,
+) -> Result<f64> {
     let output = tokio::process::Command::new(redis_benchmark()?)
         .args([
             "-p",
@@ -35,7 +41,7 @@ pub async fn sets_per_second(server: &RedisServer, clients: usize, requests: usi
             "-t",
             "set",
             "-P",
-            "16",
+            &under_way.to_string(),
             "-r",
             "1000000",
             "--csv",

@@ -58,14 +58,14 @@ pub async fn lines(arguments: &Arguments) -> Result<Vec<Line>> {
 }
 
 /// A provider process and the way to it.
-struct Contestant {
+pub struct Contestant {
     process: ProviderProcess,
     caller: Caller,
 }
 
 impl Contestant {
     /// Starts a provider in a lattice of its own and writes all keys.
-    async fn start(options: ProviderOptions, server: &NatsServer, connection: &async_nats::Client) -> Result<Self> {
+    pub async fn start(options: ProviderOptions, server: &NatsServer, connection: &async_nats::Client) -> Result<Self> {
         let (lattice, actor) = (Lattice::new(server.url()), Actor::new());
         let process = lattice.start(options.link(&actor)).await?;
         let caller = Caller::new(connection.clone(), process.client(&actor).await?);
@@ -75,7 +75,8 @@ impl Contestant {
         Ok(Self { process, caller })
     }
 
-    async fn sample(&self, operation: Operation, concurrency: u64) -> Result<Sample> {
+    /// One slice, after a warm-up.
+    pub async fn sample(&self, operation: Operation, concurrency: u64) -> Result<Sample> {
         let before = cpu::seconds_of(self.process.pid())?;
         let slice = load::slice(&self.caller, operation, concurrency, SLICE).await?;
         let cpu_seconds = cpu::seconds_of(self.process.pid())? - before;
@@ -84,8 +85,8 @@ impl Contestant {
 }
 
 /// One slice, and the processor time that the provider took during it and its warm-up.
-struct Sample {
-    slice: Slice,
+pub struct Sample {
+    pub slice: Slice,
     cpu_seconds: f64,
 }
 

@@ -18,7 +18,7 @@ pub struct Section {
 }
 
 /// All of them, in the order in which they are measured.
-pub const ALL: [Section; 14] = [
+pub const ALL: [Section; 15] = [
     Section {
         number: 1,
         title: "Calls",
@@ -116,6 +116,15 @@ pub const ALL: [Section; 14] = [
         about: "Writes on one of three nodes that wait until others have confirmed them; beside writes that wait for \
                 nobody.",
         beside: &["ACK=0"],
+    },
+    Section {
+        number: 15,
+        title: "Stores",
+        about:
+            "A cache that is written behind to a store: what that costs beside a cache without one and beside Redis \
+                where it keeps as much; and each engine as a store beside a plain client of it, which writes the same \
+                records in pipelines and compares nothing. All servers keep their defaults but for what is named.",
+        beside: &["no store", "Redis", "a plain pipelined client"],
     },
 ];
 

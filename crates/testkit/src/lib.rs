@@ -65,7 +65,7 @@ pub use store_suite::{batch, cache_name, load, run_store_suite, Held, ServedStor
 pub use wait::{eventually, promptly};
 pub use wash::Wash;
 pub use workload::Workload;
-pub use workspace::{cargo, faketime_library, skip_test, workspace_root};
+pub use workspace::{cargo, faketime_library, skip_test, workspace_root, xtask_beside};
 
 /// The error that every call to a provider returns; re-exported so that users need no dependency of their own.
 pub use wasmbus_rpc::error::{RpcError, RpcResult};

@@ -175,7 +175,8 @@ impl RedisServer {
             .with_context(|| format!("{} to {}", words.join(" "), self.kind().program()))
     }
 
-    async fn start_with(kind: RedisKind, options: &[&str]) -> Result<Self> {
+    /// One with more arguments, for instance `["--appendonly", "yes"]`.
+    pub async fn start_with(kind: RedisKind, options: &[&str]) -> Result<Self> {
         let binary = kind.find()?;
         let options = options.iter().map(|&option| option.to_owned()).collect();
         Self::start_program(Redis { kind, binary, options }).await

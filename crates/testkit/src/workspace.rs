@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{anyhow, Result};
+use anyhow::{anyhow, ensure, Context, Result};
 
 /// The root of the workspace this kit was compiled in.
 pub fn workspace_root() -> PathBuf {
@@ -58,6 +58,19 @@ pub fn cargo() -> Command {
         }
     }
     command
+}
+
+/// Builds the development tool, and returns its path: it is made beside `binary`, which the same workspace was built to.
+/// With `--workspace`, as `make test` builds, so that nothing is compiled a second time with other features.
+pub fn xtask_beside(binary: &Path) -> Result<PathBuf> {
+    let mut command = cargo();
+    command.args(["build", "--quiet", "--locked", "--workspace", "--bin", "xtask"]);
+    let output = command.current_dir(workspace_root()).output().context("cargo build")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?}: {}\n{said}", output.status);
+    let built = binary.with_file_name("xtask");
+    ensure!(built.is_file(), "cargo built no {}", built.display());
+    Ok(built)
 }
 
 /// Skips the test that calls this, for the machine lacks something: loudly, and counted by `make test` at its end. Each

@@ -1,11 +1,15 @@
 //! `make run`: three hosts' worth of providers on a nats-server of their own, and replication to watch.
 
+mod store;
+
 use std::future::Future;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
 use clap::Args;
+use serde_json::json;
+use tempfile::TempDir;
 use testkit::{
     eventually, workspace_root, Actor, KeyValue, KeyValueClient, Lattice, NatsServer, ProviderOptions, ProviderProcess,
     Status, SyncState, Workload, DEFAULT_LINK_NAME,
@@ -13,6 +17,8 @@ use testkit::{
 use tokio::signal::unix::{signal, SignalKind};
 
 use crate::dev_state::{DevNode, DevState};
+
+use store::Store;
 
 const READY_LIMIT: Duration = Duration::from_secs(30);
 const EQUAL_LIMIT: Duration = Duration::from_secs(30);
@@ -28,6 +34,9 @@ pub struct DevLatticeArguments {
     /// Leave the lattice up until Ctrl-C and tell how to talk to it
     #[arg(long)]
     keep: bool,
+    /// What the hosts keep their data in: `file`, or the URL of a store that they share. They are all killed at once then
+    #[arg(long, value_name = "STORE")]
+    store: Option<Store>,
     /// Where to write what `xtask kv` needs to talk to the lattice
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
@@ -49,8 +58,11 @@ pub async fn run(arguments: DevLatticeArguments) -> Result<()> {
     );
 
     // Whatever ends this function drops the lattice, and with it every process it started.
-    let mut lattice = unless_interrupted(DevLattice::start(binary, &arguments.log_level)).await?;
-    let told = unless_interrupted(lattice.tell()).await;
+    let mut lattice = unless_interrupted(DevLattice::start(binary, &arguments)).await?;
+    let told = match arguments.store {
+        None => unless_interrupted(lattice.tell()).await,
+        Some(_) => unless_interrupted(lattice.tell_with_store()).await,
+    };
     if let Err(error) = told {
         lattice.print_logs();
         return Err(error);
@@ -68,6 +80,8 @@ struct DevLattice {
     lattice: Lattice,
     actor: Actor,
     nodes: Vec<Node>,
+    /// Of the stores of hosts; it goes with the lattice, after them.
+    _folder: TempDir,
 }
 
 struct Node {
@@ -77,16 +91,25 @@ struct Node {
 }
 
 impl DevLattice {
-    async fn start(binary: PathBuf, log_level: &str) -> Result<Self> {
+    async fn start(binary: PathBuf, arguments: &DevLatticeArguments) -> Result<Self> {
         heading("A lattice of three hosts");
         let server = NatsServer::builder().jetstream().start().await?;
         println!("  nats-server {} at {}", server.version()?, server.url());
         let lattice = Lattice::new(server.url());
         println!("  lattice prefix {}, link name {DEFAULT_LINK_NAME}", lattice.prefix());
+        let folder = TempDir::with_prefix("nats-kvcache-").context("a folder for the stores")?;
+        if let Some(store) = &arguments.store {
+            println!("  store: {}", store.describe(folder.path()));
+        }
         let actor = Actor::new();
         let mut nodes = Vec::new();
         for name in NAMES {
-            let options = ProviderOptions::new(&binary).link(&actor).log_level(log_level);
+            let mut options = ProviderOptions::new(&binary)
+                .link(&actor)
+                .log_level(&arguments.log_level);
+            if let Some(store) = &arguments.store {
+                options = options.config(json!({ "STORE": store.of_host(name, folder.path()) }));
+            }
             nodes.push(Node::start(name, &lattice, options, &actor).await?);
         }
         let mut dev_lattice = Self {
@@ -94,6 +117,7 @@ impl DevLattice {
             lattice,
             actor,
             nodes,
+            _folder: folder,
         };
         dev_lattice.wait_peers().await?;
         Ok(dev_lattice)
@@ -245,7 +269,8 @@ impl DevLattice {
         Ok(())
     }
 
-    async fn expect_equal_digests(&self) -> Result<()> {
+    /// Waits until all hosts hold the same, and says what that is.
+    async fn expect_equal_digests(&self) -> Result<Status> {
         let reached = eventually(EQUAL_LIMIT, || async {
             let statuses = self.statuses().await?;
             let equal = statuses
@@ -254,9 +279,9 @@ impl DevLattice {
             ensure!(equal, "{}", self.describe(&statuses));
             Ok(statuses)
         });
-        let statuses = reached.await.context("the hosts did not become equal")?;
+        let mut statuses = reached.await.context("the hosts did not become equal")?;
         println!("{}", self.describe(&statuses));
-        Ok(())
+        Ok(statuses.swap_remove(0))
     }
 
     async fn statuses(&self) -> Result<Vec<Status>> {
