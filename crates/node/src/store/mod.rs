@@ -16,9 +16,7 @@ mod head;
 #[cfg(feature = "store-jetstream")]
 pub mod jetstream;
 mod loading;
-mod owners;
 mod records;
-mod sections;
 mod shared;
 mod status;
 pub mod tools;
