@@ -30,6 +30,8 @@ pub struct Present {
     pub written: Stamp,
     /// Up to when deletions are known here.
     pub contact: Time,
+    /// Since when the state of the cache exists; zero where that is not known.
+    pub state_since: Time,
 }
 
 /// What the writer of a store knows. It neither reads clocks nor knows engines: who drives it passes the time in, in
@@ -43,6 +45,8 @@ pub struct Keeper {
     cache: Arc<Cache>,
     sections: Sections,
     owned: Vec<bool>,
+    /// Who was synced when they were chosen.
+    synced: Vec<NodeId>,
     /// All nodes write to the same store.
     is_shared: bool,
     /// The cache holds what the store held when it was opened, and nobody has written there since.
@@ -62,6 +66,7 @@ impl Keeper {
             cache,
             sections: Sections::default(),
             owned: Partition::all().map(|_| false).collect(),
+            synced: Vec::new(),
             is_shared: false,
             has_loaded: false,
             audit_due: 0,
@@ -104,6 +109,14 @@ impl Keeper {
 
     /// A round begins. Chooses the partitions that this node writes, given who is synced.
     pub fn choose(&mut self, synced: &[NodeId], now: Millis) {
+        if self.synced != synced || !self.is_shared {
+            self.choose_among(synced);
+            self.synced = synced.to_vec();
+        }
+        self.doubt_what_was_out_of_reach(now);
+    }
+
+    fn choose_among(&mut self, synced: &[NodeId]) {
         let node = self.cache.node();
         let loaded_alone = self.has_loaded && synced.len() == 1;
         let mut any = false;
@@ -116,7 +129,6 @@ impl Keeper {
             }
         }
         self.has_loaded &= !any;
-        self.doubt_what_was_out_of_reach(now);
     }
 
     /// Deletions that were made after the last round in which all was written may be forgotten by now, without ever having
@@ -249,14 +261,29 @@ impl Keeper {
     }
 
     /// Compares a section, of which these are all records, with the cache. `trusted` says that there is nobody who would
-    /// know better than the store.
-    pub fn compare(&self, partition: Partition, mut held: Held, trusted: bool, wall: Millis) -> Reconciliation {
+    /// know better than the store. Nor is there where the state of the cache began after the section was in contact: what
+    /// it lacks was not deleted and forgotten in it. So a cache that began with nothing, as the store could not be read,
+    /// takes all of it however long that was.
+    pub fn compare(
+        &self,
+        partition: Partition,
+        mut held: Held,
+        present: Present,
+        trusted: bool,
+        wall: Millis,
+    ) -> Reconciliation {
         let state = held.remove(&[][..]);
         let state = state.and_then(|value| SectionState::of(Record { id: &[], value: &value }));
-        let contact = state.map_or(Time(0), |state| state.contact);
-        let trust = match trusted {
+        let contact = state.map(|state| state.contact);
+        // One that does not say how far it goes was in contact when it was written last, at most.
+        let at_most = contact.or_else(|| {
+            let stamps = held.iter().map(|(id, value)| Record { id, value }.stamp());
+            stamps.max().map(|newest| newest.time)
+        });
+        let began_later = at_most.is_some_and(|contact| contact < present.state_since);
+        let trust = match trusted || began_later {
             true => Trust::All,
-            false => Trust::in_store_of(contact, self.cache.floor()),
+            false => Trust::in_store_of(contact.unwrap_or_default(), self.cache.floor()),
         };
         reconcile(&self.cache, partition, held, trust, wall)
     }
@@ -272,5 +299,93 @@ impl Keeper {
     /// A section could not be compared, or replaced.
     pub fn not_compared(&mut self, partition: Partition) {
         self.sections.was_out_of_reach(partition);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::{Key, KeyHash, Limits};
+
+    const DAY: Millis = 24 * 3_600_000;
+    const START: Millis = 100 * DAY;
+
+    fn cache(node: u64) -> Arc<Cache> {
+        Arc::new(Cache::new(NodeId(node), Limits::default()))
+    }
+
+    fn present(cache: &Cache, state_since: Millis, now: Millis) -> Present {
+        let time = Time::from_millis(now);
+        Present {
+            written: Stamp {
+                time,
+                node: cache.node(),
+            },
+            contact: time,
+            state_since: Time::from_millis(state_since),
+        }
+    }
+
+    /// The key, and its section as a node that was alone has left it at the start.
+    fn stored() -> (Key, Partition, Held) {
+        let author = cache(1);
+        let mut keeper = Keeper::new(author.clone());
+        author.track_changes(8);
+        let key = Key::shared(b"key");
+        author.set(&key, "value", 0, START).unwrap();
+        keeper.choose(&[author.node()], 0);
+        let mut partitions = keeper.changed().collect::<Vec<_>>().into_iter().peekable();
+        let batches = keeper.gather(&mut partitions, present(&author, START, START), usize::MAX, || {});
+        let records = batches[0].iter().map(|record| (record.id.into(), record.value.into()));
+        (
+            key.clone(),
+            Partition::of(KeyHash::of(key.as_bytes())),
+            records.collect(),
+        )
+    }
+
+    #[test]
+    fn what_a_section_says_of_itself_comes_after_its_records() {
+        let (_, partition, held) = stored();
+        assert_eq!(held.len(), 2);
+        let author = cache(1);
+        author.track_changes(8);
+        author.set(&Key::shared(b"key"), "value", 0, START).unwrap();
+        let mut keeper = Keeper::new(author.clone());
+        let now = present(&author, START, START);
+        let one = || vec![partition].into_iter().peekable();
+        let mut taken = 0;
+        let batches = keeper.gather(&mut one(), now, usize::MAX, || taken += 1);
+        let ids: Vec<bool> = batches[0].iter().map(|record| record.id.is_empty()).collect();
+        assert_eq!((ids, taken), (vec![false, true], 1));
+        keeper.not_written(&batches);
+        assert!(author.has_changes(partition), "to be written anew");
+    }
+
+    /// All processes were killed while the store was away, for longer than deletions are remembered.
+    #[test]
+    fn a_cache_that_began_with_nothing_takes_all_of_a_store_however_long_that_was_away() {
+        let (key, partition, held) = stored();
+        let now = START + 3 * DAY;
+        for (state_since, says, is_taken) in [
+            (now - DAY, true, true),
+            (now - DAY, false, true),
+            (START - DAY, true, false),
+            (START - DAY, false, false),
+            (0, true, false),
+        ] {
+            let late = cache(2);
+            late.sweep(1_024, now);
+            assert!(Time::from_millis(START) < late.floor());
+            let mut held = held.clone();
+            if !says {
+                held.remove(&[][..]);
+            }
+            let keeper = Keeper::new(late.clone());
+            let outcome = keeper.compare(partition, held, present(&late, state_since, now), false, now);
+            let shown = late.get(&key, now).unwrap();
+            assert_eq!(shown.is_some(), is_taken, "{state_since} {says}");
+            assert_eq!(outcome.resets.is_empty(), is_taken);
+        }
     }
 }

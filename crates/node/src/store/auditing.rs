@@ -40,7 +40,10 @@ impl Worker {
             }
             if let Err(error) = store.replace(&batches).await {
                 let sections = batches.iter().filter_map(|batch| batch.section().partition());
-                sections.for_each(|partition| self.keeper.not_compared(partition));
+                // Nor are those compared that were to follow.
+                sections
+                    .chain(partitions)
+                    .for_each(|partition| self.keeper.not_compared(partition));
                 return Err(error);
             }
             let mut status = self.shared.status();
@@ -52,10 +55,14 @@ impl Worker {
 
     /// Compares sections: those that others have written, those in which something has vanished, and all in turn.
     async fn audit_some(&mut self, store: &dyn Store) -> Result<(), StoreError> {
-        let partitions = self.keeper.doubted(time::mono());
-        for partition in partitions {
-            let audited = self.audit(store, partition, false).await;
-            audited.inspect_err(|_| self.keeper.not_compared(partition))?;
+        let mut partitions = self.keeper.doubted(time::mono()).into_iter();
+        while let Some(partition) = partitions.next() {
+            if let Err(error) = self.audit(store, partition, false).await {
+                // Nor are those compared that were to follow.
+                let left = std::iter::once(partition).chain(partitions);
+                left.for_each(|partition| self.keeper.not_compared(partition));
+                return Err(error);
+            }
         }
         Ok(())
     }
@@ -68,7 +75,7 @@ impl Worker {
             .await?
             .remove(&section)
             .unwrap_or_default();
-        let outcome = self.keeper.compare(partition, held, trusted, time::wall());
+        let outcome = self.keeper.compare(partition, held, present, trusted, time::wall());
         let repairs = outcome.write.len() + outcome.elements.len() + outcome.resets.len() + outcome.merged;
         {
             let mut status = self.shared.status();

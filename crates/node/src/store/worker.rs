@@ -168,7 +168,9 @@ impl Worker {
 
     /// Makes a store and a cache equal that is in service already.
     async fn take_over(&mut self, store: &dyn Store) -> Result<(), StoreError> {
-        let trusted = !(self.shared.company)().has_a_peers_state;
+        // What sections say of themselves here must not go further than this node does.
+        self.known = (self.shared.company)();
+        let trusted = !self.known.has_a_peers_state;
         for partition in Partition::all() {
             let percent = (usize::from(partition.0) * 100 / PARTITIONS) as u8;
             self.shared.status().state = StoreState::Loading { percent };
@@ -198,6 +200,7 @@ impl Worker {
         Present {
             written: self.stamp(),
             contact: lineage.map_or_else(|| self.now(), |lineage| lineage.last_contact),
+            state_since: lineage.map_or(Time(0), |lineage| lineage.state_since),
         }
     }
 }
