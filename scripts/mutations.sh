@@ -3,7 +3,8 @@
 # patch names to fail. Works on a copy of the tracked files. Give names of mutations to run only those.
 #
 # A patch begins with a comment that says what it breaks, and a line `# caught-by: CHECK [FILTER]`. CHECK is `sim`,
-# `sim-absences`, `unit`, or a test of the core (`replica`, `laws`, `components`, `durable`); FILTER names the tests to run of it.
+# `sim-absences`, `sim-stores`, `unit`, or a test of the core (`replica`, `laws`, `components`, `durable`); FILTER names the
+# tests to run of it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -50,13 +51,13 @@ arguments_of() { # check: sets `arguments` to those of cargo test
   case $1 in
     unit) arguments=(-p kvcache-core --lib) ;;
     replica | laws | components | durable) arguments=(-p kvcache-core --test "$1") ;;
-    *) die "unknown check '$1'; there are sim, sim-absences, unit, replica, laws, components, durable" ;;
+    *) die "unknown check '$1'; there are sim, sim-absences, sim-stores, unit, replica, laws, components, durable" ;;
   esac
 }
 
 build() { # check
   case $1 in
-    sim | sim-absences) cargo build --locked --quiet --profile sim -p sim ;;
+    sim | sim-absences | sim-stores) cargo build --locked --quiet --profile sim -p sim ;;
     *)
       arguments_of "$1"
       cargo "${FASTER[@]}" test --locked --quiet "${arguments[@]}" --no-run
@@ -75,6 +76,7 @@ run() { # check, filter
   case $1 in
     sim) simulate 3000 ;;
     sim-absences) simulate 2000 --long-absences ;;
+    sim-stores) simulate 800 --stores ;;
     *)
       arguments_of "$1"
       timeout "$PATIENCE" cargo "${FASTER[@]}" test --locked --quiet "${arguments[@]}" -- ${2:+"$2"}

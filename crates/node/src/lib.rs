@@ -16,7 +16,6 @@
 
 pub mod answers;
 pub mod nats;
-mod owners;
 pub mod secret;
 pub mod service;
 pub mod settings;

@@ -106,6 +106,8 @@ impl World {
             "node {node} gives up what it wrote, but was in contact"
         );
         self.tell(|| format!("node {node} takes the state of another"));
+        // What it has loaded may be older than what the others have forgotten.
+        self.gave_up = true;
         self.nodes[node].acknowledged.added = 0;
         self.may_forget(node);
     }

@@ -1,7 +1,7 @@
 //! Clients, who write at some node: to keys that all fight about, to the shared counter, or to keys of its own.
 
 use bytes::Bytes;
-use kvcache_core::cache::{Delta, Key, Millis};
+use kvcache_core::cache::{Delta, Key, KeyHash, Millis, Partition};
 use rand::RngExt;
 
 use crate::client::{perform, Seen, Write};
@@ -27,7 +27,7 @@ pub(crate) fn shared_key(number: u64) -> Key {
 impl World {
     pub(crate) fn client(&mut self) {
         let node = self.rng.random_range(0..self.nodes.len());
-        if self.nodes[node].active() {
+        if self.nodes[node].active() && self.is_open(node) {
             let burst = if self.rng.random_bool(0.05) {
                 self.rng.random_range(2..20)
             } else {
@@ -95,6 +95,9 @@ impl World {
         };
         let node = &mut self.nodes[place];
         let delta = perform(&node.cache, &key, &write, now).expect("nobody else writes to the key");
+        if node.keeping.is_some() {
+            node.books.note(&key, &holds);
+        }
         let fresh = Own {
             holds: Seen::Nothing,
             since: self.now,
@@ -104,7 +107,11 @@ impl World {
         // After these nothing earlier matters.
         let resets = matches!(write, Write::Set { .. } | Write::Delete);
         let own = known.filter(|_| !resets).unwrap_or(fresh);
+        let partition = Partition::of(KeyHash::of(key.as_bytes()));
         node.acknowledged.keys.insert(key, Own { holds, ..own });
+        if self.scenario.stores.is_some() && self.rng.random_bool(0.3) {
+            self.wait_for_store(place, partition);
+        }
         delta
     }
 

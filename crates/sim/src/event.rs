@@ -26,6 +26,10 @@ pub(crate) enum Event {
     End { epoch: u64, end: End },
     /// The caches are swept.
     Sweep,
+    /// The keeper of a store does the next thing, if it has not changed its mind about the time.
+    Keep { node: usize, turn: u64 },
+    /// Engines sync what they have acknowledged.
+    Sync,
 }
 
 /// Something that went wrong is over.
@@ -49,6 +53,8 @@ pub(crate) enum End {
     Slow { node: usize, life: u64 },
     /// The server refuses a node no longer.
     Refusal { node: usize, life: u64 },
+    /// A store can be reached again.
+    StoreDown { engine: usize },
     /// A wall clock is right again, about.
     FarClock { node: usize, life: u64 },
     /// The stranger sends so many further recordings: to a node or all, this one or any.

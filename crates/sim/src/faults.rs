@@ -58,6 +58,16 @@ impl World {
                 self.outcome.crashes += 1;
                 self.restart(node);
             }
+            Fault::CrashAll => self.power_fails(),
+            Fault::CrashSome => {
+                for node in 0..self.nodes.len() {
+                    if self.rng.random_bool(0.6) {
+                        self.dies(node);
+                    }
+                }
+            }
+            Fault::StoreDown => self.store_goes(node, false),
+            Fault::StoreCrash => self.store_goes(node, true),
             Fault::Leave => self.leave(node),
             Fault::Handover => self.hand_over(node),
             Fault::Cut => self.cut(node),
@@ -156,8 +166,58 @@ impl World {
         absence
     }
 
+    /// All processes die at once.
+    pub(crate) fn power_fails(&mut self) {
+        self.tell(|| "all processes die".into());
+        self.outcome.power_cuts += 1;
+        for node in 0..self.nodes.len() {
+            self.dies(node);
+        }
+    }
+
+    /// A process dies, and another starts in its place. One that reads its store may die as well.
+    fn dies(&mut self, node: usize) {
+        let it = &self.nodes[node];
+        let is_there = it.up || it.keeping.as_ref().is_some_and(|keeping| keeping.started);
+        if is_there && !it.gone {
+            self.tell(|| format!("node {node} dies"));
+            self.outcome.crashes += 1;
+            self.restart(node);
+        }
+    }
+
+    /// A store cannot be reached for a while. It may lose what it has not synced.
+    fn store_goes(&mut self, node: usize, loses: bool) {
+        if self.engines.is_empty() {
+            return;
+        }
+        let engine = self.engine_of(node);
+        if self.engines[engine].down {
+            return;
+        }
+        let longest = self.scenario.tombstone_ttl_ms.map_or(15_000, |ttl| ttl * 2);
+        let duration = spread(&mut self.rng, 50, longest);
+        self.tell(|| {
+            format!(
+                "store {engine} is away for {duration} ms{}",
+                if loses { ", and loses its power" } else { "" }
+            )
+        });
+        self.outcome.store_faults += 1;
+        if loses {
+            self.engines[engine].crash(&mut self.rng);
+            self.forget_unsynced();
+        }
+        self.engines[engine].down = true;
+        self.end_after(duration, End::StoreDown { engine });
+    }
+
     /// Puts a process that has not been started in the place of another.
     fn restart(&mut self, node: usize) {
+        if !self.engines.is_empty() {
+            self.abandon_store(node);
+            self.close_books(node);
+        }
         self.nodes[node] = self.fresh_node();
         let down = if self.rng.random_bool(0.5) {
             0
@@ -189,7 +249,8 @@ impl World {
             let acknowledged = std::mem::take(&mut self.nodes[node].acknowledged);
             self.departed.push(acknowledged);
         }
-        if self.living().count() > 2 && self.rng.random_bool(0.2) {
+        // With the last process at a place its store would be gone.
+        if self.engines.is_empty() && self.living().count() > 2 && self.rng.random_bool(0.2) {
             self.tell(|| format!("no other process takes the place of node {node}"));
             self.nodes[node] = self.fresh_node();
             self.nodes[node].gone = true;
@@ -409,6 +470,10 @@ impl World {
                 self.nodes[node].skew = self.random_skew();
                 self.tell(|| format!("the clock of node {node} is {} ms off again", self.nodes[node].skew));
             }
+            End::StoreDown { engine } => {
+                self.tell(|| format!("store {engine} can be reached again"));
+                self.engines[engine].down = false;
+            }
             End::Recordings { left, to, which } => self.recordings(left, to, which),
             End::ForgedNotices { left, to } => self.forged_notices(left, to),
             _ => {}
@@ -428,14 +493,23 @@ impl World {
         if self.trouble && self.now < self.apart_until {
             return self.end_after(self.apart_until - self.now, End::Down { node });
         }
-        if !self.nodes[node].up && !self.nodes[node].gone {
-            self.tell(|| format!("node {node} starts as {}", self.nodes[node].cache.node()));
-            self.nodes[node].up = true;
-            self.nodes[node].began = self.now;
-            self.is_new(node);
-            self.connect(node);
-            self.schedule(node);
+        if self.nodes[node].up || self.nodes[node].gone {
+            return;
         }
+        match self.nodes[node].keeping {
+            Some(_) => self.open_store(node),
+            None => self.goes_into_service(node),
+        }
+    }
+
+    /// A process replicates from here on.
+    pub(crate) fn goes_into_service(&mut self, node: usize) {
+        self.tell(|| format!("node {node} starts as {}", self.nodes[node].cache.node()));
+        self.nodes[node].up = true;
+        self.nodes[node].began = self.now;
+        self.is_new(node);
+        self.connect(node);
+        self.schedule(node);
     }
 
     /// All faults end, and clients write no more.
@@ -444,6 +518,7 @@ impl World {
         self.trouble = false;
         self.epoch += 1;
         self.server_down = false;
+        self.engines.iter_mut().for_each(|engine| engine.down = false);
         self.deaf.fill(false);
         self.split.fill(false);
         let living: Vec<usize> = self.living().collect();

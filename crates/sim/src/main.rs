@@ -40,18 +40,25 @@ struct Arguments {
     /// Nodes may be away for longer than deletions are remembered in all runs that forget some, not in half of them
     #[arg(long)]
     long_absences: bool,
+    /// Nodes have stores, which fail and lose what is not synced, and all nodes die at once
+    #[arg(long, conflicts_with = "long_absences")]
+    stores: bool,
 }
 
 impl Arguments {
     fn scenario(&self, seed: u64) -> Scenario {
-        let mut scenario = Scenario::from_seed(seed);
+        let mut scenario = match self.stores {
+            true => Scenario::with_stores(seed),
+            false => Scenario::from_seed(seed),
+        };
         scenario.long_absences |= self.long_absences;
         scenario
     }
 
     fn replay_command(&self, seed: u64) -> String {
         let absences = if self.long_absences { " --long-absences" } else { "" };
-        format!("cargo run --locked --profile sim -p sim -- --seed {seed}{absences}")
+        let stores = if self.stores { " --stores" } else { "" };
+        format!("cargo run --locked --profile sim -p sim -- --seed {seed}{absences}{stores}")
     }
 
     fn report_failure(&self, failure: &Failure) -> String {

@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use kvcache_core::cache::{Cache, Delta, Key, Limits, Millis, NodeId};
+use kvcache_core::durable::Keeper;
 use kvcache_core::replica::{AckLevel, AckRequest, Input, Keyring, Replica, ReplicaConfig, Start};
 
+use crate::books::Books;
 use crate::client::Seen;
 use crate::event::Mail;
+use crate::keeping::Keeping;
 use crate::scenario::Scenario;
 
 /// What a process told its clients has happened, as far as it has to be there at the end.
@@ -124,6 +127,10 @@ pub(crate) struct Node {
     pub synced_since: Option<Millis>,
     /// When a long absence of it ended.
     pub returned: Option<Millis>,
+    /// Its store, in runs with stores.
+    pub keeping: Option<Keeping>,
+    /// What it wrote, and how much of that is stored.
+    pub books: Books,
 }
 
 impl Node {
@@ -139,7 +146,6 @@ impl Node {
         let cache = Arc::new(Cache::new(id, limits));
         Node {
             replica: Replica::new(cache.clone(), replica_config(scenario, life), Start::Empty),
-            cache,
             life,
             up: false,
             gone: false,
@@ -164,6 +170,9 @@ impl Node {
             replica_since: 0,
             synced_since: None,
             returned: None,
+            keeping: scenario.stores.map(|_| Keeping::new(Keeper::new(cache.clone()))),
+            books: Books::default(),
+            cache,
         }
     }
 

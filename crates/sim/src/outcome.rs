@@ -53,6 +53,16 @@ pub struct Outcome {
     pub confirmed: u64,
     /// Processes that have shown to have the state of one that had it before.
     pub merged: u64,
+    /// Power cuts of all processes.
+    pub power_cuts: u64,
+    /// Stores that could not be reached for a while, or lost what was not synced.
+    pub store_faults: u64,
+    /// Operations of stores that failed.
+    pub store_errors: u64,
+    /// Processes that began with what their store held.
+    pub loaded: u64,
+    /// Sections that were compared with a cache.
+    pub audits: u64,
     /// Virtual time.
     pub virtual_ms: Millis,
     /// Virtual milliseconds from the last fault until all nodes were equal.
@@ -95,6 +105,11 @@ impl Outcome {
         self.backlog_ms = self.backlog_ms.max(other.backlog_ms);
         self.confirmed += other.confirmed;
         self.merged += other.merged;
+        self.power_cuts += other.power_cuts;
+        self.store_faults += other.store_faults;
+        self.store_errors += other.store_errors;
+        self.loaded += other.loaded;
+        self.audits += other.audits;
         self.virtual_ms += other.virtual_ms;
         self.healing_ms = self.healing_ms.max(other.healing_ms);
         self.settling_ms = self.settling_ms.max(other.settling_ms);
@@ -132,6 +147,11 @@ impl fmt::Display for Outcome {
             ("longest wait for a slow link, ms", self.backlog_ms),
             ("confirmed writes", self.confirmed),
             ("processes that took the state in", self.merged),
+            ("power cuts of all processes", self.power_cuts),
+            ("faults of stores", self.store_faults),
+            ("failed operations of stores", self.store_errors),
+            ("processes that loaded a store", self.loaded),
+            ("sections compared with a cache", self.audits),
             ("hours of virtual time", self.virtual_ms / 3_600_000),
             ("longest healing, ms", self.healing_ms),
             ("longest settling, ms", self.settling_ms),

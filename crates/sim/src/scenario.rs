@@ -4,6 +4,8 @@ use kvcache_core::cache::Millis;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
+use crate::engine::Engine;
+
 /// What can go wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
@@ -37,6 +39,23 @@ pub enum Fault {
     ForgedNotices,
     /// The wall clock of a node is off by more than the others put up with, for a while.
     FarClock,
+    /// All processes die at once. Of runs with stores, as those that follow.
+    CrashAll,
+    /// Several processes die at once.
+    CrashSome,
+    /// A store cannot be reached.
+    StoreDown,
+    /// A store loses what it has not synced, and cannot be reached.
+    StoreCrash,
+}
+
+/// Where nodes keep their state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stores {
+    /// Each in a store of its own.
+    Own,
+    /// All in the same.
+    Shared,
 }
 
 const FAULTS: [Fault; 15] = [
@@ -108,6 +127,20 @@ pub struct Scenario {
     pub long_absences: bool,
     /// How long nothing but heartbeats has to be sent at the end.
     pub quiet_ms: Millis,
+    /// Where nodes keep their state, if anywhere. What follows matters only then.
+    pub stores: Option<Stores>,
+    /// Longest time that an operation of a store takes.
+    pub store_ms: Millis,
+    /// Share of these that fail.
+    pub store_failures: f64,
+    /// How often a store syncs what it has acknowledged; 0 for one that does before it acknowledges.
+    pub sync_ms: Millis,
+    /// How often changes are written.
+    pub flush_ms: Millis,
+    /// Bytes of records that are written at once.
+    pub round_bytes: usize,
+    /// Whether a node that cannot read its store waits for the state of a peer before it answers.
+    pub store_required: bool,
 }
 
 impl Scenario {
@@ -180,6 +213,13 @@ impl Scenario {
             tombstone_ttl_ms: None,
             long_absences: false,
             quiet_ms: 20_000,
+            stores: None,
+            store_ms: 0,
+            store_failures: 0.0,
+            sync_ms: 0,
+            flush_ms: 0,
+            round_bytes: 0,
+            store_required: true,
         };
         match rng.random_range(0..100) {
             0..6 => scenario.forgetful(rng),
@@ -211,6 +251,49 @@ impl Scenario {
             scenario.faults.push(Fault::Crash);
         }
         scenario
+    }
+
+    /// The scenario of a seed, with stores: they fail, and all processes die at once.
+    pub fn with_stores(seed: u64) -> Self {
+        let mut scenario = Scenario::from_seed(seed);
+        let rng = &mut StdRng::seed_from_u64(seed ^ 0x5702_e500_0000_0000);
+        scenario.stores = Some(match rng.random_bool(0.5) {
+            true => Stores::Own,
+            false => Stores::Shared,
+        });
+        scenario.nodes = scenario.nodes.min(5);
+        scenario.store_ms = spread(rng, 1, 400);
+        scenario.store_failures = [0.0, 0.02, 0.3][rng.random_range(0..3)];
+        if scenario.stores == Some(Stores::Shared) && rng.random_bool(0.5) {
+            scenario.sync_ms = spread(rng, 100, 4_000);
+        }
+        scenario.flush_ms = spread(rng, 20, 1_000);
+        scenario.round_bytes = spread(rng, 100, 4 << 20) as usize;
+        scenario.store_required = rng.random_bool(0.7);
+        // A store with stamps from too far ahead is not read.
+        if scenario.far_ms > 0 {
+            (scenario.far_ms, scenario.max_clock_skew_ms) = (0, None);
+            scenario.faults.retain(|fault| *fault != Fault::FarClock);
+        }
+        if scenario.tombstone_ttl_ms.is_none() && rng.random_bool(0.15) {
+            scenario.forgetful(rng);
+        }
+        scenario.long_absences = false;
+        let of_stores = [Fault::CrashAll, Fault::CrashSome, Fault::StoreDown, Fault::StoreCrash];
+        scenario
+            .faults
+            .extend(of_stores.into_iter().filter(|_| rng.random_bool(0.6)));
+        scenario
+    }
+
+    /// The stores as they are at first.
+    pub(crate) fn engines(&self) -> Vec<Engine> {
+        let number = match self.stores {
+            None => 0,
+            Some(Stores::Own) => self.nodes,
+            Some(Stores::Shared) => 1,
+        };
+        (0..number).map(|_| Engine::new(self.sync_ms > 0)).collect()
     }
 
     /// Links that carry what is written, but for bursts, and what is repaired only after a while.

@@ -9,7 +9,9 @@ use kvcache_core::replica::{Input, Now};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use crate::books::Books;
 use crate::client::START;
+use crate::engine::Engine;
 use crate::event::{End, Event, Sender};
 use crate::node::{local, Acknowledged, Node};
 use crate::outcome::Outcome;
@@ -100,6 +102,14 @@ pub struct World {
     pub(crate) heartbeats: u64,
     /// Calls of `tick`.
     pub(crate) ticks: u64,
+    /// The stores: of each place, or the one of all; none in runs without.
+    pub(crate) engines: Vec<Engine>,
+    /// Things that keepers of stores have planned so far.
+    pub(crate) turns: u64,
+    /// What processes that are gone had stored.
+    pub(crate) closed: Vec<Books>,
+    /// What processes that are gone had stored may have been given up.
+    pub(crate) gave_up: bool,
     pub(crate) outcome: Outcome,
     pub(crate) story: bool,
 }
@@ -137,6 +147,10 @@ impl World {
             to_confirm: 0,
             heartbeats: 0,
             ticks: 0,
+            engines: scenario.engines(),
+            turns: 0,
+            closed: Vec::new(),
+            gave_up: false,
             outcome: Outcome {
                 nodes: places as u64,
                 ..Outcome::default()
@@ -158,6 +172,9 @@ impl World {
         }
         world.at(0, Event::Client);
         world.at(1_000, Event::Fault);
+        if world.scenario.sync_ms > 0 {
+            world.at(world.scenario.sync_ms, Event::Sync);
+        }
         if world.scenario.sweep {
             world.at(SWEEP_MS, Event::Sweep);
         }
@@ -239,6 +256,11 @@ impl World {
             Event::Fault if self.trouble => self.fault(),
             Event::End { epoch, end } if self.epoch == epoch => self.end(end),
             Event::Sweep => self.sweep(),
+            Event::Keep { node, turn } => self.keep(node, turn),
+            Event::Sync => {
+                self.sync_engines();
+                self.at(self.now + self.scenario.sync_ms, Event::Sync);
+            }
             Event::Flush { .. } | Event::Client | Event::Fault | Event::End { .. } => {}
         }
     }

@@ -8,13 +8,20 @@
 //! Nothing here knows engines, files or the network.
 
 mod batch;
+mod keeper;
 mod length;
+mod loaded;
+mod owners;
 mod reconcile;
 mod record;
 mod section;
 mod section_state;
+mod sections;
 
 pub use batch::Batch;
+pub use keeper::{Keeper, Present};
+pub use loaded::{Loaded, LoadedSection};
+pub use owners::owns;
 pub use reconcile::{reconcile, Held, Reconciliation, Trust};
 pub use record::{Record, RecordError};
 pub use section::Section;

@@ -12,10 +12,10 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use kvcache_core::cache::{Cache, Delta, Held, Key, NodeId, Partition, Usage, Victims, PARTITIONS};
+use kvcache_core::durable::owns;
 use kvcache_core::replica::PeerStatus;
 
 use super::{AckPolicy, Error, Inner, Scope, Service};
-use crate::owners::owns;
 use crate::time;
 
 /// How often it is looked whether room has to be made.

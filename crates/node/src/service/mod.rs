@@ -531,6 +531,9 @@ async fn sweep(service: Weak<Inner>, mut each_sweep: Box<dyn FnMut(u64) + Send>)
         interval.tick().await;
         let Some(inner) = service.upgrade() else { return };
         each_sweep(inner.cache.keys());
-        inner.cache.sweep(SWEEP_PARTITIONS, time::wall());
+        // While a store is read, what was deleted may be read before what it covers: none of it must be forgotten.
+        if *inner.begun.borrow() {
+            inner.cache.sweep(SWEEP_PARTITIONS, time::wall());
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use kvcache_core::cache::{Cache, DeltaError, Millis, Partition, Time};
-use kvcache_core::durable::{Batch, Record, Section, SectionState};
+use kvcache_core::durable::{Batch, Loaded, LoadedSection, Record, Section};
 
 use super::{Store, StoreError};
 
@@ -15,27 +15,16 @@ const SECTIONS_AT_ONCE: usize = 128;
 /// cost alone. Those of all sections that wait take 8 MiB, with records of at most that size.
 const MERGED_BYTES: usize = 8 << 10;
 
-/// What loading has come to.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Loaded {
-    /// What the sections that hold anything say of themselves, if they do.
-    pub states: Vec<(Partition, Option<SectionState>)>,
-    /// Records that cannot be read.
-    pub unreadable: u64,
-    /// Partitions of which the store holds other than it says: somebody was interrupted, or something lies there that
-    /// means nothing any more.
-    pub differ: Vec<Partition>,
-}
-
-/// Merges all that a store holds. `progress` is told about how many sections are done.
+/// Merges all that a store holds. `progress` is told about how many sections are done. Gives what the sections say, and
+/// how many records cannot be read.
 pub(super) async fn load(
     store: &dyn Store,
     cache: &Cache,
     now: Millis,
     progress: impl Fn(usize) + Sync,
-) -> Result<Loaded, StoreError> {
+) -> Result<(Loaded, u64), StoreError> {
     let mut unreadable = 0;
-    let (mut states, mut differ) = (Vec::new(), Vec::new());
+    let mut loaded = Loaded::default();
     let all: Vec<Section> = Partition::all().map(Section::of).collect();
     let at_once = match store.is_read_at_once() {
         true => all.len(),
@@ -43,8 +32,7 @@ pub(super) async fn load(
     };
     let furthest = AtomicUsize::new(0);
     for sections in all.chunks(at_once) {
-        let said: Mutex<Vec<Option<SectionState>>> = Mutex::new(vec![None; sections.len()]);
-        let seen: Vec<AtomicUsize> = sections.iter().map(|_| AtomicUsize::new(0)).collect();
+        let seen: Vec<Mutex<LoadedSection>> = sections.iter().map(|_| Mutex::default()).collect();
         let first = usize::from(sections[0].number());
         let merging = Merging::new(cache, now, sections);
         let sink = |section: Section, record: Record<'_>| {
@@ -52,17 +40,13 @@ pub(super) async fn load(
             if number > furthest.load(Ordering::Relaxed) && furthest.fetch_max(number, Ordering::Relaxed) < number {
                 progress(number);
             }
-            let place = number - first;
-            if let Some(state) = SectionState::of(record) {
-                let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
-                let known = &mut said[place];
-                if known.is_none_or(|known| known.written < state.written) {
-                    *known = Some(state);
-                }
+            let mut seen = seen[number - first].lock().unwrap_or_else(PoisonError::into_inner);
+            let is_to_be_merged = seen.shows(record);
+            drop(seen);
+            if !is_to_be_merged {
                 return;
             }
-            seen[place].fetch_add(1, Ordering::Relaxed);
-            merging.add(place, record);
+            merging.add(number - first, record);
         };
         store.load(sections, &sink).await?;
         let (unread, ahead_ms) = merging.end();
@@ -76,22 +60,14 @@ pub(super) async fn load(
                 ahead_ms.div_ceil(1_000)
             )));
         }
-        let said = said.into_inner().unwrap_or_else(PoisonError::into_inner);
-        for ((section, state), seen) in sections.iter().zip(said).zip(seen) {
-            let Some(partition) = section.partition() else { continue };
-            if state.is_some() || seen.into_inner() > 0 {
-                states.push((partition, state));
-            }
-            if state.is_some_and(|state| state.digest != cache.digest(partition)) {
-                differ.push(partition);
+        for (section, seen) in sections.iter().zip(seen) {
+            let seen = seen.into_inner().unwrap_or_else(PoisonError::into_inner);
+            if let Some(partition) = section.partition() {
+                loaded.has(cache, partition, seen);
             }
         }
     }
-    Ok(Loaded {
-        states,
-        unreadable,
-        differ,
-    })
+    Ok((loaded, unreadable))
 }
 
 /// Merges the records of some sections, those of each some hundred at a time.

@@ -17,7 +17,6 @@ mod head;
 pub mod jetstream;
 mod loading;
 mod records;
-mod sections;
 mod shared;
 mod status;
 pub mod tools;

@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kvcache_core::cache::{Cache, Millis, NodeId, Partition};
+use kvcache_core::durable::owns;
 use kvcache_core::replica::Lineage;
 use tokio::sync::{oneshot, watch, Notify};
 
 use super::status::{StoreState, StoreStatus};
 use super::{CacheName, Opener, StoreError, StoreUrl};
-use crate::owners::owns;
 
 /// How to keep a store.
 #[derive(Clone)]
@@ -71,8 +71,6 @@ pub(super) struct Shared {
     pub dirty_since: AtomicU64,
     /// Records that are being written: noted as changed no more, and not in the store yet.
     pub in_flight: AtomicUsize,
-    /// Partitions that this node writes to the store, as of the last round.
-    pub owned: Vec<AtomicBool>,
     /// Whether the store is one of all nodes.
     pub is_shared: AtomicBool,
     pub company: Box<dyn Fn() -> Company + Send + Sync>,
@@ -109,7 +107,6 @@ impl Shared {
             stopping: AtomicBool::new(false),
             dirty_since: AtomicU64::new(0),
             in_flight: AtomicUsize::new(0),
-            owned: Partition::all().map(|_| AtomicBool::new(false)).collect(),
             is_shared: AtomicBool::new(false),
             company,
         }
@@ -128,10 +125,6 @@ impl Shared {
     pub fn is_owner(&self, company: &Company, partition: Partition) -> bool {
         let (node, synced) = (self.cache.node(), &company.synced);
         !self.is_shared.load(Ordering::Relaxed) || synced.contains(&node) && owns(node, synced, partition)
-    }
-
-    pub fn owns(&self, partition: Partition) -> bool {
-        self.owned[usize::from(partition.0)].load(Ordering::Relaxed)
     }
 
     pub fn open(&self, open: bool) {

@@ -4,15 +4,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kvcache_core::cache::{Millis, Partition, Stamp, Time};
-use kvcache_core::durable::Section;
+use kvcache_core::cache::{Millis, Partition, Stamp, Time, PARTITIONS};
+use kvcache_core::durable::{Keeper, Present, Section};
 use kvcache_core::replica::Lineage;
 use tokio::sync::watch;
 
 use super::head::Head;
-use super::loading::{self, Loaded};
+use super::loading;
 use super::records::records_of;
-use super::sections::Sections;
 use super::shared::{Begins, Company, Shared, Waiting};
 use super::status::StoreState;
 use super::{Store, StoreError};
@@ -29,17 +28,9 @@ pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 pub(super) struct Worker {
     pub shared: Arc<Shared>,
     begin: watch::Sender<Option<Begins>>,
-    pub sections: Sections,
-    /// When the next section is compared in turn.
-    pub audit_due: Millis,
-    /// When sections say again how far they go.
-    pub contact_due: Millis,
-    /// When the last round ended in which all was written that had to be.
-    pub complete_at: Millis,
+    pub keeper: Keeper,
     /// Who is there, as of the last round.
     pub known: Company,
-    /// The cache holds what the store held when it was opened, and nobody has written there since.
-    pub has_loaded: bool,
     /// Who waits for the round that is under way.
     pub round: Vec<Waiting>,
 }
@@ -47,14 +38,10 @@ pub(super) struct Worker {
 impl Worker {
     pub fn new(shared: Arc<Shared>, begin: watch::Sender<Option<Begins>>) -> Self {
         Worker {
+            keeper: Keeper::new(shared.cache.clone()),
             shared,
             begin,
-            sections: Sections::default(),
-            audit_due: 0,
-            contact_due: 0,
-            complete_at: 0,
             known: Company::default(),
-            has_loaded: false,
             round: Vec::new(),
         }
     }
@@ -121,6 +108,7 @@ impl Worker {
         let store = config.opener.open(&config.url, name).await?;
         self.shared.status().name = store.name().into();
         self.shared.is_shared.store(store.is_shared(), Ordering::Relaxed);
+        self.keeper.opened(store.is_shared());
         let head = records_of(&*store, &[Section::HEAD]).await?.remove(&Section::HEAD);
         let head = Head::read(&head.unwrap_or_default(), store.name(), name)?;
         let began = time::mono();
@@ -141,8 +129,7 @@ impl Worker {
         self.shared.status().state = StoreState::Ready;
         if first {
             cache.track_changes(NOTED_CHANGES);
-            self.has_loaded = true;
-            self.complete_at = time::mono();
+            self.keeper.begins(time::mono());
             let begins = lineage.map_or(Begins::Empty, Begins::With);
             self.begin.send_replace(Some(begins));
         }
@@ -153,10 +140,10 @@ impl Worker {
     /// Reads the store into a cache that holds nothing.
     async fn load(&mut self, store: &dyn Store, head: Option<Head>) -> Result<Option<Lineage>, StoreError> {
         let Some(head) = head else { return Ok(None) };
-        let (shared, all) = (self.shared.clone(), self.shared.owned.len());
+        let shared = self.shared.clone();
         let told = AtomicUsize::new(0);
         let progress = |done: usize| {
-            let percent = done * 100 / all;
+            let percent = done * 100 / PARTITIONS;
             shared.status().state = StoreState::Loading { percent: percent as u8 };
             if percent / 25 > told.fetch_max(percent / 25, Ordering::Relaxed) {
                 tracing::info!("loading {percent} %");
@@ -164,42 +151,32 @@ impl Worker {
         };
         let now = time::wall();
         let loaded = loading::load(store, &self.shared.cache, now, progress).await;
-        let Loaded {
-            states,
-            unreadable,
-            differ,
-        } = match loaded {
+        let (loaded, unreadable) = match loaded {
             Ok(loaded) => loaded,
             Err(error) => {
                 loading::forget(&self.shared.cache, now);
                 return Err(error);
             }
         };
-        let said = || states.iter().map(|(_, state)| state);
-        let floor = said().flatten().map(|state| state.floor).max().unwrap_or_default();
-        self.shared.cache.loaded(floor, now);
+        self.keeper.loaded(&loaded, now);
         self.shared.status().unreadable = unreadable;
         if unreadable > 0 {
             tracing::warn!(unreadable, "records that cannot be read are left out");
         }
-        // Of a section that does not say how far it goes nothing is known.
-        let contact = said().map(|state| state.map_or(Time(0), |state| state.contact)).min();
-        for (partition, state) in &states {
-            self.sections.read(*partition, state.map(|state| state.contact));
-        }
-        differ.into_iter().for_each(|partition| self.sections.doubt(partition));
-        Ok(contact.map(|contact| head.lineage(contact)))
+        Ok(loaded.contact().map(|contact| head.lineage(contact)))
     }
 
     /// Makes a store and a cache equal that is in service already.
     async fn take_over(&mut self, store: &dyn Store) -> Result<(), StoreError> {
-        let trusted = !(self.shared.company)().has_a_peers_state;
+        // What sections say of themselves here must not go further than this node does.
+        self.known = (self.shared.company)();
+        let trusted = !self.known.has_a_peers_state;
         for partition in Partition::all() {
-            let percent = (usize::from(partition.0) * 100 / self.shared.owned.len()) as u8;
+            let percent = (usize::from(partition.0) * 100 / PARTITIONS) as u8;
             self.shared.status().state = StoreState::Loading { percent };
             self.audit(store, partition, trusted).await?;
         }
-        self.complete_at = time::mono();
+        self.keeper.is_complete(time::mono());
         Ok(())
     }
 
@@ -216,10 +193,14 @@ impl Worker {
         }
     }
 
-    /// Up to when deletions are known here.
-    pub fn contact(&self) -> Time {
-        self.known
-            .lineage
-            .map_or_else(|| self.now(), |lineage| lineage.last_contact)
+    /// What a section that is written now may say of itself. Deletions are known here up to the last contact, as of the
+    /// beginning of the round.
+    pub fn present(&self) -> Present {
+        let lineage = self.known.lineage;
+        Present {
+            written: self.stamp(),
+            contact: lineage.map_or_else(|| self.now(), |lineage| lineage.last_contact),
+            state_since: lineage.map_or(Time(0), |lineage| lineage.state_since),
+        }
     }
 }

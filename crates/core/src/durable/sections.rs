@@ -1,8 +1,8 @@
-//! What a node knows of each section that it writes.
+//! What the writer of a store knows of each section.
 
 use std::collections::VecDeque;
 
-use kvcache_core::cache::{Partition, Time};
+use crate::cache::{Partition, Time};
 
 /// What is known of a section.
 #[derive(Clone, Copy, Debug, Default)]

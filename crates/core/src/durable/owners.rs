@@ -1,10 +1,10 @@
-//! Which node does what one node has to do for a partition: writes it to a store that all share, makes room in it.
+//! Which node does what one of them has to do for a partition: writes it to a store that all share, makes room in it.
 
-use kvcache_core::cache::{NodeId, Partition};
+use crate::cache::{NodeId, Partition};
 
 /// Whether `node` is the one of `nodes` that owns a partition: the one with the highest weight for it (rendezvous
 /// hashing; Thaler, Ravishankar, 1996). A node that comes or goes changes the owner of its own share alone.
-pub(crate) fn owns(node: NodeId, nodes: &[NodeId], partition: Partition) -> bool {
+pub fn owns(node: NodeId, nodes: &[NodeId], partition: Partition) -> bool {
     let own = weight(node, partition);
     nodes
         .iter()

@@ -1,0 +1,391 @@
+//! The rules by which a store is written: which sections, what they say of themselves, and which are compared.
+
+use std::iter::Peekable;
+use std::sync::Arc;
+
+use super::batch::Batch;
+use super::loaded::Loaded;
+use super::owners::owns;
+use super::reconcile::{reconcile, Held, Reconciliation, Trust};
+use super::record::Record;
+use super::section::Section;
+use super::section_state::SectionState;
+use super::sections::Sections;
+use crate::cache::{Cache, Digest, Millis, NodeId, Partition, Stamp, Time};
+
+/// What a section says of itself is renewed after this part of the time for which deletions are remembered.
+const CONTACT_STEPS: Millis = 24;
+
+/// Sections that are compared, or written anew, between two rounds when there is reason to.
+const AUDITS_AT_ONCE: usize = 4;
+
+/// The time between two audits without a reason: all 1,024 sections in a quarter of an hour.
+const AUDIT_MS: Millis = 1_000;
+
+/// What a section that is written now may say of itself. To be made before the changes are taken that are written with
+/// it: what was deleted up to `contact` has to be among them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Present {
+    /// When and by whom it is written.
+    pub written: Stamp,
+    /// Up to when deletions are known here.
+    pub contact: Time,
+    /// Since when the state of the cache exists; zero where that is not known.
+    pub state_since: Time,
+}
+
+/// What the writer of a store knows. It neither reads clocks nor knows engines: who drives it passes the time in, in
+/// milliseconds of a clock that never goes back, and writes what it is given.
+///
+/// The caller's part: to write batches of [`Keeper::gather`] and [`Keeper::renew`] until they are written or to say
+/// [`Keeper::not_written`]; and to make a section equal in the order of [`Reconciliation`] before it asks for
+/// [`Keeper::compared`].
+#[derive(Debug)]
+pub struct Keeper {
+    cache: Arc<Cache>,
+    sections: Sections,
+    owned: Vec<bool>,
+    /// Who was synced when they were chosen.
+    synced: Vec<NodeId>,
+    /// All nodes write to the same store.
+    is_shared: bool,
+    /// The cache holds what the store held when it was opened, and nobody has written there since.
+    has_loaded: bool,
+    /// When the next section is compared in turn.
+    audit_due: Millis,
+    /// When sections say again how far they go.
+    contact_due: Millis,
+    /// When the last round ended in which all was written that had to be.
+    complete_at: Millis,
+}
+
+impl Keeper {
+    /// One that writes nothing before [`Keeper::choose`].
+    pub fn new(cache: Arc<Cache>) -> Self {
+        Keeper {
+            cache,
+            sections: Sections::default(),
+            owned: Partition::all().map(|_| false).collect(),
+            synced: Vec::new(),
+            is_shared: false,
+            has_loaded: false,
+            audit_due: 0,
+            contact_due: 0,
+            complete_at: 0,
+        }
+    }
+
+    // --- opening
+
+    /// The store is there. `is_shared`: all nodes use the same one.
+    pub fn opened(&mut self, is_shared: bool) {
+        self.is_shared = is_shared;
+    }
+
+    /// All that the store held was merged into the cache, which held nothing. `wall` is the wall clock.
+    pub fn loaded(&mut self, loaded: &Loaded, wall: Millis) {
+        self.cache.loaded(loaded.floor(), wall);
+        for (partition, state) in &loaded.states {
+            self.sections.read(*partition, state.map(|state| state.contact));
+        }
+        loaded
+            .differ
+            .iter()
+            .for_each(|partition| self.sections.doubt(*partition));
+    }
+
+    /// The cache begins with what the store holds.
+    pub fn begins(&mut self, now: Millis) {
+        self.has_loaded = true;
+        self.complete_at = now;
+    }
+
+    /// All that had to be written is written.
+    pub fn is_complete(&mut self, now: Millis) {
+        self.complete_at = now;
+    }
+
+    // --- rounds
+
+    /// A round begins. Chooses the partitions that this node writes, given who is synced.
+    pub fn choose(&mut self, synced: &[NodeId], now: Millis) {
+        if self.synced != synced || !self.is_shared {
+            self.choose_among(synced);
+            self.synced = synced.to_vec();
+        }
+        self.doubt_what_was_out_of_reach(now);
+    }
+
+    fn choose_among(&mut self, synced: &[NodeId]) {
+        let node = self.cache.node();
+        let loaded_alone = self.has_loaded && synced.len() == 1;
+        let mut any = false;
+        for partition in Partition::all() {
+            let owned = !self.is_shared || synced.contains(&node) && owns(node, synced, partition);
+            let before = std::mem::replace(&mut self.owned[usize::from(partition.0)], owned);
+            any |= owned;
+            if owned && !before && self.is_shared && !loaded_alone {
+                self.sections.taken_over(partition);
+            }
+        }
+        self.has_loaded &= !any;
+    }
+
+    /// Deletions that were made after the last round in which all was written may be forgotten by now, without ever having
+    /// been in the store.
+    fn doubt_what_was_out_of_reach(&mut self, now: Millis) {
+        let ttl = self.cache.limits().tombstone_ttl_ms;
+        if now.saturating_sub(self.complete_at) > ttl / 2 {
+            let owned = Partition::all().filter(|partition| self.owned[usize::from(partition.0)]);
+            owned.for_each(|partition| self.sections.was_out_of_reach(partition));
+            self.complete_at = now;
+        }
+    }
+
+    /// Whether this node writes a partition, as of the last round.
+    pub fn owns(&self, partition: Partition) -> bool {
+        self.owned[usize::from(partition.0)]
+    }
+
+    /// The partitions that this node writes and that have changed.
+    pub fn changed(&self) -> impl Iterator<Item = Partition> + '_ {
+        Partition::all().filter(|partition| self.owns(*partition) && self.cache.has_changes(*partition))
+    }
+
+    /// Takes what has changed of the next partitions, until that has about `most` bytes. `taken` is told of each record
+    /// before it counts as changed no more.
+    pub fn gather(
+        &mut self,
+        partitions: &mut Peekable<impl Iterator<Item = Partition>>,
+        present: Present,
+        most: usize,
+        mut taken: impl FnMut(),
+    ) -> Vec<Batch> {
+        let mut batches = Vec::new();
+        let mut bytes = 0;
+        while let Some(&partition) = partitions.peek() {
+            let mut batch = Batch::new(Section::of(partition));
+            let changes = self.cache.take_changes(partition, |delta| {
+                taken();
+                batch.push_delta(&delta);
+                bytes + batch.as_bytes().len() >= most
+            });
+            if changes.vanished {
+                self.sections.doubt(partition);
+            }
+            // Without a digest the rest of it comes with the next batches.
+            if let Some(digest) = changes.digest {
+                partitions.next();
+                self.push_state(&mut batch, partition, present, digest);
+            }
+            bytes += batch.as_bytes().len();
+            batches.push(batch);
+            if bytes >= most {
+                break;
+            }
+        }
+        batches
+    }
+
+    /// Batches are given up: what they held has changed still.
+    pub fn not_written(&self, batches: &[Batch]) {
+        let partitions = batches.iter().filter_map(|batch| batch.section().partition());
+        partitions.for_each(|partition| self.cache.note_all_as_changed(partition));
+    }
+
+    /// Whether sections have to say again how far they go.
+    pub fn is_old(&self, now: Millis) -> bool {
+        now >= self.contact_due
+    }
+
+    /// What sections say of themselves, though nothing has changed: deletions up to now are known here.
+    pub fn renew(&mut self, present: Present, now: Millis) -> Vec<Batch> {
+        self.contact_due = now + self.cache.limits().tombstone_ttl_ms / CONTACT_STEPS;
+        let mut batches = Vec::new();
+        for partition in Partition::all() {
+            if self.owns(partition) && !self.cache.has_changes(partition) {
+                let mut batch = Batch::new(Section::of(partition));
+                self.push_state(&mut batch, partition, present, self.cache.digest(partition));
+                batches.push(batch);
+            }
+        }
+        batches.retain(|batch| !batch.is_empty());
+        batches
+    }
+
+    /// It was not written, and is due again.
+    pub fn not_renewed(&mut self) {
+        self.contact_due = 0;
+    }
+
+    /// Adds what a section says of itself, as far as it may.
+    fn push_state(&mut self, batch: &mut Batch, partition: Partition, present: Present, digest: Digest) {
+        let Some(contact) = self.sections.says(partition, present.contact) else {
+            return;
+        };
+        let state = SectionState {
+            written: present.written,
+            contact,
+            floor: self.cache.floor(),
+            digest,
+        };
+        let value = state.to_bytes();
+        batch.push(Record { id: b"", value: &value });
+    }
+
+    // --- audits
+
+    /// Sections that have to be compared now: a few of those that cannot wait, and one of the others each second.
+    pub fn doubted(&mut self, now: Millis) -> Vec<Partition> {
+        let mut partitions: Vec<Partition> = (0..AUDITS_AT_ONCE).map_while(|_| self.sections.next_urgent()).collect();
+        if now >= self.audit_due {
+            self.audit_due = now + AUDIT_MS;
+            partitions.extend(self.sections.next_doubted());
+            // What one node alone writes is as it was written.
+            if self.is_shared {
+                partitions.push(self.sections.next_in_turn());
+            }
+        }
+        partitions.retain(|partition| self.owns(*partition));
+        partitions
+    }
+
+    /// All that the cache holds of a partition, which is all that its section is to hold: for stores of one node.
+    pub fn whole(&mut self, partition: Partition, present: Present) -> Batch {
+        let mut batch = Batch::new(Section::of(partition));
+        let digest = self.cache.digest(partition);
+        self.cache.deltas(partition, |delta| batch.push_delta(&delta));
+        self.sections.compared(partition);
+        self.push_state(&mut batch, partition, present, digest);
+        batch
+    }
+
+    /// Compares a section, of which these are all records, with the cache. `trusted` says that there is nobody who would
+    /// know better than the store. Nor is there where the state of the cache began after the section was in contact: what
+    /// it lacks was not deleted and forgotten in it. So a cache that began with nothing, as the store could not be read,
+    /// takes all of it however long that was.
+    pub fn compare(
+        &self,
+        partition: Partition,
+        mut held: Held,
+        present: Present,
+        trusted: bool,
+        wall: Millis,
+    ) -> Reconciliation {
+        let state = held.remove(&[][..]);
+        let state = state.and_then(|value| SectionState::of(Record { id: &[], value: &value }));
+        let contact = state.map(|state| state.contact);
+        // One that does not say how far it goes was in contact when it was written last, at most.
+        let at_most = contact.or_else(|| {
+            let stamps = held.iter().map(|(id, value)| Record { id, value }.stamp());
+            stamps.max().map(|newest| newest.time)
+        });
+        let began_later = at_most.is_some_and(|contact| contact < present.state_since);
+        let trust = match trusted || began_later {
+            true => Trust::All,
+            false => Trust::in_store_of(contact.unwrap_or_default(), self.cache.floor()),
+        };
+        reconcile(&self.cache, partition, held, trust, wall)
+    }
+
+    /// A section holds what the cache holds: what it says of itself from now on.
+    pub fn compared(&mut self, partition: Partition, present: Present) -> Batch {
+        self.sections.compared(partition);
+        let mut batch = Batch::new(Section::of(partition));
+        self.push_state(&mut batch, partition, present, self.cache.digest(partition));
+        batch
+    }
+
+    /// A section could not be compared, or replaced.
+    pub fn not_compared(&mut self, partition: Partition) {
+        self.sections.was_out_of_reach(partition);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::{Key, KeyHash, Limits};
+
+    const DAY: Millis = 24 * 3_600_000;
+    const START: Millis = 100 * DAY;
+
+    fn cache(node: u64) -> Arc<Cache> {
+        Arc::new(Cache::new(NodeId(node), Limits::default()))
+    }
+
+    fn present(cache: &Cache, state_since: Millis, now: Millis) -> Present {
+        let time = Time::from_millis(now);
+        Present {
+            written: Stamp {
+                time,
+                node: cache.node(),
+            },
+            contact: time,
+            state_since: Time::from_millis(state_since),
+        }
+    }
+
+    /// The key, and its section as a node that was alone has left it at the start.
+    fn stored() -> (Key, Partition, Held) {
+        let author = cache(1);
+        let mut keeper = Keeper::new(author.clone());
+        author.track_changes(8);
+        let key = Key::shared(b"key");
+        author.set(&key, "value", 0, START).unwrap();
+        keeper.choose(&[author.node()], 0);
+        let mut partitions = keeper.changed().collect::<Vec<_>>().into_iter().peekable();
+        let batches = keeper.gather(&mut partitions, present(&author, START, START), usize::MAX, || {});
+        let records = batches[0].iter().map(|record| (record.id.into(), record.value.into()));
+        (
+            key.clone(),
+            Partition::of(KeyHash::of(key.as_bytes())),
+            records.collect(),
+        )
+    }
+
+    #[test]
+    fn what_a_section_says_of_itself_comes_after_its_records() {
+        let (_, partition, held) = stored();
+        assert_eq!(held.len(), 2);
+        let author = cache(1);
+        author.track_changes(8);
+        author.set(&Key::shared(b"key"), "value", 0, START).unwrap();
+        let mut keeper = Keeper::new(author.clone());
+        let now = present(&author, START, START);
+        let one = || vec![partition].into_iter().peekable();
+        let mut taken = 0;
+        let batches = keeper.gather(&mut one(), now, usize::MAX, || taken += 1);
+        let ids: Vec<bool> = batches[0].iter().map(|record| record.id.is_empty()).collect();
+        assert_eq!((ids, taken), (vec![false, true], 1));
+        keeper.not_written(&batches);
+        assert!(author.has_changes(partition), "to be written anew");
+    }
+
+    /// All processes were killed while the store was away, for longer than deletions are remembered.
+    #[test]
+    fn a_cache_that_began_with_nothing_takes_all_of_a_store_however_long_that_was_away() {
+        let (key, partition, held) = stored();
+        let now = START + 3 * DAY;
+        for (state_since, says, is_taken) in [
+            (now - DAY, true, true),
+            (now - DAY, false, true),
+            (START - DAY, true, false),
+            (START - DAY, false, false),
+            (0, true, false),
+        ] {
+            let late = cache(2);
+            late.sweep(1_024, now);
+            assert!(Time::from_millis(START) < late.floor());
+            let mut held = held.clone();
+            if !says {
+                held.remove(&[][..]);
+            }
+            let keeper = Keeper::new(late.clone());
+            let outcome = keeper.compare(partition, held, present(&late, state_since, now), false, now);
+            let shown = late.get(&key, now).unwrap();
+            assert_eq!(shown.is_some(), is_taken, "{state_since} {says}");
+            assert_eq!(outcome.resets.is_empty(), is_taken);
+        }
+    }
+}
