@@ -24,6 +24,64 @@ const UNREADABLE_CLUSTER_KEY: &str = "CDTGKYW4YYZYZ723V5RXGAL5BVILJ4C73FB56XUPMF
 const GIVES_UP_WITHIN: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread")]
+async fn caps_are_named_to_who_reaches_them_and_health_tells_of_them() {
+    let server = testkit::server_or_skip!();
+    let [bounded, other] = [Actor::new(), Actor::new()];
+    let lattice = Lattice::new(server.url());
+    let caps = [
+        ("NAMESPACE", "own"),
+        ("NAMESPACE_MAX_KEYS", "3"),
+        ("MAX_COLLECTION_ITEMS", "2"),
+    ];
+    let options = ProviderOptions::new(BINARY)
+        .config(json!({ "MAX_MEMORY_BYTES": 1 << 20 }))
+        .link_with(&bounded, &caps)
+        .link(&other);
+    let provider = lattice.start_ready(options, LIMIT).await.unwrap();
+    let kv = provider.keyvalue(&bounded).await.unwrap();
+    for n in 0..2 {
+        kv.set(&format!("key {n}"), "value").await.unwrap();
+        kv.list_add("list", "item").await.unwrap();
+    }
+    let error = kv.set("one more", "value").await.unwrap_err().to_string();
+    assert!(
+        error.contains("NAMESPACE_MAX_KEYS=3") && error.contains("nothing was changed"),
+        "{error}"
+    );
+    let error = kv.list_add("list", "item").await.unwrap_err().to_string();
+    assert!(error.contains("MAX_COLLECTION_ITEMS=2"), "{error}");
+    assert!(kv.del("key 0").await.unwrap());
+    assert_eq!(kv.set_add("set", "member").await.unwrap(), 1);
+
+    let kv = provider.keyvalue(&other).await.unwrap();
+    let value = "v".repeat(100_000);
+    let mut refused = None;
+    for n in 0..20 {
+        match kv.set(&format!("key {n}"), &value).await {
+            Ok(()) => {}
+            Err(error) => refused = refused.or(Some((n, error.to_string()))),
+        }
+    }
+    let (stored, error) = refused.expect("20 values of 100 kB do not fit into 1 MiB");
+    assert!((8..11).contains(&stored), "{stored}");
+    assert!(error.contains("MAX_MEMORY_BYTES=1048576"), "{error}");
+    let health = provider.health().await.unwrap();
+    let message = health.message.unwrap_or_default();
+    assert!(health.healthy && message.contains("memory_limit=1048576"), "{message}");
+    assert!(!message.contains("full=0"), "{message}");
+
+    // A link that somebody puts cannot allow itself more than the provider does.
+    let options = ProviderOptions::new(BINARY).config(json!({ "NAMESPACE_MAX_BYTES": 10_000 }));
+    let provider = Lattice::new(server.url()).start_ready(options, LIMIT).await.unwrap();
+    provider
+        .put_link(&other, &[("NAMESPACE_MAX_BYTES", "20000")])
+        .await
+        .unwrap();
+    let line = provider.wait_for_log("NAMESPACE_MAX_BYTES", LIMIT).await.unwrap();
+    assert!(line.contains("no more than config_json allows"), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn refused_calls_stay_refused() {
     let server = testkit::server_or_skip!();
     let actor = Actor::new();

@@ -15,6 +15,7 @@ mod churn;
 mod cold;
 mod cpu;
 mod docs;
+mod eviction;
 mod growth;
 mod headline;
 mod instructions;
@@ -110,6 +111,7 @@ async fn measure_section(section: u8, arguments: &Arguments) -> Result<(Vec<repo
         13 => authentication::lines(arguments).await?,
         14 => acknowledgement::lines(arguments).await?,
         15 => stores::lines(arguments).await?,
+        16 => eviction::lines(arguments)?,
         _ => unreachable!("no section {section}"),
     };
     Ok((lines, Vec::new()))

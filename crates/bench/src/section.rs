@@ -18,7 +18,7 @@ pub struct Section {
 }
 
 /// All of them, in the order in which they are measured.
-pub const ALL: [Section; 15] = [
+pub const ALL: [Section; 16] = [
     Section {
         number: 1,
         title: "Calls",
@@ -125,6 +125,14 @@ pub const ALL: [Section; 15] = [
                 where it keeps as much; and each engine as a store beside a plain client of it, which writes the same \
                 records in pipelines and compares nothing. All servers keep their defaults but for what is named.",
         beside: &["no store", "Redis", "a plain pipelined client"],
+    },
+    Section {
+        number: 16,
+        title: "Eviction",
+        about: "Three nodes in process, each of which reads other keys most (Zipf, 0.99), with room for a fifth of the \
+                keys, not counting the deletions that are remembered; a read that misses writes the key. Beside moka, one \
+                W-TinyLFU of as many keys that sees all reads.",
+        beside: &["moka"],
     },
 ];
 

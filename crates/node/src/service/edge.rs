@@ -30,6 +30,8 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 /// Room is made from this part of the limit on, and so much of it at a time.
 const SPARE: u64 = 64;
+/// Bytes that are made room of at a time: some 20 ms of small keys.
+const AT_ONCE: u64 = 512 << 10;
 /// Deletions of what is not there are not remembered beyond this part of the limit.
 const DELETIONS: u64 = 4;
 
@@ -369,7 +371,8 @@ impl Edge {
         };
         let deltas = match over {
             0 => Vec::new(),
-            _ => cache.evict(&partitions, &mut own.turn, over, victims, time::wall()),
+            // What is left is made room of when it comes to the next look.
+            _ => cache.evict(&partitions, &mut own.turn, over.min(AT_ONCE), victims, time::wall()),
         };
         self.evicted.fetch_add(deltas.len() as u64, Ordering::Relaxed);
         Some(deltas)
@@ -514,6 +517,7 @@ pub(super) async fn keep_room(inner: Weak<Inner>) {
             continue;
         }
         for delta in edge.make_room(cache, limit / SPARE, false).unwrap_or_default() {
+            // That it is stopping is for the next write to find out.
             let _ = service.replicate(AckPolicy::default(), delta).await;
         }
     }

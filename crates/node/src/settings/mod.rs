@@ -680,6 +680,45 @@ mod tests {
     }
 
     #[test]
+    fn evictions_are_not_remembered_for_a_day_and_need_a_cap() {
+        let ttl = |json: &str| parse(json).unwrap().limits.tombstone_ttl_ms;
+        assert_eq!(ttl(r#"{"MAX_MEMORY_BYTES": 1048576}"#), 86_400_000);
+        assert_eq!(
+            ttl(r#"{"MAX_MEMORY_BYTES": 1048576, "MAX_MEMORY_POLICY": "Evict-LFU"}"#),
+            600_000
+        );
+        let both = r#"{"MAX_MEMORY_BYTES": 1048576, "MAX_MEMORY_POLICY": "evict-ttl", "TOMBSTONE_TTL_SECS": 30}"#;
+        assert_eq!(ttl(both), 30_000);
+        let slow = r#"{"MAX_MEMORY_BYTES": 1048576, "MAX_MEMORY_POLICY": "evict-ttl", "REPLAY_HEARTBEAT_SECS": 100}"#;
+        assert_eq!(ttl(slow), 1_000_000);
+        for (json, named) in [
+            (r#"{"MAX_MEMORY_POLICY": "evict-lfu"}"#, "MAX_MEMORY_BYTES"),
+            (r#"{"MAX_MEMORY_POLICY": "lru"}"#, "refuse, evict-ttl or evict-lfu"),
+            (r#"{"MAX_MEMORY_BYTES": 1000}"#, "from 1048576 to"),
+            (r#"{"NAMESPACE_MAX_KEYS": 0}"#, "from 1 to"),
+        ] {
+            let error = parse(json).unwrap_err().to_string();
+            assert!(error.contains(named), "{json}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_link_that_is_put_allows_itself_no_more_than_the_provider_does() {
+        let provider = base(r#"{"NAMESPACE_MAX_BYTES": 10000, "MAX_COLLECTION_ITEMS": 10}"#);
+        let put = |values: &[(&str, &str)]| Settings::put_link(&provider, &link(values));
+        assert_eq!(put(&[]).unwrap().caps.namespace_bytes, 10_000);
+        let fewer = put(&[("NAMESPACE_MAX_BYTES", "5000"), ("NAMESPACE_MAX_KEYS", "7")]);
+        let caps = fewer.unwrap().caps;
+        assert_eq!(
+            (caps.namespace_bytes, caps.namespace_keys, caps.collection_items),
+            (5_000, 7, 10)
+        );
+        for wider in [("NAMESPACE_MAX_BYTES", "10001"), ("MAX_COLLECTION_ITEMS", "11")] {
+            assert_eq!(put(&[wider]), Err(SettingError::WiderCaps.into()));
+        }
+    }
+
+    #[test]
     fn a_link_that_is_put_says_nothing_else_than_what_is_in_force() {
         let in_force = base(r#"{"REPLAY_HEARTBEAT_SECS": 5, "ACK": 2}"#);
         for values in [

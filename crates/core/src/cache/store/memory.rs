@@ -17,6 +17,8 @@ use crate::cache::table::Entry;
 const LOOKED_AT: usize = 16;
 /// Keys that are looked at together, at least, if there are so many.
 const TOGETHER: usize = 1_024;
+/// Most of them: somebody may have put all of his keys into one partition.
+const MOST_TOGETHER: usize = 64 * TOGETHER;
 
 /// The part of what is given out that the allocator takes for itself, or cannot use, is one of so many.
 const LOST: u64 = 32;
@@ -179,7 +181,7 @@ impl Cache {
 
     fn candidates(&self, partition: Partition, victims: Victims, candidates: &mut Vec<Candidate>) {
         self.tables.visit(partition, |entry| {
-            if !entry.holds_data() {
+            if !entry.holds_data() || candidates.len() >= MOST_TOGETHER {
                 return;
             }
             if let Some(rank) = self.rank(entry, victims) {
