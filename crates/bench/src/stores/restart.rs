@@ -14,7 +14,7 @@ use testkit::{
 };
 use wasmbus_rpc::wascap::prelude::KeyPair;
 
-use super::{at_rest, named, node, KEYS, SECTION, VALUE_BYTES};
+use super::kept::{at_rest, named, node, KEYS, SECTION, VALUE_BYTES};
 use crate::caller::Caller;
 use crate::node::{self as nodes, key, key_text, LIMIT};
 use crate::redis;

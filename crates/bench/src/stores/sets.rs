@@ -7,7 +7,7 @@ use kvcache_core::cache::Key;
 use tempfile::TempDir;
 use testkit::{RedisKind, RedisServer};
 
-use super::{flushed, named, node, KEYS, SECTION, VALUE_BYTES};
+use super::kept::{flushed, named, node, KEYS, SECTION, VALUE_BYTES};
 use crate::cpu;
 use crate::node::{self as nodes, key, LibraryNode};
 use crate::redis;

@@ -3,12 +3,12 @@
 
 mod cassandra;
 mod consul;
+mod engine;
 mod jetstream;
 mod redis;
 
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{ensure, Result};
@@ -17,32 +17,12 @@ use testkit::RedisKind;
 
 use self::cassandra::Cassandra;
 use self::consul::Consul;
+use self::engine::{Engine, RECORDS, SECTIONS};
 use self::jetstream::JetStream;
 use self::redis::Redis;
-use super::SECTION;
+use super::kept::SECTION;
 use crate::report::{Line, Target};
 use crate::Arguments;
-
-const RECORDS: usize = 100_000;
-const SECTIONS: usize = 1_024;
-
-/// A server of its own that is used both ways.
-trait Engine {
-    /// As the table names it.
-    fn name(&self) -> &str;
-
-    /// A store that holds nothing. Nor does the engine hold anything that it would have to read over.
-    async fn store(&mut self, round: usize) -> Result<Arc<dyn Store>>;
-
-    /// The same for the plain client.
-    async fn clear(&mut self, round: usize) -> Result<()>;
-
-    /// The plain client writes the records, whatever is there.
-    async fn flush(&mut self, round: usize, batches: &[Batch]) -> Result<()>;
-
-    /// The plain client reads them. Returns their number.
-    async fn load(&mut self, round: usize) -> Result<usize>;
-}
 
 /// Measures the engines that are installed. The others are named, and have no lines.
 pub async fn lines(arguments: &Arguments) -> Result<Vec<Line>> {
