@@ -90,7 +90,8 @@ pub async fn lines(arguments: &Arguments) -> Result<Vec<Line>> {
     }
     with.service.stop().await;
     without.service.stop().await;
-    let name = format!("Redis {}, appendfsync everysec", server.version().await?);
+    let version = server.version().await?;
+    let name = format!("Redis {version}, appendfsync everysec, {UNDER_WAY} requests under way");
     let (one_name, many_name) = (format!("{name}, 1 client"), format!("{name}, {CLIENTS} clients"));
     type Of = fn(&Slice) -> f64;
     let (rate, processor): (Of, Of) = (|slice| slice.per_second, |slice| slice.processor);
