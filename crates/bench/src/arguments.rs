@@ -17,7 +17,7 @@ pub struct Arguments {
     /// The provider archive, for its size
     #[arg(long, default_value = "build/nats-kvcache.par.gz")]
     pub par: PathBuf,
-    /// Fewer and shorter runs: about four minutes in all
+    /// Fewer and shorter runs: about ten minutes in all
     #[arg(long)]
     pub quick: bool,
     /// Only the sections with these numbers

@@ -7,7 +7,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use testkit::{NatsServer, ProviderOptions, RedisServer};
 
-use super::{FLUSH_MS, SECTION};
+use super::kept::{FLUSH_MS, SECTION};
 use crate::load::Operation;
 use crate::report::{Line, Target};
 use crate::rpc::Contestant;

@@ -7,7 +7,7 @@ use anyhow::{ensure, Context, Result};
 use tempfile::TempDir;
 use testkit::{RedisKind, RedisServer};
 
-use super::{at_rest, flushed, named, node, KEYS, SECTION, VALUE_BYTES};
+use super::kept::{at_rest, flushed, named, node, KEYS, SECTION, VALUE_BYTES};
 use crate::node::{self as nodes, key, LIMIT};
 use crate::redis;
 use crate::report::{Line, Target};

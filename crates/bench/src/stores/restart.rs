@@ -14,7 +14,7 @@ use testkit::{
 };
 use wasmbus_rpc::wascap::prelude::KeyPair;
 
-use super::{at_rest, named, node, KEYS, SECTION, VALUE_BYTES};
+use super::kept::{at_rest, named, node, KEYS, SECTION, VALUE_BYTES};
 use crate::caller::Caller;
 use crate::node::{self as nodes, key, key_text, LIMIT};
 use crate::redis;
@@ -108,7 +108,8 @@ async fn loading(server: &mut RedisServer) -> Result<f64> {
     let keys = server.command(&["DBSIZE"]).await?;
     ensure!(keys == KEYS.to_string(), "Redis has loaded {keys} keys");
     let log = server.log();
-    let said = log.lines().find_map(|line| line.split_once("DB loaded from "));
+    // Of an AOF each of its files, and all of them last.
+    let said = log.lines().rev().find_map(|line| line.split_once("DB loaded from "));
     let (_, said) = said.with_context(|| format!("Redis does not say how long it has loaded:\n{log}"))?;
     let seconds = said
         .split_once(": ")

@@ -7,7 +7,7 @@ use kvcache_node::service::{AckLevel, AckPolicy, Scope};
 use tempfile::TempDir;
 use testkit::{RedisKind, RedisServer};
 
-use super::{named, node, SECTION, VALUE_BYTES};
+use super::kept::{named, node, SECTION, VALUE_BYTES};
 use crate::node::{self as nodes, key, LibraryNode};
 use crate::redis;
 use crate::report::{Line, Target};

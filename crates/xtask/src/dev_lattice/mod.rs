@@ -1,5 +1,6 @@
 //! `make run`: three hosts' worth of providers on a nats-server of their own, and replication to watch.
 
+mod killed;
 mod store;
 
 use std::future::Future;

@@ -13,7 +13,7 @@ use scylla::statement::batch::{Batch as Statements, BatchStatement, BatchType};
 use scylla::statement::prepared::PreparedStatement;
 use testkit::{cache_name, CassandraServer};
 
-use super::{Engine, SECTIONS};
+use super::engine::{Engine, SECTIONS};
 
 /// Batches, or sections, that the plain client has under way.
 const UNDER_WAY: usize = 16;

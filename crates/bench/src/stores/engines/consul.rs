@@ -10,7 +10,7 @@ use kvcache_store_consul::ConsulOpener;
 use serde_json::{json, Value};
 use testkit::{cache_name, ConsulServer};
 
-use super::{Engine, SECTIONS};
+use super::engine::{Engine, SECTIONS};
 
 /// Transactions, or answers, that the plain client has under way.
 const UNDER_WAY: usize = 4;

@@ -12,7 +12,7 @@ use kvcache_node::store::jetstream::JetStreamOpener;
 use kvcache_node::store::{Batch, Opener, Store, StoreUrl};
 use testkit::{cache_name, NatsServer};
 
-use super::Engine;
+use super::engine::Engine;
 
 /// Acknowledgements that the plain client waits for at a time.
 const UNDER_WAY: usize = 256;

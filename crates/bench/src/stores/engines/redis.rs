@@ -10,7 +10,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{pipe, Client, Value};
 use testkit::{cache_name, RedisKind, RedisServer};
 
-use super::{Engine, SECTIONS};
+use super::engine::{Engine, SECTIONS};
 
 /// Commands of the plain client that are sent together.
 const PIPELINE: usize = 64;
