@@ -585,8 +585,10 @@ impl World {
             .get(&[][..])
             .and_then(|value| SectionState::of(Record { id: &[], value }));
         let contact = said.map_or(Time(0), |state| state.contact);
-        // It was out of reach for longer than deletions are remembered in a state that goes back further.
-        self.gave_up |= !trusted && contact < self.nodes[node].cache.floor() && present.state_since <= contact;
+        // It was out of reach for longer than deletions are remembered, in a state that goes back further. Or each node
+        // takes such a store of its own, where one may have forgotten what another has never heard of.
+        let goes_back = present.state_since <= contact || self.engines.len() > 1;
+        self.gave_up |= !trusted && contact < self.nodes[node].cache.floor() && goes_back;
         let outcome = self
             .keeping(node)
             .keeper
