@@ -377,7 +377,8 @@ impl World {
 
     /// What all processes acknowledged whose writes have to be there.
     fn surviving(&self) -> impl Iterator<Item = &Acknowledged> {
-        let departed = self.departed.iter().filter(|_| self.gentle());
+        // Where there are stores, the books of those that left say it.
+        let departed = self.departed.iter().filter(|_| self.gentle() && self.engines.is_empty());
         self.nodes.iter().map(|node| &node.acknowledged).chain(departed)
     }
 
