@@ -197,6 +197,15 @@ impl Engine {
         self.shown = self.synced.clone();
     }
 
+    /// All records of partitions that would be there after a loss of power.
+    pub fn synced(&self) -> impl Iterator<Item = Record<'_>> {
+        let of_partition = self
+            .synced
+            .iter()
+            .filter(|((section, id), _)| *section != Section::HEAD && !id.is_empty());
+        of_partition.map(|((_, id), value)| Record { id, value })
+    }
+
     /// The records of a section: all that was acknowledged, and perhaps some of what others have asked for.
     pub fn read(&mut self, section: Section, rng: &mut StdRng) -> Held {
         let of_section = |asked: &Asked| match asked {

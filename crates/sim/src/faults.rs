@@ -195,7 +195,7 @@ impl World {
         if self.engines[engine].down {
             return;
         }
-        let longest = self.scenario.tombstone_ttl_ms.map_or(15_000, |ttl| ttl * 2);
+        let longest = self.scenario.tombstone_ttl_ms.map_or(40_000, |ttl| ttl * 2);
         let duration = spread(&mut self.rng, 50, longest);
         self.tell(|| {
             format!(
