@@ -207,8 +207,9 @@ impl World {
         if loses {
             self.engines[engine].crash(&mut self.rng);
             self.forget_unsynced();
+        } else {
+            self.engines[engine].goes(&mut self.rng);
         }
-        self.engines[engine].down = true;
         self.end_after(duration, End::StoreDown { engine });
     }
 
