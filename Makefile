@@ -80,8 +80,8 @@ run: ## Show a dev lattice of three nodes (STORE=file: killed at once, and back 
 	@$(DEMO)/xtask dev-lattice --binary $(DEMO)/nats-kvcache $(if $(KEEP),--keep) $(if $(STORE),--store '$(STORE)')
 
 N ?= 20000
-sim: ## Simulate N clusters on a hostile network (N=20000), or replay one of them (SEED=n)
-	cargo run --locked --profile sim -p sim -- $(if $(SEED),--seed $(SEED),--runs $(N))
+sim: ## Simulate N clusters on a hostile network (N=20000), or replay one of them (SEED=n); STORES=1 for those with stores
+	cargo run --locked --profile sim -p sim -- $(if $(SEED),--seed $(SEED),--runs $(N)) $(if $(STORES),--stores)
 
 mutations: ## Break the code in known ways and see that the checks notice (ONLY="names" for some of them)
 	@scripts/mutations.sh $(ONLY)

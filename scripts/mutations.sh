@@ -76,7 +76,7 @@ run() { # check, filter
   case $1 in
     sim) simulate 3000 ;;
     sim-absences) simulate 2000 --long-absences ;;
-    sim-stores) simulate 800 --stores ;;
+    sim-stores) simulate 400 --stores ;;
     *)
       arguments_of "$1"
       timeout "$PATIENCE" cargo "${FASTER[@]}" test --locked --quiet "${arguments[@]}" -- ${2:+"$2"}

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
-use kvcache_core::cache::{Cache, Delta, Key, Millis, NodeId, StateDelta};
+use kvcache_core::cache::{Cache, Delta, Digest, Key, Limits, Millis, NodeId, StateDelta};
 use kvcache_core::replica::SyncState;
 use rand::RngExt;
 
@@ -91,6 +91,21 @@ impl World {
         }
     }
 
+    /// Each store holds the state of the nodes, if nothing is forgotten and it has kept what it was told.
+    fn check_engines(&self, digest: Digest) {
+        if self.scenario.tombstone_ttl_ms.is_some() {
+            return;
+        }
+        for (number, engine) in self.engines.iter().enumerate().filter(|(_, engine)| !engine.has_lost) {
+            let cache = Cache::new(NodeId(u64::MAX), Limits::default());
+            for record in engine.synced() {
+                let delta = record.delta().expect("written by a node");
+                cache.apply(&delta, self.later()).expect("clocks are good enough");
+            }
+            assert_eq!(cache.root_digest(), digest, "what store {number} holds");
+        }
+    }
+
     /// All that nodes hold is in their stores, then all processes die: what they held is there again.
     fn after_the_last_power_cut(&mut self) {
         let limit = self.now + self.healing_ms();
@@ -100,6 +115,7 @@ impl World {
         }
         self.sync_engines();
         let digest = self.any_cache().root_digest();
+        self.check_engines(digest);
         self.power_fails();
         self.run_until(self.now + 10_000);
         let limit = self.now + self.healing_ms() + self.forgetting_ms() + self.backlog_ms();
@@ -377,7 +393,11 @@ impl World {
 
     /// What all processes acknowledged whose writes have to be there.
     fn surviving(&self) -> impl Iterator<Item = &Acknowledged> {
-        let departed = self.departed.iter().filter(|_| self.gentle());
+        // Where there are stores, the books of those that left say it.
+        let departed = self
+            .departed
+            .iter()
+            .filter(|_| self.gentle() && self.engines.is_empty());
         self.nodes.iter().map(|node| &node.acknowledged).chain(departed)
     }
 

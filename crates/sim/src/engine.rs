@@ -122,7 +122,12 @@ impl Engine {
 
     /// The operation of a node ends. Whether it has succeeded: it does not where the engine was away meanwhile.
     pub fn end(&mut self, place: usize, succeeds: bool, rng: &mut StdRng) -> bool {
-        if !succeeds || self.down {
+        if self.down {
+            // It has not heard of it.
+            self.under_way.remove(&place);
+            return false;
+        }
+        if !succeeds {
             self.loses(place, rng);
             return false;
         }
@@ -179,11 +184,17 @@ impl Engine {
         }
     }
 
+    /// It cannot be reached from now on: some of what is under way is done.
+    pub fn goes(&mut self, rng: &mut StdRng) {
+        let places: Vec<usize> = self.under_way.keys().copied().collect();
+        places.into_iter().for_each(|place| self.loses(place, rng));
+        self.down = true;
+    }
+
     /// It loses its power. Of what was acknowledged since the last sync, each section keeps a beginning, and of what came
     /// next some in any order.
     pub fn crash(&mut self, rng: &mut StdRng) {
-        let places: Vec<usize> = self.under_way.keys().copied().collect();
-        places.into_iter().for_each(|place| self.loses(place, rng));
+        self.goes(rng);
         for (_, ops) in std::mem::take(&mut self.tail) {
             let whole = rng.random_range(0..=ops.len());
             self.has_lost |= whole < ops.len();
@@ -195,6 +206,15 @@ impl Engine {
             torn.iter().flatten().for_each(|change| change.make(&mut self.synced));
         }
         self.shown = self.synced.clone();
+    }
+
+    /// All records of partitions that would be there after a loss of power.
+    pub fn synced(&self) -> impl Iterator<Item = Record<'_>> {
+        let of_partition = self
+            .synced
+            .iter()
+            .filter(|((section, id), _)| *section != Section::HEAD && !id.is_empty());
+        of_partition.map(|((_, id), value)| Record { id, value })
     }
 
     /// The records of a section: all that was acknowledged, and perhaps some of what others have asked for.

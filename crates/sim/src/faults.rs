@@ -195,7 +195,7 @@ impl World {
         if self.engines[engine].down {
             return;
         }
-        let longest = self.scenario.tombstone_ttl_ms.map_or(15_000, |ttl| ttl * 2);
+        let longest = self.scenario.tombstone_ttl_ms.map_or(40_000, |ttl| ttl * 2);
         let duration = spread(&mut self.rng, 50, longest);
         self.tell(|| {
             format!(
@@ -207,8 +207,9 @@ impl World {
         if loses {
             self.engines[engine].crash(&mut self.rng);
             self.forget_unsynced();
+        } else {
+            self.engines[engine].goes(&mut self.rng);
         }
-        self.engines[engine].down = true;
         self.end_after(duration, End::StoreDown { engine });
     }
 

@@ -67,6 +67,8 @@ enum Step {
 
 /// What an operation belongs to.
 enum Why {
+    /// The head of a store that is new, before anything else: what has none is not read.
+    Head,
     Open,
     Flush(Vec<Covered>),
     Renew,
@@ -259,8 +261,8 @@ impl World {
         if !self.is_answered(node) {
             return self.is_missing(node);
         }
-        let head = self.read(node, Section::HEAD);
-        let since = head.get(LINEAGE).and_then(|value| value.get(STAMP_BYTES..));
+        let known = self.read(node, Section::HEAD);
+        let since = known.get(LINEAGE).and_then(|value| value.get(STAMP_BYTES..));
         let since = since
             .and_then(|since| since.try_into().ok())
             .map(u64::from_be_bytes)
@@ -278,7 +280,13 @@ impl World {
                 Step::TakeOver(0)
             }
         };
+        let takes_over = matches!(step, Step::TakeOver(_));
         self.todo(node, step);
+        if takes_over && since.is_none() {
+            let written = self.stamp(node);
+            self.keeping(node).state_since = Some(written.time);
+            self.write_first(node, vec![head(written.time, written)], Why::Head);
+        }
         self.op_ms()
     }
 
@@ -530,7 +538,7 @@ impl World {
         }
         self.outcome.store_errors += 1;
         match why {
-            Why::Open => return self.is_missing(node),
+            Why::Head | Why::Open => return self.is_missing(node),
             Why::Flush(_) | Why::Renew if self.now - began < KEPT_MS => {
                 // Under way again, and its time goes on.
                 self.engines[engine].begin(node, op.clone());
@@ -585,8 +593,10 @@ impl World {
             .get(&[][..])
             .and_then(|value| SectionState::of(Record { id: &[], value }));
         let contact = said.map_or(Time(0), |state| state.contact);
-        // It was out of reach for longer than deletions are remembered in a state that goes back further.
-        self.gave_up |= !trusted && contact < self.nodes[node].cache.floor() && present.state_since <= contact;
+        // It was out of reach for longer than deletions are remembered, in a state that goes back further. Or each node
+        // takes such a store of its own, where one may have forgotten what another has never heard of.
+        let goes_back = present.state_since <= contact || self.engines.len() > 1;
+        self.gave_up |= !trusted && contact < self.nodes[node].cache.floor() && goes_back;
         let outcome = self
             .keeping(node)
             .keeper

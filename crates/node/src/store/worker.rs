@@ -113,15 +113,19 @@ impl Worker {
         let head = Head::read(&head.unwrap_or_default(), store.name(), name)?;
         let began = time::mono();
         let first = self.begin.borrow().is_none();
+        let ready = Head {
+            state_since: self.now(),
+        };
         let lineage = match first {
             true => self.load(&*store, head).await?,
             false => {
+                if head.is_none() {
+                    // Before anything else: what has no head is not read, and this process may end on the way.
+                    store.write(&[ready.write(self.stamp(), name)]).await?;
+                }
                 self.take_over(&*store).await?;
                 None
             }
-        };
-        let ready = Head {
-            state_since: self.now(),
         };
         store.write(&[head.unwrap_or(ready).write(self.stamp(), name)]).await?;
         let (cache, took_ms) = (&self.shared.cache, time::mono() - began);
