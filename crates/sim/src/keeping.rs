@@ -1,16 +1,17 @@
-//! The store of a node: what the thread of the node does beside the rules of [`Keeper`], one operation at a time, each of
+//! The store of a node: what the thread of the node does beside the rules of
+//! [`Keeper`](kvcache_core::durable::Keeper), one operation at a time, each of
 //! which takes its time and may fail.
 
 use std::collections::VecDeque;
 
-use kvcache_core::cache::{Millis, NodeId, Partition, Span, Stamp, Time};
-use kvcache_core::durable::{Batch, Held, Keeper, Loaded, LoadedSection, Present, Record, Section, SectionState};
+use kvcache_core::cache::{Millis, Partition, Span, Stamp, Time};
+use kvcache_core::durable::{Batch, Held, Loaded, LoadedSection, Present, Record, Section, SectionState};
 use kvcache_core::replica::{Lineage, Replica, Start, SyncState};
 use rand::RngExt;
 
-use crate::books::Covered;
 use crate::engine::Op;
 use crate::event::Event;
+use crate::kept::{Keeping, Step, Why};
 use crate::node::replica_config;
 use crate::world::World;
 
@@ -33,90 +34,6 @@ const PAUSE_MS: Millis = 100;
 /// The record of the head that says since when the state exists.
 const LINEAGE: &[u8] = b"lineage";
 const STAMP_BYTES: usize = 16;
-
-/// What the keeper of a store does next.
-enum Step {
-    /// Reads the head.
-    Open,
-    /// Reads sections into an empty cache, from this one on.
-    Load(u16),
-    /// Makes a store that could not be read at first and a cache in service equal, from this section on.
-    TakeOver(u16),
-    /// The head is written: the store is in use.
-    Opened,
-    /// Writes what has changed.
-    Round { due: bool },
-    /// The next part of it.
-    Gather,
-    /// All of it is written.
-    Complete { due: bool },
-    /// An operation: to be begun, or under way.
-    Do { op: Op, why: Why, began: Option<Millis> },
-    /// Reads a section to compare it.
-    Audit { partition: Partition, trusted: bool },
-    /// Compares it.
-    Compare {
-        partition: Partition,
-        trusted: bool,
-        held: Held,
-        present: Present,
-    },
-    /// It is equal.
-    Compared { partition: Partition, present: Present },
-}
-
-/// What an operation belongs to.
-enum Why {
-    /// The head of a store that is new, before anything else: what has none is not read.
-    Head,
-    Open,
-    Flush(Vec<Covered>),
-    Renew,
-    Audit(Vec<Partition>),
-}
-
-/// What a node knows of its store.
-pub(crate) struct Keeping {
-    keeper: Keeper,
-    todo: VecDeque<Step>,
-    /// Number of the event that goes on with it; others mean nothing.
-    turn: u64,
-    /// What the head says.
-    state_since: Option<Time>,
-    loaded: Loaded,
-    /// Whether the cache is in service: the store was read, or could not be.
-    pub begun: bool,
-    /// Whether the store is in use.
-    pub ready: bool,
-    /// Whether the process is there.
-    pub started: bool,
-    synced: Vec<NodeId>,
-    lineage: Option<Lineage>,
-    partitions: VecDeque<Partition>,
-    /// Partitions that clients wait for.
-    pub waiting: Vec<Partition>,
-    next_round: Millis,
-}
-
-impl Keeping {
-    pub fn new(keeper: Keeper) -> Self {
-        Keeping {
-            keeper,
-            todo: VecDeque::from([Step::Open]),
-            turn: 0,
-            state_since: None,
-            loaded: Loaded::default(),
-            begun: false,
-            ready: false,
-            started: false,
-            synced: Vec::new(),
-            lineage: None,
-            partitions: VecDeque::new(),
-            waiting: Vec::new(),
-            next_round: 0,
-        }
-    }
-}
 
 impl World {
     fn keeping(&mut self, node: usize) -> &mut Keeping {
@@ -233,13 +150,12 @@ impl World {
                 why,
                 began: Some(began),
             } => return self.done(node, op, why, began),
-            Step::Audit { partition, trusted } => return self.audit(node, partition, trusted),
+            Step::Audit { partition } => return self.audit(node, partition),
             Step::Compare {
                 partition,
-                trusted,
                 held,
                 present,
-            } => self.compare(node, partition, trusted, held, present),
+            } => self.compare(node, partition, held, present),
             Step::Compared { partition, present } => {
                 let batch = self.keeping(node).keeper.compared(partition, present);
                 if !batch.is_empty() {
@@ -339,19 +255,14 @@ impl World {
     }
 
     fn take_over(&mut self, node: usize, from: u16) {
-        let trusted = !self.has_a_peers_state(node);
         for partition in (from..from + SECTIONS_AT_ONCE).map(Partition) {
-            self.todo(node, Step::Audit { partition, trusted });
+            self.todo(node, Step::Audit { partition });
         }
         let step = match Section::numbered(from + SECTIONS_AT_ONCE).and_then(Section::partition) {
             Some(partition) => Step::TakeOver(partition.0),
             None => Step::Opened,
         };
         self.todo(node, step);
-    }
-
-    fn has_a_peers_state(&self, node: usize) -> bool {
-        self.nodes[node].replica.sync_state(self.clock(node)) == SyncState::Synced
     }
 
     fn opened(&mut self, node: usize) {
@@ -500,10 +411,7 @@ impl World {
             keeping.keeper.is_complete(now);
             let doubted = keeping.keeper.doubted(now);
             if is_shared {
-                let audit = |partition| Step::Audit {
-                    partition,
-                    trusted: false,
-                };
+                let audit = |partition| Step::Audit { partition };
                 keeping.todo.extend(doubted.into_iter().map(audit));
             } else if !doubted.is_empty() {
                 let whole = |partition: &Partition| keeping.keeper.whole(*partition, present);
@@ -568,7 +476,7 @@ impl World {
 
     // --- audits
 
-    fn audit(&mut self, node: usize, partition: Partition, trusted: bool) -> Millis {
+    fn audit(&mut self, node: usize, partition: Partition) -> Millis {
         let present = self.present(node);
         if !self.is_answered(node) {
             self.not_audited(node, &[partition]);
@@ -579,7 +487,6 @@ impl World {
             node,
             Step::Compare {
                 partition,
-                trusted,
                 held,
                 present,
             },
@@ -587,7 +494,7 @@ impl World {
         self.op_ms() / AUDITS_AT_ONCE
     }
 
-    fn compare(&mut self, node: usize, partition: Partition, trusted: bool, held: Held, present: Present) {
+    fn compare(&mut self, node: usize, partition: Partition, held: Held, present: Present) {
         let wall = self.clock(node).wall;
         let said = held
             .get(&[][..])
@@ -596,11 +503,8 @@ impl World {
         // It was out of reach for longer than deletions are remembered, in a state that goes back further. Or each node
         // takes such a store of its own, where one may have forgotten what another has never heard of.
         let goes_back = present.state_since <= contact || self.engines.len() > 1;
-        self.gave_up |= !trusted && contact < self.nodes[node].cache.floor() && goes_back;
-        let outcome = self
-            .keeping(node)
-            .keeper
-            .compare(partition, held, present, trusted, wall);
+        self.gave_up |= contact < self.nodes[node].cache.floor() && goes_back;
+        let outcome = self.keeping(node).keeper.compare(partition, held, present, false, wall);
         assert_eq!(outcome.unreadable, 0, "records of a node");
         let removed = outcome.elements.len() + outcome.resets.len();
         if removed + outcome.merged > 0 {

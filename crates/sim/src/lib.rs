@@ -7,6 +7,7 @@
 //! panics; [`run_all`] catches that and goes on with other seeds.
 
 mod absence;
+mod bookkeeping;
 mod books;
 mod check;
 mod claims;
@@ -16,6 +17,7 @@ mod engine;
 mod event;
 mod faults;
 mod keeping;
+mod kept;
 mod network;
 mod node;
 mod outcome;

@@ -10,7 +10,7 @@ use kvcache_core::replica::{AckLevel, AckRequest, Input, Keyring, Replica, Repli
 use crate::books::Books;
 use crate::client::Seen;
 use crate::event::Mail;
-use crate::keeping::Keeping;
+use crate::kept::Keeping;
 use crate::scenario::Scenario;
 
 /// What a process told its clients has happened, as far as it has to be there at the end.

@@ -7,8 +7,6 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use dashmap::DashMap;
 
-use super::blob::Blob;
-
 /// Slots of a node of [`std::collections::BTreeMap`].
 const TREE_SLOTS: usize = 11;
 
@@ -135,7 +133,7 @@ pub(super) struct Memory {
     named: Sums,
     /// Tables that keys are found by.
     tables: AtomicI64,
-    namespaces: DashMap<Blob, Change>,
+    namespaces: DashMap<Box<[u8]>, Change>,
 }
 
 impl Memory {
@@ -156,7 +154,7 @@ impl Memory {
         self.named.add(&change);
         match self.namespaces.get_mut(namespace) {
             Some(mut sum) => sum.add(change),
-            None => self.namespaces.entry(Blob::new(namespace)).or_default().add(change),
+            None => self.namespaces.entry(namespace.into()).or_default().add(change),
         }
         if change.bytes < 0 {
             self.namespaces.remove_if(namespace, |_, sum| *sum == Change::default());

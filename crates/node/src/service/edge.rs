@@ -8,28 +8,16 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use kvcache_core::cache::{Cache, Delta, Held, Key, NodeId, Partition, Usage, Victims, PARTITIONS};
 use kvcache_core::durable::owns;
 use kvcache_core::replica::PeerStatus;
 
-use super::{AckPolicy, Error, Inner, Scope, Service};
 use crate::time;
 
-/// How often it is looked whether room has to be made.
-const LOOK: Duration = Duration::from_millis(20);
-/// In how many of these looks peers and reads are looked at.
-const LOOKS_AT_PEERS: u32 = 5;
-/// How long a write waits for others to make room before it does that itself, and in all.
-const OTHERS: Duration = Duration::from_millis(200);
-const PATIENCE: Duration = Duration::from_secs(1);
-/// Between two attempts of a write.
-const PAUSE: Duration = Duration::from_millis(5);
-
 /// Room is made from this part of the limit on, and so much of it at a time.
-const SPARE: u64 = 64;
+pub(super) const SPARE: u64 = 64;
 /// Bytes that are made room of at a time: some 20 ms of small keys.
 const AT_ONCE: u64 = 512 << 10;
 /// Deletions of what is not there are not remembered beyond this part of the limit.
@@ -202,7 +190,7 @@ pub(super) enum Adds {
 
 impl Adds {
     /// About how many bytes more the key takes after the write.
-    fn bytes(self, key: &Key, held: Held) -> u64 {
+    pub fn bytes(self, key: &Key, held: Held) -> u64 {
         let of = |bytes: usize| bytes + bytes / 16 + 16;
         let name = key.as_bytes().len();
         let new_collection = if held.is_small || held.bytes == 0 {
@@ -223,7 +211,7 @@ impl Adds {
 
 /// What this node owns, of the partitions in which room is made.
 #[derive(Debug, Default)]
-struct Own {
+pub(super) struct Own {
     nodes: Vec<NodeId>,
     partitions: Vec<Partition>,
     /// Which part of all keys that is.
@@ -234,7 +222,7 @@ struct Own {
 
 impl Own {
     /// Among these nodes.
-    fn among(&mut self, node: NodeId, mut nodes: Vec<NodeId>) {
+    pub fn among(&mut self, node: NodeId, mut nodes: Vec<NodeId>) {
         nodes.sort_unstable();
         if nodes == self.nodes {
             return;
@@ -255,14 +243,14 @@ fn share_of(partition: Partition) -> f64 {
 
 /// The limit of all hosts, and making room.
 pub(super) struct Edge {
-    config: EdgeConfig,
+    pub config: EdgeConfig,
     /// The smallest cap of all hosts in bytes; [`u64::MAX`] for none.
     limit: AtomicU64,
     /// The peer whose cap that is.
     smallest: Mutex<Option<Arc<str>>>,
-    own: Mutex<Own>,
+    pub own: Mutex<Own>,
     evicted: AtomicU64,
-    refused: AtomicU64,
+    pub refused: AtomicU64,
 }
 
 impl Edge {
@@ -294,7 +282,7 @@ impl Edge {
         }
     }
 
-    fn limit(&self) -> u64 {
+    pub fn limit(&self) -> u64 {
         self.limit.load(Ordering::Relaxed)
     }
 
@@ -304,20 +292,20 @@ impl Edge {
 
     /// Whether so many bytes more fit.
     #[inline]
-    fn has_room(&self, cache: &Cache, bytes: u64) -> bool {
+    pub fn has_room(&self, cache: &Cache, bytes: u64) -> bool {
         let limit = self.limit();
         limit == u64::MAX || cache.memory_bytes().saturating_add(bytes) <= limit
     }
 
     /// Whether a deletion of what is not there is better forgotten than remembered. A flood of them ends there.
-    fn is_short(&self, cache: &Cache) -> bool {
+    pub fn is_short(&self, cache: &Cache) -> bool {
         let limit = self.limit();
         limit != u64::MAX
             && (cache.usage().deletions > limit / DELETIONS || cache.memory_bytes() > limit - limit / SPARE)
     }
 
     /// The smallest cap of all hosts. `known` is what the last heartbeat of each peer came to.
-    fn look_at_peers(&self, cache: &Cache, peers: &[PeerStatus], known: &mut HashMap<NodeId, (u64, u64)>) {
+    pub fn look_at_peers(&self, cache: &Cache, peers: &[PeerStatus], known: &mut HashMap<NodeId, (u64, u64)>) {
         let used = cache.memory_bytes();
         known.retain(|node, _| peers.iter().any(|peer| peer.node == *node));
         let mut limit = self.config.max_bytes.unwrap_or(u64::MAX);
@@ -344,7 +332,7 @@ impl Edge {
 
     /// Makes room of so many bytes beside what is spare, as far as it is up to this node, or with `all` wherever there
     /// is something. Returns the deletions; `None` while somebody else is at it.
-    fn make_room(&self, cache: &Cache, bytes: u64, all: bool) -> Option<Vec<Delta>> {
+    pub fn make_room(&self, cache: &Cache, bytes: u64, all: bool) -> Option<Vec<Delta>> {
         let Some(victims) = self.config.policy.victims() else {
             return Some(Vec::new());
         };
@@ -378,7 +366,7 @@ impl Edge {
         Some(deltas)
     }
 
-    fn full(&self, cache: &Cache, needed: u64) -> Full {
+    pub fn full(&self, cache: &Cache, needed: u64) -> Full {
         let (limit, used) = (self.limit(), cache.memory_bytes());
         match self.smallest() {
             Some(host) => Full::Peer {
@@ -393,132 +381,6 @@ impl Edge {
                 deletions: cache.usage().deletions,
                 needed,
             },
-        }
-    }
-}
-
-impl Service {
-    /// Sees that what a write adds has room, before it is applied. Makes room, if that is the policy.
-    #[inline]
-    pub(super) async fn make_room(&self, scope: &Scope<'_>, key: &Key, adds: Adds) -> Result<(), Error> {
-        let (edge, cache) = (&self.inner.edge, &self.inner.cache);
-        let any_room = scope.caps.namespace_bytes == u64::MAX && scope.caps.namespace_keys == u64::MAX;
-        if any_room && edge.has_room(cache, adds.bytes(key, Held::default())) {
-            return Ok(());
-        }
-        Box::pin(self.make_room_or_refuse(scope, key, adds)).await
-    }
-
-    async fn make_room_or_refuse(&self, scope: &Scope<'_>, key: &Key, adds: Adds) -> Result<(), Error> {
-        if matches!(adds, Adds::Nothing) {
-            return Ok(());
-        }
-        let (edge, cache) = (&self.inner.edge, &self.inner.cache);
-        let held = cache.held(key);
-        let needed = adds.bytes(key, held);
-        let fits = self.fits_namespace(scope, held, needed);
-        let fits = match fits {
-            Ok(()) if needed > 0 => self.fits(needed).await,
-            fits => fits,
-        };
-        fits.map_err(|full| {
-            edge.refused.fetch_add(1, Ordering::Relaxed);
-            Error::Full(full)
-        })
-    }
-
-    fn fits_namespace(&self, scope: &Scope<'_>, held: Held, needed: u64) -> Result<(), Full> {
-        let Caps {
-            namespace_bytes,
-            namespace_keys,
-            ..
-        } = scope.caps;
-        if namespace_bytes == u64::MAX && namespace_keys == u64::MAX {
-            return Ok(());
-        }
-        let usage = self.inner.cache.usage_of(scope.namespace);
-        if !held.holds_data && usage.keys >= namespace_keys {
-            return Err(Full::NamespaceKeys {
-                limit: namespace_keys,
-                used: usage.keys,
-            });
-        }
-        if needed > 0 && usage.bytes.saturating_add(needed) > namespace_bytes {
-            return Err(Full::NamespaceBytes {
-                limit: namespace_bytes,
-                used: usage.bytes,
-                needed,
-            });
-        }
-        Ok(())
-    }
-
-    /// Waits until so many bytes fit.
-    async fn fits(&self, needed: u64) -> Result<(), Full> {
-        let (edge, cache) = (&self.inner.edge, &self.inner.cache);
-        let since = time::mono();
-        while !edge.has_room(cache, needed) {
-            if edge.config.policy == Policy::Refuse || needed > edge.limit() {
-                return Err(edge.full(cache, needed));
-            }
-            let waited = Duration::from_millis(time::mono().saturating_sub(since));
-            let all = waited >= OTHERS;
-            let made = edge.make_room(cache, needed, all);
-            let nothing_is_left = all && made.as_ref().is_some_and(Vec::is_empty);
-            for delta in made.unwrap_or_default() {
-                // That it is stopping is for the write to find out.
-                let _ = self.replicate(AckPolicy::default(), delta).await;
-            }
-            if edge.has_room(cache, needed) {
-                return Ok(());
-            }
-            if nothing_is_left || waited >= PATIENCE {
-                return Err(edge.full(cache, needed));
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
-        Ok(())
-    }
-
-    /// Whether a deletion of what is not there is better forgotten.
-    pub(super) fn forgets_deletions(&self) -> bool {
-        self.inner.edge.is_short(&self.inner.cache)
-    }
-}
-
-/// Makes room before writers have to, until the service is gone.
-pub(super) async fn keep_room(inner: Weak<Inner>) {
-    let mut interval = tokio::time::interval(LOOK);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut known = HashMap::new();
-    for look in 0u32.. {
-        interval.tick().await;
-        let Some(inner) = inner.upgrade() else { return };
-        let service = Service { inner };
-        let Inner { edge, cache, .. } = &*service.inner;
-        if look % LOOKS_AT_PEERS == 0 {
-            let status = service.replicator().map(|replicator| replicator.status());
-            let peers = status.map(|status| status.peers).unwrap_or_default();
-            edge.look_at_peers(cache, &peers, &mut known);
-            if edge.config.policy != Policy::Refuse {
-                let company = service.inner.company();
-                let mut own = edge.own.lock().unwrap_or_else(PoisonError::into_inner);
-                own.among(cache.node(), company.synced);
-            }
-            if edge.config.policy == Policy::EvictLfu {
-                cache.cool();
-            }
-        }
-        let limit = edge.limit();
-        if edge.config.policy == Policy::Refuse || limit == u64::MAX {
-            continue;
-        }
-        if edge.has_room(cache, limit / SPARE) {
-            continue;
-        }
-        for delta in edge.make_room(cache, limit / SPARE, false).unwrap_or_default() {
-            // That it is stopping is for the next write to find out.
-            let _ = service.replicate(AckPolicy::default(), delta).await;
         }
     }
 }

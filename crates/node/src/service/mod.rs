@@ -7,6 +7,7 @@ mod edge;
 mod error;
 mod operations;
 mod reads;
+mod room;
 
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
@@ -215,7 +216,7 @@ impl Service {
             Some(_) => drop(tokio::spawn(begin_after_store(Arc::downgrade(&inner), prepared))),
         }
         tokio::spawn(sweep(Arc::downgrade(&inner), config.each_sweep));
-        tokio::spawn(edge::keep_room(Arc::downgrade(&inner)));
+        tokio::spawn(Service::keep_room(Arc::downgrade(&inner)));
         Ok(Service { inner })
     }
 

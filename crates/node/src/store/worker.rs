@@ -174,7 +174,9 @@ impl Worker {
     async fn take_over(&mut self, store: &dyn Store) -> Result<(), StoreError> {
         // What sections say of themselves here must not go further than this node does.
         self.known = (self.shared.company)();
-        let trusted = !self.known.has_a_peers_state;
+        // Without replication nobody says since when the cache exists: since this process began, with nothing. Otherwise
+        // that decides, also where nobody else is there: what was deleted here and forgotten is not to come back.
+        let trusted = self.known.lineage.is_none();
         for partition in Partition::all() {
             let percent = (usize::from(partition.0) * 100 / PARTITIONS) as u8;
             self.shared.status().state = StoreState::Loading { percent };
