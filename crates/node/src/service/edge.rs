@@ -326,6 +326,9 @@ impl Edge {
         self.limit.store(limit, Ordering::Relaxed);
         let mut named = self.smallest.lock().unwrap_or_else(PoisonError::into_inner);
         if named.as_deref() != smallest {
+            if let Some(host) = smallest {
+                tracing::info!(host = ?host, bytes = limit, "the cap of another host is the smallest, and holds for all");
+            }
             *named = smallest.map(Arc::from);
         }
     }
