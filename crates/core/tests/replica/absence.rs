@@ -171,6 +171,47 @@ fn a_stored_state_is_the_truth_where_there_is_no_other() {
     assert_eq!(net.counters(new).yields, 0);
 }
 
+/// All were gone for longer than deletions are remembered. One begins with nothing and finds nobody, then one comes with
+/// what was stored, and it depends on what is lost on the way which of them is in contact first.
+#[test]
+fn a_stored_state_is_not_lost_to_one_that_began_with_nothing() {
+    for lost in 0..8 {
+        let mut net = forgetful(1);
+        net.set(0, "kept", "value");
+        let lineage = net.nodes[0].replica.lineage();
+        net.disconnect(0);
+        run_and_sweep(&mut net, 3 * TTL);
+        let empty = net.join(keyring(1, &[]));
+        net.run(5 * HEARTBEAT);
+        assert_eq!(net.status(empty).sync, SyncState::Alone);
+        net.set(empty, "new", "value");
+        run_and_sweep(&mut net, TTL / 10);
+        let (cache, _) = stored(&net, 0);
+        let loaded = net.join_from(Start::Loaded(lineage), cache, keyring(1, &[]), ReplicaConfig::VERSIONS);
+        let mut left = lost;
+        net.drop_where(move |sent, to| {
+            let drops = left > 0 && to == loaded && matches!(sent.kind(), Kind::Welcome | Kind::Heartbeat);
+            left -= usize::from(drops);
+            drops
+        });
+        net.settle();
+        net.drop_nothing();
+        net.wait_equal();
+        run_and_sweep(&mut net, TTL);
+        net.wait_equal();
+        for node in [empty, loaded] {
+            for key in ["kept", "new"] {
+                assert_eq!(
+                    net.get(node, key).as_deref(),
+                    Some("value"),
+                    "{key} on {node}, {lost} lost"
+                );
+            }
+            assert_eq!(net.counters(node).yields, 0, "{node}, {lost} lost");
+        }
+    }
+}
+
 #[test]
 fn a_process_that_was_stopped_for_too_long_takes_the_state_of_its_peers() {
     let mut net = forgetful(3);

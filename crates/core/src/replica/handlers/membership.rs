@@ -303,7 +303,7 @@ impl Replica {
         }
         // As of when the heartbeat was sent: it may have waited here for a long time.
         let at = clock.min(self.hybrid_now(now));
-        self.lineage.in_contact(peer, at);
+        self.lineage.in_contact(peer, at, self.cache.floor());
     }
 
     pub(crate) fn node_lineage(&self) -> NodeLineage {

@@ -188,13 +188,17 @@ impl OwnLineage {
         now.saturating_sub(since) < patience
     }
 
-    /// In contact with a synced peer `at` that time. The two states become one.
-    pub fn in_contact(&mut self, peer: NodeLineage, at: Time) {
+    /// In contact with a synced peer `at` that time. The two states become one; and this one goes back as far as that of
+    /// the peer as soon as the peer is in contact as well. Until then nothing of it has to be here, and a peer that was
+    /// away for longer than deletions are remembered here, up to `floor`, would give it up for a state that began later.
+    pub fn in_contact(&mut self, peer: NodeLineage, at: Time, floor: Time) {
         self.newcomers_since = None;
         let own = &mut self.lineage;
         own.last_contact = own.last_contact.max(at);
         own.taken_since = None;
-        own.state_since = own.state_since.min(peer.lineage.state_since);
+        if peer.lineage.last_contact >= floor {
+            own.state_since = own.state_since.min(peer.lineage.state_since);
+        }
     }
 
     /// The state of this node is that of others, and goes back as far as theirs.
