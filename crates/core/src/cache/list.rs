@@ -198,6 +198,13 @@ impl List {
         of_tree(self.removed.len(), 2 * size_of::<Stamp>(), (1, 1))
     }
 
+    /// Whether the sums that it keeps are those of what it holds.
+    #[cfg(test)]
+    pub fn sums_hold(&self) -> bool {
+        let value_bytes: usize = self.items.iter().map(|item| item.value.heap_bytes()).sum();
+        self.value_bytes == value_bytes
+    }
+
     pub fn is_blank(&self) -> bool {
         self.items.is_empty() && self.removed.is_empty()
     }

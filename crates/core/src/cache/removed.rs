@@ -34,6 +34,12 @@ impl Removed {
         allocated_or_none(self.pieces.capacity() * size_of::<Vec<u8>>()) + self.piece_bytes
     }
 
+    /// Whether the sum that it keeps is that of what it holds.
+    #[cfg(test)]
+    pub fn sums_hold(&self) -> bool {
+        self.piece_bytes == self.pieces.iter().map(heap_bytes).sum::<usize>()
+    }
+
     /// In how many pieces they lie.
     pub fn pieces(&self) -> usize {
         self.pieces.len()

@@ -115,6 +115,13 @@ impl Set {
         self.removed.heap_bytes()
     }
 
+    /// Whether the sums that it keeps are those of what it holds.
+    #[cfg(test)]
+    pub fn sums_hold(&self) -> bool {
+        let member_bytes: usize = self.present.keys().map(Blob::heap_bytes).sum();
+        self.member_bytes == member_bytes && self.removed.sums_hold()
+    }
+
     pub fn contains(&self, member: &[u8]) -> bool {
         self.present.contains_key(member)
     }

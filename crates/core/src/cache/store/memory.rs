@@ -258,6 +258,9 @@ mod tests {
             let mut live = 0;
             cache.tables.visit(partition, |entry| {
                 let (weight, key) = (entry.weight(), entry.key());
+                let state = cache.tables.state(entry);
+                assert!(state.list().is_none_or(|list| list.sums_hold()), "{key:?}");
+                assert!(state.set().is_none_or(|set| set.sums_hold()), "{key:?}");
                 let namespace = &key[1..=usize::from(key[0])];
                 let of = namespaces.iter().position(|known| known.as_bytes() == namespace);
                 for sum in [0].into_iter().chain(of.map(|of| of + 1)) {
