@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
+use serde_json::json;
 use testkit::{NatsCluster, NatsServer, ServerLimits};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -63,7 +64,7 @@ async fn random_faults_leave_all_nodes_equal() {
 
 async fn start(rpc: NatsServer) -> Result<Lab> {
     let servers = NatsCluster::start(SERVERS).await?.into_servers();
-    Lab::start(rpc, servers, PROVIDERS).await
+    Lab::start_with_stores(rpc, servers, PROVIDERS, json!({}), PROVIDERS / 2).await
 }
 
 async fn run(lab: &Arc<Lab>, books: &Arc<Books>, seed: u64, length: Duration, steps: Vec<Step>) -> Result<()> {

@@ -72,6 +72,10 @@ pub struct Lab {
     slots: Vec<Slot>,
     /// For each provider a file that says how far its wall clock is off.
     clocks: tempfile::TempDir,
+    /// Stores of providers: what starts in the place of one that was killed has what that had stored.
+    stores: tempfile::TempDir,
+    /// The places from this one on have stores.
+    first_with_store: usize,
     /// The servers of replication.
     pub servers: Vec<Mutex<NatsServer>>,
     lives: SyncMutex<Vec<Arc<Life>>>,
@@ -92,9 +96,20 @@ impl Lab {
     /// The same, with settings of the providers.
     pub async fn start_with(
         rpc: NatsServer,
+        servers: Vec<NatsServer>,
+        count: usize,
+        settings: serde_json::Value,
+    ) -> Result<Self> {
+        Self::start_with_stores(rpc, servers, count, settings, count).await
+    }
+
+    /// The same; providers from number `first_with_store` on have a file each that they write behind to.
+    pub async fn start_with_stores(
+        rpc: NatsServer,
         mut servers: Vec<NatsServer>,
         count: usize,
         settings: serde_json::Value,
+        first_with_store: usize,
     ) -> Result<Self> {
         for server in &mut servers {
             server.set_config(users(count, None));
@@ -115,6 +130,8 @@ impl Lab {
             settings,
             slots,
             clocks: tempfile::tempdir()?,
+            stores: tempfile::tempdir()?,
+            first_with_store,
             servers: servers.into_iter().map(Mutex::new).collect(),
             lives: SyncMutex::default(),
             next_life: AtomicU32::new(1),
@@ -169,6 +186,10 @@ impl Lab {
         let mut settings = self.settings.clone();
         settings["NATS_URL"] = urls.join(",").into();
         settings["SYNC_TIMEOUT_SECS"] = SYNC_TIMEOUT_SECS.into();
+        if slot >= self.first_with_store {
+            let folder = self.stores.path().join(slot.to_string());
+            settings["STORE"] = format!("file:{}", folder.display()).into();
+        }
         let mut options = ProviderOptions::new(BINARY).config(settings).link(&self.actor);
         if let Some(library) = faketime_library() {
             self.set_clock(slot, 0)?;

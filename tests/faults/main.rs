@@ -3,6 +3,8 @@
 //! that jump. Afterwards all nodes must hold the same, and nothing that a surviving process has acknowledged may be
 //! missing.
 //!
+//! Half of the providers of the random run have a store, a file, and come up from it after they were killed.
+//!
 //! Calls and health travel over a nats-server of their own that nobody disturbs, so every process can always be asked.
 //! Replication goes through a proxy for each provider and server.
 //!

@@ -32,8 +32,9 @@ pub const LONGEST_JUMP_SECS: i64 = 15;
 /// A fault; it ends by itself after `lasts`.
 #[derive(Clone, Debug)]
 pub enum Fault {
-    /// SIGKILL of a provider; an empty one starts in its place. Provider 0 is spared: what it has acknowledged in the
-    /// whole run must be there in the end.
+    /// SIGKILL of a provider, in the middle of what it writes to its store, if it has one; another starts in its place,
+    /// empty or with what was stored. Provider 0 is spared: what it has acknowledged in the whole run must be there in
+    /// the end.
     KillProvider { slot: usize, lasts: Duration },
     /// SIGSTOP, then SIGCONT.
     PauseProvider { slot: usize, lasts: Duration },
