@@ -569,6 +569,10 @@ fn what_is_older_than_the_state_of_its_peers_stays() {
     run_and_sweep(&mut net, 3 * TTL);
     net.drop_nothing();
     net.connect(late);
+    // It has all that there is: it is in contact from the first moment on, and brings nothing back if it goes again.
+    net.run_until("it is synced", |net| net.status(late).sync == SyncState::Synced);
+    let (contact, now) = (net.nodes[late].replica.lineage().last_contact, net.clock().wall);
+    assert!(contact.millis() + HEARTBEAT > now, "{contact:?} at {now}");
     net.settle();
     net.wait_equal();
     assert_eq!(net.counters(late).yields, 0);
