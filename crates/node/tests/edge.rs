@@ -106,6 +106,32 @@ async fn a_write_beyond_the_cap_is_refused_and_what_makes_room_is_not() -> Resul
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_grow_passes_whatever_its_size_and_however_full_it_is() -> Result<()> {
+    let service = alone(edge(CAP, Policy::Refuse)).await?;
+    let lengths = [0, 1, 16, 30, 100, 1_000, 1_010, 4_070];
+    for length in lengths {
+        let key = format!("of {length}");
+        service.set(&SCOPE, key.as_bytes(), &vec![b'v'; length][..], 0).await?;
+    }
+    service.set_add(&SCOPE, b"set", VALUE).await?;
+    fill(&service, &SCOPE).await;
+    // To the last byte.
+    for n in 0.. {
+        if service.set(&SCOPE, format!("{n}").as_bytes(), "v", 0).await.is_err() {
+            break;
+        }
+    }
+    for length in lengths {
+        let key = format!("of {length}");
+        let same = service.set(&SCOPE, key.as_bytes(), &vec![b'w'; length][..], 0).await;
+        assert_eq!(same, Ok(()), "{length} bytes");
+    }
+    assert_eq!(service.set_add(&SCOPE, b"set", VALUE).await, Ok(false));
+    assert!(service.set_add(&SCOPE, b"set", "another").await.is_err());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_namespace_cannot_take_what_is_left_to_others() -> Result<()> {
     let service = alone(EdgeConfig::default()).await?;
     let bounded = Scope {
@@ -157,6 +183,7 @@ async fn one_namespace_cannot_take_what_is_left_to_others() -> Result<()> {
     let error = service.list_push(&bounded, b"list", "one more").await.unwrap_err();
     assert_eq!(error, Error::Full(Full::CollectionItems { limit: 10, used: 10 }));
     assert!(error.to_string().contains("MAX_COLLECTION_ITEMS=10"), "{error}");
+    assert_eq!(service.status().memory.refused, 63, "each of them counts");
     // What is there already is no new one.
     let member = service
         .set_members(&bounded, b"set", |members| members[0].clone())

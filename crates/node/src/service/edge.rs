@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kvcache_core::cache::{Cache, Delta, Held, Key, NodeId, Partition, Usage, Victims, PARTITIONS};
+use kvcache_core::cache::{Cache, Delta, Held, Key, Millis, NodeId, Partition, Usage, Victims, PARTITIONS};
 use kvcache_core::durable::owns;
 use kvcache_core::replica::PeerStatus;
 
@@ -20,6 +20,8 @@ use crate::time;
 pub(super) const SPARE: u64 = 64;
 /// Bytes that are made room of at a time: some 20 ms of small keys.
 const AT_ONCE: u64 = 512 << 10;
+/// How long it is not looked again where all keys were looked at and none may go: that takes a walk of all of them.
+const NOTHING_MS: Millis = 1_000;
 /// Deletions of what is not there are not remembered beyond this part of the limit.
 const DELETIONS: u64 = 4;
 
@@ -200,6 +202,8 @@ impl Adds {
         };
         let after = match self {
             Adds::Nothing => 0,
+            // As long as before, or shorter: however well the estimate fits, that does not grow.
+            Adds::Value(value) if held.value_length.is_some_and(|length| value <= length) => 0,
             Adds::Value(value) => of(HEAD + name + value),
             Adds::Number if new_collection == 0 => 0,
             Adds::Number => new_collection,
@@ -218,6 +222,8 @@ pub(super) struct Own {
     share: f64,
     /// Which of them is looked at next.
     turn: usize,
+    /// Until when it is not looked again for keys that may go, in what this node owns and anywhere: there were none.
+    nothing_until: [Millis; 2],
 }
 
 impl Own {
@@ -250,7 +256,7 @@ pub(super) struct Edge {
     smallest: Mutex<Option<Arc<str>>>,
     pub own: Mutex<Own>,
     evicted: AtomicU64,
-    pub refused: AtomicU64,
+    refused: AtomicU64,
 }
 
 impl Edge {
@@ -360,13 +366,22 @@ impl Edge {
                 .sum();
             (own.partitions.clone(), over.min(held.saturating_sub(left as u64)))
         };
-        let deltas = match over {
-            0 => Vec::new(),
-            // What is left is made room of when it comes to the next look.
-            _ => cache.evict(&partitions, &mut own.turn, over.min(AT_ONCE), victims, time::wall()),
-        };
+        let now = time::mono();
+        if over == 0 || now < own.nothing_until[usize::from(all)] {
+            return Some(Vec::new());
+        }
+        // What is left is made room of when it comes to the next look.
+        let deltas = cache.evict(&partitions, &mut own.turn, over.min(AT_ONCE), victims, time::wall());
+        if deltas.is_empty() {
+            own.nothing_until[usize::from(all)] = now + NOTHING_MS;
+        }
         self.evicted.fetch_add(deltas.len() as u64, Ordering::Relaxed);
         Some(deltas)
+    }
+
+    /// A write was refused.
+    pub fn refuses(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
     pub fn full(&self, cache: &Cache, needed: u64) -> Full {
@@ -416,6 +431,37 @@ mod tests {
         assert_eq!((own.partitions.len(), own.share), (0, 0.0));
         own.among(NodeId(1), vec![NodeId(1)]);
         assert_eq!(own.partitions.len(), PARTITIONS);
+    }
+
+    #[test]
+    fn where_nothing_may_go_it_is_not_looked_again_at_once() {
+        let cache = super::super::empty_cache(super::super::Limits::default());
+        let config = EdgeConfig {
+            max_bytes: Some(1 << 20),
+            policy: Policy::EvictTtl,
+        };
+        let edge = Edge::new(&cache, config);
+        edge.own
+            .lock()
+            .expect("nobody panics with it")
+            .among(cache.node(), vec![cache.node()]);
+        let set = |name: &str, seconds| {
+            let key = Key::shared(name.as_bytes());
+            cache
+                .set(&key, &[0; 600_000][..], seconds, time::wall())
+                .expect("a set");
+        };
+        set("keeps", 0);
+        set("keeps as well", 0);
+        assert_eq!(edge.make_room(&cache, 0, false), Some(Vec::new()));
+        set("expires", 100);
+        assert_eq!(
+            edge.make_room(&cache, 0, false),
+            Some(Vec::new()),
+            "it was looked again"
+        );
+        // Others are looked at as well where nobody else makes room.
+        assert_eq!(edge.make_room(&cache, 0, true).map(|deltas| deltas.len()), Some(1));
     }
 
     #[test]

@@ -77,7 +77,10 @@ impl Service {
         }
         self.make_room(scope, &key, adds).await?;
         let (answer, delta) = operation(&self.inner.cache, &key, time::wall()).map_err(|error| match error {
-            CacheError::CollectionFull { items, limit } => Error::Full(Full::CollectionItems { limit, used: items }),
+            CacheError::CollectionFull { items, limit } => {
+                self.inner.edge.refuses();
+                Error::Full(Full::CollectionItems { limit, used: items })
+            }
             error => Error::Refused(error),
         })?;
         if let Some(delta) = delta {
@@ -266,7 +269,7 @@ impl Service {
     /// Adds a member to a set. Returns whether it is new.
     pub async fn set_add(&self, scope: &Scope<'_>, name: &[u8], member: impl Into<Blob>) -> Result<bool, Error> {
         let (member, most) = (member.into(), scope.caps.collection_items);
-        let adds = Adds::Element(member.len());
+        let adds = self.adds_member(scope, name, &member);
         let add = |cache: &Cache, key: &Key, now| cache.set_add_within(key, member, most, now).map(with_delta);
         self.write(scope, name, Looks::AtState, adds, add).await
     }

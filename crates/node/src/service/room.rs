@@ -1,7 +1,6 @@
 //! Writes that wait for room, and room that is made before they have to.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
 use std::sync::{PoisonError, Weak};
 use std::time::Duration;
 
@@ -46,7 +45,7 @@ impl Service {
             fits => fits,
         };
         fits.map_err(|full| {
-            edge.refused.fetch_add(1, Ordering::Relaxed);
+            edge.refuses();
             Error::Full(full)
         })
     }
@@ -104,6 +103,21 @@ impl Service {
         Ok(())
     }
 
+    /// What a set takes more by a member: nothing, if that is one already.
+    pub(super) fn adds_member(&self, scope: &Scope<'_>, name: &[u8], member: &[u8]) -> Adds {
+        let (edge, cache, adds) = (&self.inner.edge, &self.inner.cache, Adds::Element(member.len()));
+        let Ok(key) = Key::new(scope.namespace, name) else {
+            return adds;
+        };
+        // Looked up only where it may matter.
+        let any_room =
+            scope.caps.namespace_bytes == u64::MAX && edge.has_room(cache, adds.bytes(&key, Held::default()));
+        match !any_room && cache.set_contains(&key, member, time::wall()) == Ok(true) {
+            true => Adds::Nothing,
+            false => adds,
+        }
+    }
+
     /// Whether a deletion of what is not there is better forgotten.
     pub(super) fn forgets_deletions(&self) -> bool {
         self.inner.edge.is_short(&self.inner.cache)
@@ -116,12 +130,15 @@ impl Service {
         let mut interval = tokio::time::interval(LOOK);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut known = HashMap::new();
-        for look in 0u32.. {
+        let mut looks = 0u32;
+        loop {
+            let looks_at_peers = looks.is_multiple_of(LOOKS_AT_PEERS);
+            looks = looks.wrapping_add(1);
             interval.tick().await;
             let Some(inner) = inner.upgrade() else { return };
             let service = Service { inner };
             let Inner { edge, cache, .. } = &*service.inner;
-            if look % LOOKS_AT_PEERS == 0 {
+            if looks_at_peers {
                 let status = service.replicator().map(|replicator| replicator.status());
                 let peers = status.map(|status| status.peers).unwrap_or_default();
                 edge.look_at_peers(cache, &peers, &mut known);

@@ -41,6 +41,8 @@ pub struct Held {
     pub holds_data: bool,
     /// Whether it is a value without anything beside it, or a deletion.
     pub is_small: bool,
+    /// The length of the value, where it is one without anything beside it.
+    pub value_length: Option<usize>,
 }
 
 /// Which keys go first where room is made.
@@ -104,6 +106,7 @@ impl Cache {
                     bytes: weight.bytes,
                     holds_data: weight.holds_data,
                     is_small: entry.is_small(),
+                    value_length: entry.value_length(),
                 }
             })
         })

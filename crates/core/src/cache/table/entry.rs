@@ -185,6 +185,13 @@ impl Entry {
         self.as_large().map_or(0, |large| large.state.elements())
     }
 
+    /// The length of the value, if it holds one and nothing beside it.
+    pub fn value_length(&self) -> Option<usize> {
+        // SAFETY: a small form, whose head says how long its value is (2, 3).
+        let length = || unsafe { value_length(self.head()) };
+        (self.is_small() && self.holds_data()).then(length)
+    }
+
     /// Whether it is one component.
     pub fn is_small(&self) -> bool {
         self.large_pointer().is_none()
