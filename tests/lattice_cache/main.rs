@@ -51,9 +51,7 @@ impl Place {
     }
 
     async fn start(&self, options: &HostOptions) -> Result<Commanded> {
-        let mut host = options.start(&self.program)?;
-        host.started().await.context("a host starts")?;
-        Ok(host)
+        options.start(&self.program).await
     }
 }
 

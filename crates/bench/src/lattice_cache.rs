@@ -110,9 +110,7 @@ impl Place {
             .setting("NATS_URL", self.server.url())
             .setting("STATE_REPL_SUBJECT", subject("events"))
             .setting("REPLAY_REQ_SUBJECT", subject("replay"));
-        let mut host = options.start(&self.program)?;
-        host.started().await?;
-        Ok(host)
+        options.start(&self.program).await
     }
 
     async fn links(&self) -> Result<String> {
@@ -199,8 +197,7 @@ impl Place {
 
     /// Memory of a host without a server.
     async fn alone(&self, kind: Kind) -> Result<u64> {
-        let mut host = self.options(kind).start(&self.program)?;
-        host.started().await?;
+        let mut host = self.options(kind).start(&self.program).await?;
         count(&mut host).await?;
         host.resident_bytes()
     }
