@@ -1,7 +1,8 @@
-//! Records of one section that one script takes.
+//! Records that one script takes.
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
 use kvcache_node::store::{Batch, Record, Section};
 
 /// A script blocks the server while it runs, for some tenths of a millisecond with so many records.
@@ -11,8 +12,11 @@ const MAX_RECORDS: usize = 256;
 const MAX_BYTES: usize = 256 << 10;
 
 /// Records that go to the server together; those that are larger than a part may be are alone.
+#[derive(Default)]
 pub(crate) struct Part<'a> {
-    pub section: Section,
+    /// The sections they are of, with how many of the records are of each.
+    pub sections: Vec<(Section, usize)>,
+    /// Section by section.
     pub records: Vec<Record<'a>>,
     bytes: usize,
 }
@@ -23,38 +27,50 @@ impl<'a> Part<'a> {
         self.bytes > MAX_BYTES
     }
 
-    fn of(section: Section) -> Self {
-        Part {
-            section,
-            records: Vec::new(),
-            bytes: 0,
-        }
-    }
-
     fn has_room_for(&self, bytes: usize) -> bool {
         self.records.is_empty() || (self.records.len() < MAX_RECORDS && self.bytes + bytes <= MAX_BYTES)
     }
+
+    fn push(&mut self, section: Section, record: Record<'a>, bytes: usize) {
+        match self.sections.last_mut() {
+            Some((last, count)) if *last == section => *count += 1,
+            _ => self.sections.push((section, 1)),
+        }
+        self.records.push(record);
+        self.bytes += bytes;
+    }
 }
 
-/// Divides a batch. Of records with one id the largest is in it: a script compares with what the server holds only.
-pub(crate) fn parts(batch: &Batch) -> Vec<Part<'_>> {
+/// Divides batches, and puts small ones together: a call costs more than a record. Of records with one id the largest is in
+/// it: a script compares with what the server holds only.
+pub(crate) fn parts(batches: &[Batch]) -> Vec<Part<'_>> {
     let mut parts: Vec<Part<'_>> = Vec::new();
-    for record in largest(batch) {
-        let bytes = record.id.len() + record.value.len();
-        if !parts.last().is_some_and(|part| part.has_room_for(bytes)) {
-            parts.push(Part::of(batch.section()));
+    for batch in batches {
+        // A section that is new is written without a look; the second half of one is not new.
+        let is_apart = parts.last().is_some_and(|part| {
+            part.records.len() + batch.len() > MAX_RECORDS || !part.has_room_for(batch.as_bytes().len())
+        });
+        if is_apart {
+            parts.push(Part::default());
         }
-        if let Some(part) = parts.last_mut() {
-            part.records.push(record);
-            part.bytes += bytes;
+        for record in largest(batch) {
+            let bytes = record.id.len() + record.value.len();
+            if !parts.last().is_some_and(|part| part.has_room_for(bytes)) {
+                parts.push(Part::default());
+            }
+            if let Some(part) = parts.last_mut() {
+                part.push(batch.section(), record, bytes);
+            }
         }
     }
+    parts.retain(|part| !part.records.is_empty());
     parts
 }
 
 fn largest(batch: &Batch) -> Vec<Record<'_>> {
     let mut records: Vec<Record<'_>> = Vec::with_capacity(batch.len());
-    let mut places: HashMap<&[u8], usize> = HashMap::with_capacity(batch.len());
+    let mut places =
+        HashMap::<&[u8], usize, RandomState>::with_capacity_and_hasher(batch.len(), RandomState::default());
     for record in batch.iter() {
         let place = *places.entry(record.id).or_insert(records.len());
         match records.get_mut(place) {
@@ -83,7 +99,7 @@ mod tests {
             };
             batch.push(Record { id, value });
         }
-        let parts = parts(&batch);
+        let parts = parts(std::slice::from_ref(&batch));
         let records: Vec<Record<'_>> = parts.iter().flat_map(|part| part.records.iter().copied()).collect();
         assert_eq!(records, batch.iter().collect::<Vec<_>>());
         assert!(parts.iter().all(|part| part.records.len() <= MAX_RECORDS));
@@ -91,7 +107,41 @@ mod tests {
             .iter()
             .all(|part| part.records.len() == 1 || part.bytes <= MAX_BYTES));
         assert_eq!(parts.iter().filter(|part| part.is_large()).count(), 2);
-        assert!(super::parts(&Batch::new(Section::HEAD)).is_empty());
+        assert!(super::parts(&[Batch::new(Section::HEAD)]).is_empty());
+    }
+
+    #[test]
+    fn small_batches_go_together_each_to_its_section() {
+        let sections: Vec<Section> = (0..600).filter_map(Section::numbered).collect();
+        let batches: Vec<Batch> = sections
+            .iter()
+            .map(|section| {
+                let mut batch = Batch::new(*section);
+                for n in 0..section.number() % 3 {
+                    batch.push(Record {
+                        id: &[n as u8],
+                        value: &section.number().to_be_bytes(),
+                    });
+                }
+                batch
+            })
+            .collect();
+        let parts = parts(&batches);
+        assert_eq!(parts.len(), 3, "600 records");
+        let mut found = Vec::new();
+        for part in &parts {
+            let mut records = part.records.iter();
+            for (section, count) in &part.sections {
+                assert!(records
+                    .by_ref()
+                    .take(*count)
+                    .all(|record| record.value == section.number().to_be_bytes()));
+                found.extend(std::iter::repeat_n(*section, *count));
+            }
+            assert_eq!(records.count(), 0);
+        }
+        let expected = |section: &Section| std::iter::repeat_n(*section, usize::from(section.number() % 3));
+        assert_eq!(found, sections.iter().flat_map(expected).collect::<Vec<_>>());
     }
 
     #[test]
@@ -100,7 +150,8 @@ mod tests {
         for (id, value) in [(b"a", b"1"), (b"b", b"2"), (b"a", b"3"), (b"a", b"2"), (b"b", b"1")] {
             batch.push(Record { id, value });
         }
-        let parts = parts(&batch);
+        let batches = [batch];
+        let parts = parts(&batches);
         let [part] = parts.as_slice() else {
             panic!("{} parts", parts.len())
         };

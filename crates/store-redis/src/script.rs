@@ -2,9 +2,11 @@
 
 use redis::{cmd, Cmd};
 
+use crate::key::Keys;
 use crate::part::Part;
 
-/// A script that takes ids and values, each id before its value, and answers with a number.
+/// A script that takes the keys of sections; for each how many records are of it; and then the records, each as its id and
+/// its value. It answers with a number.
 pub(crate) struct Script {
     text: &'static str,
     hash: String,
@@ -50,43 +52,56 @@ local function larger(new, old)
   if a8 ~= b8 then return a8 > b8 end
   return larger_after(new, old, 9)
 end
-local key, given = KEYS[1], ARGV
-local n = #given
-if n == 0 then return 0 end
-if redis.call('EXISTS', key) == 0 then
-  redis.call('HSET', key, unpack(given))
-  return 0
-end
-local ids = {}
-for i = 1, n, 2 do ids[(i + 1) / 2] = given[i] end
-local held = redis.call('HMGET', key, unpack(ids))
-local smaller, kept, write = 0, 0, given
-for i = 1, #ids do
-  local old, new = held[i], given[i * 2]
-  if old and (old == new or not larger(new, old)) then
-    if old ~= new then smaller = smaller + 1 end
-    if write == given then
-      write, kept = {}, i * 2 - 2
-      for j = 1, kept do write[j] = given[j] end
+local given, smaller, last = ARGV, 0, #KEYS
+for k, key in ipairs(KEYS) do
+  local count = tonumber(given[k])
+  local before = last
+  last = before + count * 2
+  if count == 0 then
+  elseif redis.call('EXISTS', key) == 0 then
+    redis.call('HSET', key, unpack(given, before + 1, last))
+  else
+    local ids, write, kept = {}, nil, 0
+    for i = 1, count do ids[i] = given[before + i * 2 - 1] end
+    local held = redis.call('HMGET', key, unpack(ids))
+    for i = 1, count do
+      local old, new = held[i], given[before + i * 2]
+      if old and (old == new or not larger(new, old)) then
+        if old ~= new then smaller = smaller + 1 end
+        if not write then
+          write, kept = {}, i * 2 - 2
+          for j = 1, kept do write[j] = given[before + j] end
+        end
+      elseif write then
+        write[kept + 1], write[kept + 2] = ids[i], new
+        kept = kept + 2
+      end
     end
-  elseif write ~= given then
-    write[kept + 1], write[kept + 2] = ids[i], new
-    kept = kept + 2
+    if not write then
+      redis.call('HSET', key, unpack(given, before + 1, last))
+    elseif kept > 0 then
+      redis.call('HSET', key, unpack(write))
+    end
   end
 end
-if #write > 0 then redis.call('HSET', key, unpack(write)) end
 return smaller";
 
 /// Removes what has still the value that is given.
 const REMOVE: &str = "\
-local ids = {}
-for i = 1, #ARGV / 2 do ids[i] = ARGV[i * 2 - 1] end
-local held, gone = redis.call('HMGET', KEYS[1], unpack(ids)), {}
-for i = 1, #ids do
-  if held[i] == ARGV[i * 2] then gone[#gone + 1] = ids[i] end
+local given, removed, last = ARGV, 0, #KEYS
+for k, key in ipairs(KEYS) do
+  local count, ids, gone = tonumber(given[k]), {}, {}
+  local before = last
+  last = before + count * 2
+  for i = 1, count do ids[i] = given[before + i * 2 - 1] end
+  local held = count > 0 and redis.call('HMGET', key, unpack(ids)) or {}
+  for i = 1, count do
+    if held[i] == given[before + i * 2] then gone[#gone + 1] = ids[i] end
+  end
+  if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
+  removed = removed + #gone
 end
-if #gone > 0 then redis.call('HDEL', KEYS[1], unpack(gone)) end
-return #gone";
+return removed";
 
 impl Script {
     pub fn write() -> Self {
@@ -103,26 +118,32 @@ impl Script {
     }
 
     /// Calls it by its hash, which a server knows that has seen the text since it started.
-    pub fn by_hash(&self, key: &str, part: &Part<'_>) -> Cmd {
-        call("EVALSHA", &self.hash, key, part)
+    pub fn by_hash(&self, keys: &Keys, part: &Part<'_>) -> Cmd {
+        call("EVALSHA", &self.hash, keys, part)
     }
 
     /// Calls it, and lets the server learn it.
-    pub fn by_text(&self, key: &str, part: &Part<'_>) -> Cmd {
-        call("EVAL", self.text, key, part)
+    pub fn by_text(&self, keys: &Keys, part: &Part<'_>) -> Cmd {
+        call("EVAL", self.text, keys, part)
     }
 
     /// Calls it with nothing: whether it may be called.
     pub fn probe(&self, key: &str) -> Cmd {
         let mut question = cmd("EVAL");
-        question.arg(self.text).arg(1).arg(key);
+        question.arg(self.text).arg(1).arg(key).arg(0);
         question
     }
 }
 
-fn call(how: &str, script: &str, key: &str, part: &Part<'_>) -> Cmd {
+fn call(how: &str, script: &str, keys: &Keys, part: &Part<'_>) -> Cmd {
     let mut question = cmd(how);
-    question.arg(script).arg(1).arg(key);
+    question.arg(script).arg(part.sections.len());
+    for (section, _) in &part.sections {
+        question.arg(keys.section(*section));
+    }
+    for (_, count) in &part.sections {
+        question.arg(count);
+    }
     for record in &part.records {
         question.arg(record.id).arg(record.value);
     }

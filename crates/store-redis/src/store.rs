@@ -65,7 +65,8 @@ impl RedisStore {
         answer.map_err(|_| self.strange("a script"))
     }
 
-    /// Runs a script over parts: several at a time, and large ones one after the other, for each is copied.
+    /// Runs a script over parts: several at a time, and large ones one after the other, for each is copied. Large ones go
+    /// first: what a section says of itself is its last record, and small.
     async fn run(&self, script: &Script, parts: Vec<Part<'_>>) -> Result<u64, StoreError> {
         if parts.is_empty() {
             return Ok(0);
@@ -73,7 +74,7 @@ impl RedisStore {
         let link = &self.connection.link().await?;
         let (large, small): (Vec<_>, Vec<_>) = parts.into_iter().partition(Part::is_large);
         let mut sum = 0;
-        for (parts, most) in [(small, UNDER_WAY), (large, 1)] {
+        for (parts, most) in [(large, 1), (small, UNDER_WAY)] {
             let mut under_way = FuturesUnordered::new();
             for part in parts {
                 if under_way.len() == most {
@@ -89,11 +90,10 @@ impl RedisStore {
     }
 
     async fn run_one(&self, link: &Link, script: &Script, part: Part<'_>) -> Result<u64, StoreError> {
-        let key = self.keys.section(part.section);
-        let answer = match self.connection.ask(link, &script.by_hash(&key, &part)).await? {
+        let answer = match self.connection.ask(link, &script.by_hash(&self.keys, &part)).await? {
             Ok(answer) => answer,
             // It was started since, or somebody has emptied its cache of scripts.
-            Err(_) => self.ask(link, &script.by_text(&key, &part)).await?,
+            Err(_) => self.ask(link, &script.by_text(&self.keys, &part)).await?,
         };
         number(&answer).ok_or_else(|| self.strange("a script"))
     }
@@ -158,13 +158,17 @@ impl Store for RedisStore {
 
     fn write<'a>(&'a self, batches: &'a [Batch]) -> Asked<'a, Written> {
         Box::pin(async move {
-            let conflicts = self.run(&self.write, batches.iter().flat_map(parts).collect()).await?;
+            let conflicts = self.run(&self.write, parts(batches)).await?;
             Ok(Written { conflicts })
         })
     }
 
     fn remove<'a>(&'a self, batch: &'a Batch) -> Asked<'a, ()> {
-        Box::pin(async move { self.run(&self.remove, parts(batch)).await.map(drop) })
+        Box::pin(async move {
+            self.run(&self.remove, parts(std::slice::from_ref(batch)))
+                .await
+                .map(drop)
+        })
     }
 
     fn close(&self) -> Asked<'_, ()> {
