@@ -15,7 +15,7 @@ use crate::options::Options;
 /// Operations of one transaction: servers older than 1.13 take no more.
 pub(crate) const OPERATIONS: usize = 64;
 /// Bytes of one transaction as it is sent. The limit of servers is 512 KiB, and beyond it they cut the connection.
-const BODY: usize = 480_000;
+pub(crate) const BODY: usize = 480_000;
 /// What an operation takes beside its key and its value.
 const OPERATION: usize = 80;
 
@@ -241,8 +241,13 @@ impl Operation<'_> {
                 (key, 0)
             }
         };
-        OPERATION + key.len() + value.div_ceil(3) * 4
+        operation_bytes(key, value)
     }
+}
+
+/// What an operation takes of a transaction, whose value has so many bytes.
+pub(crate) fn operation_bytes(key: &str, value: usize) -> usize {
+    OPERATION + key.len() + value.div_ceil(3) * 4
 }
 
 /// An error of the client with its causes, without the URL: what was tried says enough.

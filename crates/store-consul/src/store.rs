@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::ready;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use futures::{stream, StreamExt, TryStreamExt};
 use kvcache_node::store::{Asked, Batch, Record, Section, Sink, Store, StoreError, Written};
 
-use crate::bucket::{self, Bucket, Draft, Stored, Whole, MAX_BYTES};
-use crate::client::{fit, Consul, Found, Operation, Outcome, OPERATIONS};
+use crate::bucket::{self, Bucket, Draft, Stored, Whole, MAX_BYTES, MAX_VALUE};
+use crate::client::{fit, operation_bytes, Consul, Found, Operation, Outcome, BODY, OPERATIONS};
 use crate::layout::{At, Keys};
 use crate::parts;
 
@@ -27,7 +28,12 @@ pub(crate) struct ConsulStore {
     consul: Consul,
     keys: Keys,
     name: String,
+    /// How many of the last buckets that were written were there before.
+    there: AtomicUsize,
 }
+
+/// Of so many of the last buckets was seen whether they were there.
+const SEEN: usize = 64;
 
 /// What is done with records.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -45,6 +51,16 @@ struct Task<'a> {
     lost: Vec<String>,
 }
 
+impl Task<'_> {
+    /// What it takes of a transaction if the bucket holds nothing else.
+    fn bytes(&self) -> usize {
+        // Lengths, and that the value stands here; of one that is in parts the bucket has less.
+        let bytes = |record: &Record<'_>| record.id.len() + record.value.len().min(MAX_VALUE) + 7;
+        let records = self.records.iter().map(bytes);
+        operation_bytes(&self.key, records.sum())
+    }
+}
+
 /// A bucket that is to be written.
 struct Changed<'a> {
     task: Task<'a>,
@@ -56,7 +72,12 @@ struct Changed<'a> {
 impl ConsulStore {
     /// The store of a cache.
     pub(crate) fn new(consul: Consul, keys: Keys, name: String) -> Self {
-        ConsulStore { consul, keys, name }
+        ConsulStore {
+            consul,
+            keys,
+            name,
+            there: AtomicUsize::new(0),
+        }
     }
 
     /// Whether it may be written, and read: what is missing is better said when it is opened. Then what writers that
@@ -79,18 +100,25 @@ impl ConsulStore {
                     .push(record);
             }
         }
-        let mut tasks = buckets.into_iter().map(|(at, records)| Task {
+        let tasks = buckets.into_iter().map(|(at, records)| Task {
             at,
             key: self.keys.bucket(at),
             records,
             lost: Vec::new(),
         });
         let mut changing = Vec::new();
-        loop {
-            let some: Vec<_> = tasks.by_ref().take(OPERATIONS).collect();
-            if some.is_empty() {
-                break;
+        let (mut some, mut bytes) = (Vec::new(), 0);
+        for task in tasks {
+            let more = task.bytes();
+            // What is too much for a transaction would take a second one for little.
+            if some.len() == OPERATIONS || !some.is_empty() && bytes + more > BODY {
+                changing.push(self.change_some(std::mem::take(&mut some), work));
+                bytes = 0;
             }
+            bytes += more;
+            some.push(task);
+        }
+        if !some.is_empty() {
             changing.push(self.change_some(some, work));
         }
         let changing = stream::iter(changing).buffer_unordered(IN_FLIGHT);
@@ -104,7 +132,13 @@ impl ConsulStore {
             if attempt > 0 {
                 tokio::time::sleep(PAUSE * attempt).await;
             }
-            let held = self.read(tasks.iter().map(|task| &task.key)).await?;
+            // Where those before were new these are most likely too. If not they are not written, and are read then.
+            let takes_as_new = attempt == 0 && work == Work::Write && self.there.load(Relaxed) == 0;
+            let held = match takes_as_new {
+                true => Vec::new(),
+                false => self.read(tasks.iter().map(|task| &task.key)).await?,
+            };
+            let (asked, found) = (tasks.len(), held.len());
             let mut held: HashMap<String, Found> = held.into_iter().map(|found| (found.key.clone(), found)).collect();
             let mut changed = Vec::new();
             for task in tasks {
@@ -124,6 +158,14 @@ impl ConsulStore {
                 }
             }
             tasks = self.write(changed, &mut conflicts).await?;
+            let there = match takes_as_new {
+                true if tasks.is_empty() => 0,
+                true => SEEN,
+                false => (self.there.load(Relaxed) + found)
+                    .min(SEEN)
+                    .saturating_sub(asked - found.min(asked)),
+            };
+            self.there.store(there, Relaxed);
             if tasks.is_empty() {
                 return Ok(conflicts);
             }
