@@ -23,8 +23,9 @@
 //!
 //! **How the larger value stays.** A record is published with the sequence that its subject is expected to have: none at
 //! first. Where that is wrong the one that is there is read and compared, and the larger one is published in its place,
-//! with its sequence. So nothing is kept per record, and two writers lose nothing. A record goes by its sequence too,
-//! and leaves no marker.
+//! with its sequence. So two writers lose nothing. Of what was written last the sequence and the beginning of the value are
+//! kept, of some ten thousand records: what is written often is not read each time. A record goes by its sequence too, and
+//! leaves no marker.
 //!
 //! **Large records** are in parts of their own, written before the record and removed after it. One whose parts are
 //! missing is not there. What a crash has left of parts goes at a later load.
@@ -52,6 +53,7 @@ mod consumer;
 mod fault;
 mod form;
 mod held;
+mod known;
 mod link;
 mod load;
 mod opener;

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::bucket::Bucket;
+use super::known::Known;
 use super::link::Link;
 use super::subject::Subjects;
 use super::target::Target;
@@ -17,6 +18,8 @@ pub(super) struct JetStreamStore {
     pub subjects: Subjects,
     /// How many of the last records that were written had been there before.
     pub there: AtomicUsize,
+    /// What was written last.
+    pub known: Known,
 }
 
 impl JetStreamStore {
@@ -32,6 +35,7 @@ impl JetStreamStore {
             bucket,
             subjects,
             there: AtomicUsize::new(0),
+            known: Known::default(),
         })
     }
 }

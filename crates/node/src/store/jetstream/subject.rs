@@ -32,9 +32,12 @@ impl Subjects {
     }
 
     pub fn record(&self, section: Section, id: &[u8]) -> String {
-        let hash = blake3::hash(id);
-        let hash = hex(&hash.as_bytes()[..HASH_BYTES]);
-        format!("{}c.{}.{}.{hash}", self.bucket, self.cache, section.number())
+        self.of_hash(section, &hash_of(id))
+    }
+
+    /// That of the record whose id has this hash.
+    pub fn of_hash(&self, section: Section, hash: &[u8; HASH_BYTES]) -> String {
+        format!("{}c.{}.{}.{}", self.bucket, self.cache, section.number(), hex(hash))
     }
 
     /// The records of a section.
@@ -86,6 +89,12 @@ impl Subjects {
     fn parts_prefix(&self, section: Section, nonce: &Nonce) -> String {
         format!("{}p.{}.{}.{}", self.bucket, self.cache, section.number(), hex(nonce))
     }
+}
+
+/// The hash of the id of a record.
+pub(super) fn hash_of(id: &[u8]) -> [u8; HASH_BYTES] {
+    let hash = blake3::hash(id);
+    std::array::from_fn(|n| hash.as_bytes()[n])
 }
 
 /// No two caches have one. What is hashed begins as no escaped name does.

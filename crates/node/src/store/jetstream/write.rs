@@ -10,8 +10,10 @@ use futures::stream::{FuturesUnordered, TryStreamExt};
 
 use super::form::{record_bytes, whole, whole_bytes, Form, Manifest};
 use super::held::{Held, PARTS_AT_ONCE};
+use super::known::RecordName;
 use super::link::Published;
 use super::store::JetStreamStore;
+use super::subject::hash_of;
 use crate::store::{Batch, Record, Section, StoreError, Written};
 use crate::time;
 
@@ -80,7 +82,11 @@ impl JetStreamStore {
     }
 
     async fn write_one(&self, section: Section, record: Record<'_>) -> Result<Outcome, StoreError> {
-        let subject = self.subjects.record(section, record.id);
+        let name = (section.number(), hash_of(record.id));
+        let subject = self.subjects.of_hash(section, &name.1);
+        if let Some(outcome) = self.replace_known(&name, &subject, record).await? {
+            return Ok(outcome);
+        }
         // Publishing without looking first is right where most records are new.
         let looks_first = self.there.load(atomic::Ordering::Relaxed) > SEEN / 2;
         let mut held = match looks_first {
@@ -106,7 +112,11 @@ impl JetStreamStore {
             let published = self
                 .link
                 .publish(subject.clone(), Some(expected), draft.message.clone());
-            if published.await? != Published::WrongSequence {
+            if let Published::Stored { sequence } = published.await? {
+                match draft.manifest {
+                    None => self.known.wrote(name, record.value, sequence),
+                    Some(_) => self.known.forget(&name),
+                }
                 if let Some(manifest) = held.as_ref().and_then(Held::manifest) {
                     self.delete_parts(section, manifest).await?;
                 }
@@ -118,6 +128,32 @@ impl JetStreamStore {
             held = self.held(&subject).await?;
         }
         Err(self.link.away("others write the same record all the time"))
+    }
+
+    /// Replaces what was written last without reading it, if that is smaller and still there.
+    async fn replace_known(
+        &self,
+        name: &RecordName,
+        subject: &str,
+        record: Record<'_>,
+    ) -> Result<Option<Outcome>, StoreError> {
+        if whole_bytes(record) > self.bucket.payload {
+            return Ok(None);
+        }
+        let Some(sequence) = self.known.replaced_by(name, record.value) else {
+            return Ok(None);
+        };
+        let message = Bytes::from(whole(record));
+        match self.link.publish(subject.into(), Some(sequence), message).await? {
+            Published::Stored { sequence } => {
+                self.known.wrote(*name, record.value, sequence);
+                Ok(Some(outcome(record, false, true)))
+            }
+            Published::WrongSequence => {
+                self.known.forget(name);
+                Ok(None)
+            }
+        }
     }
 
     /// How a record compares with the one that is there. One that is not whole is less than all others.
