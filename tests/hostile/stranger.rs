@@ -174,6 +174,7 @@ pub fn heartbeat(node: u64, number: u64, wall: u64) -> Message {
         foreign: Vec::new(),
         room: None,
         hints: Vec::new(),
+        store: 0,
     })
 }
 

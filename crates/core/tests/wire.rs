@@ -145,6 +145,7 @@ fn heartbeat() -> Heartbeat {
         foreign: Vec::new(),
         room: None,
         hints: Vec::new(),
+        store: 0,
     }
 }
 
@@ -305,6 +306,13 @@ fn messages() -> Vec<(String, Message)> {
                     cap: 1 << 20,
                     used: 1 << 21,
                 }),
+                ..heartbeat()
+            }),
+        ),
+        (
+            "beat_store".into(),
+            Message::Heartbeat(Heartbeat {
+                store: 0x0123_4567_89ab_cdef,
                 ..heartbeat()
             }),
         ),

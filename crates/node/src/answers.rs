@@ -73,10 +73,11 @@ fn of_memory(memory: &MemoryStatus) -> String {
 /// What health says of a store.
 fn of_store(store: &StoreStatus) -> String {
     format!(
-        "store={} store_state={} store_dirty={} store_lag_ms={} store_writes={} store_conflicts={} store_errors={} \
+        "store={} store_state={} store_hosts={} store_dirty={} store_lag_ms={} store_writes={} store_conflicts={} store_errors={} \
          store_audits={} store_repairs={} store_unreadable={}",
         quoted(&store.name),
         quoted(&store.state.to_string()),
+        store.hosts,
         store.dirty,
         store.lag_ms,
         store.writes,

@@ -42,8 +42,13 @@ pub fn fresh_secret() -> [u64; 4] {
     rand::random()
 }
 
+/// A number that nothing else has, and not 0.
+pub fn fresh_number() -> u64 {
+    rand::random::<u64>().max(1)
+}
+
 /// A fresh identity for this process.
 pub fn fresh_node_id() -> NodeId {
     // 0 is the node of "no stamp".
-    NodeId(rand::random::<u64>().max(1))
+    NodeId(fresh_number())
 }

@@ -31,6 +31,9 @@ const KEPT_MS: Millis = 10_000;
 /// The pause after a failure.
 const PAUSE_MS: Millis = 100;
 
+/// The number of the store that all share.
+const SHARED: u64 = 1;
+
 /// The record of the head that says since when the state exists.
 const LINEAGE: &[u8] = b"lineage";
 const STAMP_BYTES: usize = 16;
@@ -132,6 +135,7 @@ impl World {
             Step::Opened => self.opened(node),
             Step::Round { due } => return self.round(node, due),
             Step::Gather => self.gather(node),
+            Step::Renew => self.renew(node),
             Step::Complete { due } => self.complete(node, due),
             Step::Do { op, why, began: None } => {
                 let engine = self.engine_of(node);
@@ -309,7 +313,9 @@ impl World {
         let now = self.clock(node);
         let it = &self.nodes[node];
         let status = it.replica.status(now);
-        let peers = status.peers.iter().filter(|peer| peer.synced).map(|peer| peer.node);
+        let sharing = |store: u64| store == it.cache.shared_store();
+        let peers = status.peers.iter().filter(|peer| peer.synced && sharing(peer.store));
+        let peers = peers.map(|peer| peer.node);
         let synced = match status.sync {
             SyncState::Synced | SyncState::Alone | SyncState::Disconnected => {
                 std::iter::once(it.cache.node()).chain(peers).collect()
@@ -359,33 +365,32 @@ impl World {
         partitions.retain(|partition| cache.has_changes(*partition));
         partitions.sort_unstable();
         partitions.dedup();
-        let present = self.present(node);
-        let keeping = self.keeping(node);
-        keeping.partitions = partitions.into();
-        if due && keeping.keeper.is_old(now) {
-            let mut batches = keeping.keeper.renew(present, now);
-            let joined = keeping.lineage.filter(|lineage| lineage.joined_at != Time(0));
-            batches.extend(joined.map(|lineage| head(lineage.state_since, present.written)));
-            if !batches.is_empty() {
-                let op = Op::Write(batches);
-                self.todo(
-                    node,
-                    Step::Do {
-                        op,
-                        why: Why::Renew,
-                        began: None,
-                    },
-                );
-            }
-        }
+        self.keeping(node).partitions = partitions.into();
         self.todo(node, Step::Gather);
+        if due {
+            self.todo(node, Step::Renew);
+        }
         self.todo(node, Step::Complete { due });
         0
     }
 
+    /// What sections owe, and now and then how far all of them go.
+    fn renew(&mut self, node: usize) {
+        let now = self.now;
+        let present = self.present(node);
+        let keeping = self.keeping(node);
+        let is_old = keeping.keeper.is_old(now);
+        let mut batches = keeping.keeper.renew(present, now, false);
+        let joined = keeping.lineage.filter(|lineage| is_old && lineage.joined_at != Time(0));
+        batches.extend(joined.map(|lineage| head(lineage.state_since, present.written)));
+        if !batches.is_empty() {
+            self.write_first(node, batches, Why::Renew);
+        }
+    }
+
     fn gather(&mut self, node: usize) {
         let present = self.present(node);
-        let most = self.scenario.round_bytes;
+        let (now, most) = (self.now, self.scenario.round_bytes);
         let cache = self.nodes[node].cache.clone();
         let keeping = self.keeping(node);
         if keeping.partitions.is_empty() {
@@ -393,7 +398,7 @@ impl World {
         }
         let all: Vec<Partition> = keeping.partitions.drain(..).collect();
         let mut partitions = all.iter().copied().peekable();
-        let batches = keeping.keeper.gather(&mut partitions, present, most, || {});
+        let batches = keeping.keeper.gather(&mut partitions, present, now, most, || {});
         keeping.partitions = partitions.collect();
         // Those of which everything is on its way with this.
         let whole = all.into_iter().filter(|partition| !cache.has_changes(*partition));
@@ -438,6 +443,9 @@ impl World {
                 Why::Flush(covered) => self.are_stored(node, covered),
                 Why::Open if !self.keeping(node).ready => {
                     self.keeping(node).ready = true;
+                    if self.engines.len() == 1 {
+                        self.nodes[node].cache.set_shared_store(SHARED);
+                    }
                     self.next_round(node);
                 }
                 _ => {}
@@ -570,7 +578,7 @@ impl World {
             let it = &self.nodes[place];
             let Some(keeping) = &it.keeping else { return true };
             let idle = matches!(keeping.todo.front(), Some(Step::Round { .. }));
-            keeping.ready && idle && keeping.keeper.changed().next().is_none()
+            keeping.ready && idle && keeping.keeper.changed().next().is_none() && keeping.keeper.owing() == 0
         })
     }
 

@@ -23,6 +23,8 @@ pub(crate) enum Step {
     Round { due: bool },
     /// The next part of it.
     Gather,
+    /// What sections say of themselves.
+    Renew,
     /// All of it is written.
     Complete { due: bool },
     /// An operation: to be begun, or under way.

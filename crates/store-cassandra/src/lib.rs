@@ -2,8 +2,8 @@
 //!
 //! Of two values with one timestamp Cassandra keeps the larger one, byte by byte. The timestamp of a row is here the time
 //! that its value begins with, so that Cassandra's rule and ours are the same and a write is a plain `INSERT`: nothing is
-//! read before it, and writers need not know of each other. What they lose against they do not see either: a write counts
-//! no conflicts.
+//! read before it, and writers need not know of each other. What they lose against they do not see either: conflicts are
+//! counted where an audit finds what somebody else has written.
 //!
 //! Removing a record reads it, and deletes with its timestamp. So what is larger, and later by a microsecond, stays
 //! whenever it comes; what is smaller stays hidden until Cassandra drops the tombstone. Only a larger value of the same

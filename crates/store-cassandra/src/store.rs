@@ -224,7 +224,11 @@ impl Store for CassandraStore {
         })
     }
 
-    /// Plain writes, so nobody sees what they lose against: there are no conflicts here.
+    /// Plain writes: nobody sees what they lose against.
+    fn tells_conflicts(&self) -> bool {
+        false
+    }
+
     fn write<'a>(&'a self, batches: &'a [Batch]) -> Asked<'a, Written> {
         Box::pin(async move {
             self.write_batches(batches).await?;

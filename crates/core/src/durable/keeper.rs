@@ -22,6 +22,10 @@ const AUDITS_AT_ONCE: usize = 4;
 /// The time between two audits without a reason: all 1,024 sections in a quarter of an hour.
 const AUDIT_MS: Millis = 1_000;
 
+/// Where a section changes all the time it says so often what it holds, in milliseconds: an engine is not to write twice
+/// as much for it.
+const SAYS_MS: Millis = 1_000;
+
 /// What a section that is written now may say of itself. To be made before the changes are taken that are written with
 /// it: what was deleted up to `contact` has to be among them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -91,7 +95,7 @@ impl Keeper {
         loaded
             .differ
             .iter()
-            .for_each(|partition| self.sections.doubt(*partition));
+            .for_each(|partition| self.sections.was_out_of_reach(*partition));
     }
 
     /// The cache begins with what the store holds.
@@ -153,11 +157,13 @@ impl Keeper {
     }
 
     /// Takes what has changed of the next partitions, until that has about `most` bytes. `taken` is told of each record
-    /// before it counts as changed no more.
+    /// before it counts as changed no more. With its first records a section says what it holds; later that may come with
+    /// [`Keeper::renew`].
     pub fn gather(
         &mut self,
         partitions: &mut Peekable<impl Iterator<Item = Partition>>,
         present: Present,
+        now: Millis,
         most: usize,
         mut taken: impl FnMut(),
     ) -> Vec<Batch> {
@@ -170,13 +176,13 @@ impl Keeper {
                 batch.push_delta(&delta);
                 bytes + batch.as_bytes().len() >= most
             });
-            if changes.vanished {
-                self.sections.doubt(partition);
-            }
+            self.sections.writes(partition, changes.vanished);
             // Without a digest the rest of it comes with the next batches.
             if let Some(digest) = changes.digest {
                 partitions.next();
-                self.push_state(&mut batch, partition, present, digest);
+                if self.sections.has_to_say(partition, now, self.says_ms()) {
+                    self.push_state(&mut batch, partition, present, digest);
+                }
             }
             bytes += batch.as_bytes().len();
             batches.push(batch);
@@ -188,22 +194,42 @@ impl Keeper {
     }
 
     /// Batches are given up: what they held has changed still.
-    pub fn not_written(&self, batches: &[Batch]) {
+    pub fn not_written(&mut self, batches: &[Batch]) {
         let partitions = batches.iter().filter_map(|batch| batch.section().partition());
-        partitions.for_each(|partition| self.cache.note_all_as_changed(partition));
+        for partition in partitions {
+            self.sections.has_not_said(partition);
+            self.cache.note_all_as_changed(partition);
+        }
     }
 
-    /// Whether sections have to say again how far they go.
+    /// Whether all sections have to say again how far they go.
     pub fn is_old(&self, now: Millis) -> bool {
         now >= self.contact_due
     }
 
-    /// What sections say of themselves, though nothing has changed: deletions up to now are known here.
-    pub fn renew(&mut self, present: Present, now: Millis) -> Vec<Batch> {
-        self.contact_due = now + self.cache.limits().tombstone_ttl_ms / CONTACT_STEPS;
+    fn says_ms(&self) -> Millis {
+        SAYS_MS.min(self.cache.limits().tombstone_ttl_ms / CONTACT_STEPS)
+    }
+
+    /// How many sections hold what they have not said yet.
+    pub fn owing(&self) -> usize {
+        let owing = |partition: &Partition| self.owns(*partition) && self.sections.owes(*partition);
+        Partition::all().filter(owing).count()
+    }
+
+    /// What sections say of themselves, where nothing has changed meanwhile: those that owe it for long enough, or at all
+    /// if this is the `last` time; and all if they are [old](Keeper::is_old), for deletions up to now are known here.
+    pub fn renew(&mut self, present: Present, now: Millis, last: bool) -> Vec<Batch> {
+        let all = self.is_old(now);
+        if all {
+            self.contact_due = now + self.cache.limits().tombstone_ttl_ms / CONTACT_STEPS;
+        }
+        let interval = if last { 0 } else { self.says_ms() };
         let mut batches = Vec::new();
         for partition in Partition::all() {
-            if self.owns(partition) && !self.cache.has_changes(partition) {
+            let is_owed = all || self.sections.is_owed(partition, now, interval);
+            if is_owed && self.owns(partition) && !self.cache.has_changes(partition) {
+                self.sections.has_said(partition, now);
                 let mut batch = Batch::new(Section::of(partition));
                 self.push_state(&mut batch, partition, present, self.cache.digest(partition));
                 batches.push(batch);
@@ -216,6 +242,7 @@ impl Keeper {
     /// It was not written, and is due again.
     pub fn not_renewed(&mut self) {
         self.contact_due = 0;
+        Partition::all().for_each(|partition| self.sections.has_not_said(partition));
     }
 
     /// Adds what a section says of itself, as far as it may.
@@ -335,7 +362,7 @@ mod tests {
         author.set(&key, "value", 0, START).unwrap();
         keeper.choose(&[author.node()], 0);
         let mut partitions = keeper.changed().collect::<Vec<_>>().into_iter().peekable();
-        let batches = keeper.gather(&mut partitions, present(&author, START, START), usize::MAX, || {});
+        let batches = keeper.gather(&mut partitions, present(&author, START, START), 0, usize::MAX, || {});
         let records = batches[0].iter().map(|record| (record.id.into(), record.value.into()));
         (
             key.clone(),
@@ -355,11 +382,55 @@ mod tests {
         let now = present(&author, START, START);
         let one = || vec![partition].into_iter().peekable();
         let mut taken = 0;
-        let batches = keeper.gather(&mut one(), now, usize::MAX, || taken += 1);
+        let batches = keeper.gather(&mut one(), now, 0, usize::MAX, || taken += 1);
         let ids: Vec<bool> = batches[0].iter().map(|record| record.id.is_empty()).collect();
         assert_eq!((ids, taken), (vec![false, true], 1));
         keeper.not_written(&batches);
         assert!(author.has_changes(partition), "to be written anew");
+    }
+
+    #[test]
+    fn a_section_says_what_it_holds_with_its_first_records_and_then_once_a_second() {
+        let author = cache(1);
+        author.track_changes(8);
+        let mut keeper = Keeper::new(author.clone());
+        keeper.choose(&[author.node()], 0);
+        let key = Key::shared(b"key");
+        let partition = Partition::of(KeyHash::of(key.as_bytes()));
+        let says = |batches: &[Batch]| batches.iter().flat_map(Batch::iter).any(|record| record.id.is_empty());
+        let flush = |keeper: &mut Keeper, now: Millis| {
+            author.set(&key, &*now.to_string(), 0, START + now).unwrap();
+            let present = present(&author, START, START + now);
+            keeper.gather(&mut [partition].into_iter().peekable(), present, now, usize::MAX, || {})
+        };
+        let renew =
+            |keeper: &mut Keeper, now: Millis, last| keeper.renew(present(&author, START, START + now), now, last);
+        renew(&mut keeper, 0, false);
+        let lost = flush(&mut keeper, 10);
+        assert!(!says(&lost), "all sections have just said so");
+
+        // What was not written has not said anything either.
+        keeper.not_written(&lost);
+        assert!(
+            says(&flush(&mut keeper, 20)),
+            "without it nothing is known of the section"
+        );
+        for now in [120, 500, 1_019] {
+            assert!(!says(&flush(&mut keeper, now)));
+            assert_eq!((renew(&mut keeper, now, false).len(), keeper.owing()), (0, 1), "{now}");
+        }
+        assert!(says(&flush(&mut keeper, 1_020)));
+        assert_eq!(keeper.owing(), 0);
+        assert!(!says(&flush(&mut keeper, 1_120)));
+        let owed = renew(&mut keeper, 2_020, false);
+        let state = SectionState::of(owed[0].iter().next().unwrap()).unwrap();
+        assert_eq!((owed.len(), keeper.owing()), (1, 0));
+        assert_eq!(state.digest, author.digest(partition));
+
+        // At a stop nothing is owed.
+        flush(&mut keeper, 2_100);
+        assert_eq!((renew(&mut keeper, 2_101, true).len(), keeper.owing()), (1, 0));
+        assert!(renew(&mut keeper, 2_102, true).is_empty());
     }
 
     /// All processes were killed while the store was away, for longer than deletions are remembered.

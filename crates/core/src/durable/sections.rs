@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::cache::{Partition, Time};
+use crate::cache::{Millis, Partition, Time};
 
 /// What is known of a section.
 #[derive(Clone, Copy, Debug, Default)]
@@ -15,6 +15,12 @@ struct Known {
     doubted: bool,
     /// It waits to be compared.
     queued: bool,
+    /// It may hold records. One that never had any holds nothing that is forgotten.
+    holds_any: bool,
+    /// When it was last written what it says of itself, by the clock of the writer.
+    said_at: Option<Millis>,
+    /// It has changed since then.
+    owes: bool,
 }
 
 /// What is known of all sections.
@@ -47,12 +53,14 @@ impl Sections {
 
     /// The section was read, and said how far it goes.
     pub fn read(&mut self, partition: Partition, contact: Option<Time>) {
-        self.known(partition).contact = contact;
+        let known = self.known(partition);
+        (known.contact, known.holds_any) = (contact, true);
     }
 
     /// Somebody else has written it: what it says of itself is not known here.
     pub fn taken_over(&mut self, partition: Partition) {
-        self.known(partition).contact = None;
+        let known = self.known(partition);
+        (known.contact, known.holds_any) = (None, true);
         self.was_out_of_reach(partition);
     }
 
@@ -64,8 +72,17 @@ impl Sections {
         }
     }
 
-    /// Something has gone from the cache without a mark. It is going to be compared some time.
-    pub fn doubt(&mut self, partition: Partition) {
+    /// Records of it are about to be written. `vanished`: since those before, something has gone from the cache without a
+    /// mark. If it may be there it is going to be compared some time.
+    pub fn writes(&mut self, partition: Partition, vanished: bool) {
+        let known = self.known(partition);
+        let held_any = std::mem::replace(&mut known.holds_any, true);
+        if vanished && held_any {
+            self.doubt(partition);
+        }
+    }
+
+    fn doubt(&mut self, partition: Partition) {
         let known = self.known(partition);
         known.doubted = true;
         if !std::mem::replace(&mut known.queued, true) {
@@ -73,9 +90,10 @@ impl Sections {
         }
     }
 
-    /// It holds what the cache holds, and nothing else.
+    /// It holds what the cache holds, and nothing else, and is about to say so.
     pub fn compared(&mut self, partition: Partition) {
-        self.known(partition).doubted = false;
+        let known = self.known(partition);
+        (known.doubted, known.owes, known.holds_any) = (false, false, true);
     }
 
     /// Up to when it may say that deletions are known, given that they are known here up to `contact`; `None` where it is
@@ -86,6 +104,40 @@ impl Sections {
             known.contact = Some(contact);
         }
         known.contact
+    }
+
+    /// Records of it are about to be written: whether with what it says of itself. It says so with its first records, and
+    /// after that every `interval`: until then it owes it.
+    pub fn has_to_say(&mut self, partition: Partition, now: Millis, interval: Millis) -> bool {
+        let known = self.known(partition);
+        let due = known.said_at.is_none_or(|at| now.saturating_sub(at) >= interval);
+        known.owes = !due;
+        if due {
+            known.said_at = Some(now);
+        }
+        due
+    }
+
+    /// Whether it is to say now what it owes.
+    pub fn is_owed(&self, partition: Partition, now: Millis, interval: Millis) -> bool {
+        let known = &self.known[usize::from(partition.0)];
+        known.owes && known.said_at.is_none_or(|at| now.saturating_sub(at) >= interval)
+    }
+
+    /// It says what it owed.
+    pub fn has_said(&mut self, partition: Partition, now: Millis) {
+        let known = self.known(partition);
+        (known.said_at, known.owes) = (Some(now), false);
+    }
+
+    /// What was written is not there: what it said neither.
+    pub fn has_not_said(&mut self, partition: Partition) {
+        self.known(partition).said_at = None;
+    }
+
+    /// Whether it owes something.
+    pub fn owes(&self, partition: Partition) -> bool {
+        self.known[usize::from(partition.0)].owes
     }
 
     /// The next section that has to be compared soon.
@@ -116,9 +168,11 @@ mod tests {
     fn a_section_that_is_doubted_says_no_more_than_before_until_it_was_compared() {
         let mut sections = Sections::default();
         let one = Partition(7);
-        assert_eq!(sections.says(one, Time(5)), Some(Time(5)));
-        sections.doubt(one);
-        sections.doubt(one);
+        sections.writes(one, true);
+        assert_eq!(sections.says(one, Time(5)), Some(Time(5)), "it was empty before");
+        assert_eq!(sections.next_doubted(), None);
+        sections.writes(one, true);
+        sections.writes(one, true);
         assert_eq!(sections.says(one, Time(9)), Some(Time(5)));
         assert_eq!((sections.next_doubted(), sections.next_doubted()), (Some(one), None));
         assert_eq!(sections.says(one, Time(9)), Some(Time(5)), "it is being compared");

@@ -5,8 +5,9 @@ use super::kind::Kind;
 use crate::cache::{Digest, Hint, NodeId, Room, Time};
 use crate::codec::{CodecError, Decoder, Encoder};
 
-/// Fields of a heartbeat, and of one of a release that does not know of room.
-const FIELDS: u32 = 19;
+/// Fields of a heartbeat, of one without a store, and of one of a release that knows of neither that nor room.
+const FIELDS: usize = 20;
+const FIELDS_BEFORE_STORE: usize = 19;
 const FIELDS_BEFORE_ROOM: usize = 16;
 
 /// No cap.
@@ -16,7 +17,7 @@ const ANY: u64 = u64::MAX;
 ///
 /// ```text
 /// array of 1
-///   array of 19, or of the first 16 (both may have more fields in a later release)
+///   array of 20, or of the first 19 or 16 (there may be more fields in a later release)
 ///     uint    number
 ///     uint    seq
 ///     uint    digest
@@ -36,6 +37,7 @@ const ANY: u64 = u64::MAX;
 ///     uint    cap: bytes that data may take; 2^64 - 1 for any number
 ///     uint    used: bytes that data takes
 ///     array   hints: at most MAX_HINTS uints
+///     uint    store: number of the store that the node shares with others; 0 for none
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Heartbeat {
@@ -73,6 +75,8 @@ pub struct Heartbeat {
     pub room: Option<Room>,
     /// Keys that were read often at the node since the last one that has any.
     pub hints: Vec<Hint>,
+    /// Number of the store that it writes to with other nodes, or 0.
+    pub store: u64,
 }
 
 impl Heartbeat {
@@ -92,7 +96,12 @@ impl Encoder {
     pub(super) fn heartbeat(&mut self, heartbeat: &Heartbeat) {
         // A node that says neither sends what an earlier release would.
         let says_more = heartbeat.room.is_some() || !heartbeat.hints.is_empty();
-        self.array(if says_more { FIELDS } else { FIELDS_BEFORE_ROOM as u32 });
+        let fields = match (says_more, heartbeat.store) {
+            (false, 0) => FIELDS_BEFORE_ROOM,
+            (true, 0) => FIELDS_BEFORE_STORE,
+            _ => FIELDS,
+        };
+        self.array(fields as u32);
         self.uints(&[
             heartbeat.number,
             heartbeat.seq,
@@ -112,13 +121,16 @@ impl Encoder {
         ]);
         self.array(heartbeat.foreign.len() as u32);
         heartbeat.foreign.iter().for_each(|issuer| self.text(issuer));
-        if !says_more {
+        if fields == FIELDS_BEFORE_ROOM {
             return;
         }
         let room = heartbeat.room.unwrap_or(Room { cap: ANY, used: 0 });
         self.uints(&[room.cap, room.used]);
         self.array(heartbeat.hints.len() as u32);
         heartbeat.hints.iter().for_each(|hint| self.uints(&[hint.bits()]));
+        if fields == FIELDS {
+            self.uints(&[heartbeat.store]);
+        }
     }
 }
 
@@ -129,7 +141,7 @@ impl Decoder<'_> {
             return Err(CodecError::Malformed("heartbeat"));
         }
         let mut heartbeat = self.heartbeat_before_room()?;
-        if fields >= FIELDS as usize {
+        if fields >= FIELDS_BEFORE_STORE {
             let (cap, used) = (self.uint("cap")?, self.uint("used")?);
             heartbeat.room = (cap != ANY).then_some(Room { cap, used });
             let hints = self.length("hints")?;
@@ -139,6 +151,9 @@ impl Decoder<'_> {
             heartbeat.hints = (0..hints)
                 .map(|_| self.uint("hint").map(Hint::of_bits))
                 .collect::<Result<_, _>>()?;
+        }
+        if fields >= FIELDS {
+            heartbeat.store = self.uint("store")?;
         }
         Ok(heartbeat)
     }
@@ -170,6 +185,7 @@ impl Decoder<'_> {
             },
             room: None,
             hints: Vec::new(),
+            store: 0,
         })
     }
 }

@@ -27,6 +27,17 @@ fn a_write_is_confirmed_by_as_many_as_were_asked_for() {
 }
 
 #[test]
+fn who_writes_to_a_store_with_others_says_so_with_the_next_heartbeat() {
+    let mut net = Net::of(2);
+    let told = |net: &Net| net.status(1).peers[0].store;
+    assert_eq!(told(&net), 0);
+    net.nodes[0].cache.set_shared_store(u64::MAX - 7);
+    net.run(2 * HEARTBEAT);
+    assert_eq!(told(&net), u64::MAX - 7);
+    assert_eq!(net.status(0).peers[0].store, 0, "of the other one");
+}
+
+#[test]
 fn what_all_have_confirmed_can_be_read_everywhere() {
     let mut net = Net::of(5);
     let mut seed = 1u64;

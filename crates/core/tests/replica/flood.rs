@@ -45,6 +45,7 @@ fn heartbeat_of(node: u64, number: u64, wall: Millis, keyring: &Keyring) -> Byte
         foreign: Vec::new(),
         room: None,
         hints: Vec::new(),
+        store: 0,
     });
     keyring.authenticate(heartbeat.encode(VERSION, NodeId(node)), true)
 }

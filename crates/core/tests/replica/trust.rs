@@ -122,6 +122,7 @@ fn a_forged_frame_or_heartbeat_of_a_peer_counts_for_nothing() {
         foreign: Vec::new(),
         room: None,
         hints: Vec::new(),
+        store: 0,
     });
     let strangers = [keyring(2, &[]), keyring(2, &[1])];
     // Of the same seed, for another cache.

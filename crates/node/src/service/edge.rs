@@ -473,6 +473,7 @@ mod tests {
         };
         let edge = Edge::new(&cache, config);
         let peer = |heartbeat, room| PeerStatus {
+            store: 0,
             node: NodeId(7),
             host: "small".into(),
             release: String::new(),

@@ -489,7 +489,10 @@ impl Inner {
             };
         };
         let status = replicator.status();
-        let peers = status.peers.iter().filter(|peer| peer.synced).map(|peer| peer.node);
+        // Those who do not write to this store leave nobody a part of it.
+        let store = self.cache.shared_store();
+        let sharing = status.peers.iter().filter(|peer| peer.synced && peer.store == store);
+        let peers = sharing.map(|peer| peer.node);
         let synced = match status.sync {
             SyncState::Synced | SyncState::Alone | SyncState::Disconnected => {
                 std::iter::once(node).chain(peers).collect()

@@ -57,18 +57,23 @@ impl Worker {
     async fn audit_some(&mut self, store: &dyn Store) -> Result<(), StoreError> {
         let mut partitions = self.keeper.doubted(time::mono()).into_iter();
         while let Some(partition) = partitions.next() {
-            if let Err(error) = self.audit(store, partition, false).await {
-                // Nor are those compared that were to follow.
-                let left = std::iter::once(partition).chain(partitions);
-                left.for_each(|partition| self.keeper.not_compared(partition));
-                return Err(error);
+            match self.audit(store, partition, false).await {
+                Ok(taken) if !store.tells_conflicts() => self.shared.status().conflicts += taken,
+                Ok(_) => {}
+                Err(error) => {
+                    // Nor are those compared that were to follow.
+                    let left = std::iter::once(partition).chain(partitions);
+                    left.for_each(|partition| self.keeper.not_compared(partition));
+                    return Err(error);
+                }
             }
         }
         Ok(())
     }
 
     /// Makes a section and a partition equal. `trusted` says that there is nobody who would know better than the store.
-    pub async fn audit(&mut self, store: &dyn Store, partition: Partition, trusted: bool) -> Result<(), StoreError> {
+    /// Returns how many records the cache has taken, for they were not known here.
+    pub async fn audit(&mut self, store: &dyn Store, partition: Partition, trusted: bool) -> Result<u64, StoreError> {
         let section = Section::of(partition);
         let present = self.present();
         let held = records_of(store, &[section])
@@ -96,6 +101,6 @@ impl Worker {
         // From now on it may say how far it goes.
         let state = self.keeper.compared(partition, present);
         store.write(&[state]).await?;
-        Ok(())
+        Ok(outcome.merged as u64)
     }
 }

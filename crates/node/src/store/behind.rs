@@ -73,9 +73,16 @@ impl WriteBehind {
         // What others write to the store stays noted here, in case that they are gone one day.
         let in_flight = self.shared.in_flight.load(Ordering::Acquire);
         let company = (self.shared.company)();
+        let is_shared = self.shared.is_shared.load(Ordering::Relaxed);
+        let is_read = matches!(status.state, StoreState::Ready | StoreState::Failing { .. });
+        status.hosts = match is_shared {
+            true => company.synced.len(),
+            false => 1,
+        } * usize::from(is_read);
         let owned = Partition::all().filter(|partition| self.shared.is_owner(&company, *partition));
         let noted: usize = owned.map(|partition| self.shared.cache.changes_in(partition)).sum();
         status.dirty = noted + in_flight.max(self.shared.in_flight.load(Ordering::Acquire));
+        status.dirty += self.shared.owing.load(Ordering::Acquire);
         let since = self.shared.dirty_since.load(Ordering::Relaxed);
         status.lag_ms = if since == 0 {
             0

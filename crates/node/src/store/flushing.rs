@@ -33,6 +33,9 @@ impl Worker {
                 self.keeper.choose(&self.known.synced, time::mono());
             }
             let written = self.flush(store, due).await;
+            if due && written.is_ok() {
+                self.renew(store, stopping).await;
+            }
             for Waiting { answer, .. } in self.round.drain(..) {
                 let _ = answer.send(written.clone());
             }
@@ -42,6 +45,10 @@ impl Worker {
             if due && written.is_ok() {
                 self.keeper.is_complete(time::mono());
                 self.look_after(store).await;
+            }
+            if due {
+                // One that was compared owes nothing, nor does this node where another one writes.
+                self.count_owing();
             }
             // Those who came meanwhile have left a permit.
             let woken = self.shared.wake.notified();
@@ -60,9 +67,6 @@ impl Worker {
         partitions.retain(|partition| cache.has_changes(*partition));
         partitions.sort_unstable();
         partitions.dedup();
-        if due && self.keeper.is_old(time::mono()) {
-            self.renew(store).await;
-        }
         if partitions.is_empty() {
             self.shared.dirty_since.store(0, Ordering::Relaxed);
             return Ok(());
@@ -76,10 +80,11 @@ impl Worker {
         while partitions.peek().is_some() {
             let present = self.present();
             let shared = &self.shared;
-            let batches = self.keeper.gather(&mut partitions, present, ROUND_BYTES, || {
+            let batches = self.keeper.gather(&mut partitions, present, began, ROUND_BYTES, || {
                 shared.in_flight.fetch_add(1, Ordering::Release);
             });
             let written = self.write(store, batches).await;
+            self.count_owing();
             // If it failed, all of it is noted as changed again.
             self.shared.in_flight.store(0, Ordering::Release);
             written?;
@@ -127,17 +132,34 @@ impl Worker {
         }
     }
 
-    /// What sections say of themselves is renewed, though nothing has changed: deletions up to now are known here.
-    async fn renew(&mut self, store: &dyn Store) {
+    fn count_owing(&self) {
+        self.shared.owing.store(self.keeper.owing(), Ordering::Release);
+    }
+
+    /// Sections say of themselves what they owe, and from time to time all of them how far they go.
+    async fn renew(&mut self, store: &dyn Store, last: bool) {
         let present = self.present();
-        let mut batches = self.keeper.renew(present, time::mono());
+        let now = time::mono();
+        let is_old = self.keeper.is_old(now);
+        let mut batches = self.keeper.renew(present, now, last);
         // Until the bootstrap is done there is no state that began.
-        let lineage = self.known.lineage.filter(|lineage| lineage.joined_at != Time(0));
-        let head = lineage.map(|Lineage { state_since, .. }| Head { state_since });
+        let lineage = self
+            .known
+            .lineage
+            .filter(|lineage| is_old && lineage.joined_at != Time(0));
+        let number = self.number;
+        let head = lineage.map(|Lineage { state_since, .. }| Head { state_since, number });
         let head = head.map(|head| head.write(self.stamp(), &self.shared.config.cache));
         batches.extend(head);
+        if batches.is_empty() {
+            return;
+        }
         if self.write(store, batches).await.is_err() {
             self.keeper.not_renewed();
+        } else if is_old {
+            if let Err(error) = self.learn_number(store, number).await {
+                self.shared.failed(&error);
+            }
         }
     }
 }

@@ -6,10 +6,12 @@ use kvcache_core::replica::Lineage;
 
 use super::{CacheName, StoreError};
 
-/// Names of the records. The values of the first two begin with the zero stamp: they never change.
+/// Names of the records. The values of all but the lineage begin with the zero stamp: they never change.
 const FORMAT: &[u8] = b"format";
 const CACHE: &[u8] = b"cache";
 const LINEAGE: &[u8] = b"lineage";
+/// The larger one of two stays, where two nodes began at one time.
+const NUMBER: &[u8] = b"number";
 
 /// What this release reads and writes.
 const OUR_FORMAT: &str = "nats-kvcache 1";
@@ -21,6 +23,8 @@ const STAMP_BYTES: usize = 16;
 pub(super) struct Head {
     /// Since when the state exists.
     pub state_since: Time,
+    /// A number of its own: nodes that read the same one share it.
+    pub number: u64,
 }
 
 impl Head {
@@ -50,12 +54,15 @@ impl Head {
                 "{store} is of the cache {held:?}, not of {ours:?}"
             )));
         }
-        let since = records.get(LINEAGE).and_then(|value| value.get(STAMP_BYTES..));
-        let since = since
-            .and_then(|since| since.try_into().ok())
-            .map_or(0, u64::from_be_bytes);
+        let number = |name: &[u8]| {
+            let value = records.get(name).and_then(|value| value.get(STAMP_BYTES..));
+            value
+                .and_then(|value| value.try_into().ok())
+                .map_or(0, u64::from_be_bytes)
+        };
         Ok(Some(Head {
-            state_since: Time(since),
+            state_since: Time(number(LINEAGE)),
+            number: number(NUMBER),
         }))
     }
 
@@ -75,6 +82,7 @@ impl Head {
         };
         push(FORMAT, never, OUR_FORMAT.as_bytes());
         push(CACHE, never, named(cache).as_bytes());
+        push(NUMBER, never, &self.number.to_be_bytes());
         push(LINEAGE, at, &self.state_since.0.to_be_bytes());
         batch
     }
@@ -110,6 +118,7 @@ mod tests {
     fn a_head_comes_back_and_others_are_refused_by_name() {
         let head = Head {
             state_since: Time(5 << 16),
+            number: 77,
         };
         let at = Stamp {
             time: Time(9 << 16),

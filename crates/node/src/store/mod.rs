@@ -73,6 +73,12 @@ pub trait Store: Send + Sync + 'static {
         false
     }
 
+    /// Whether [`Written::conflicts`] counts. An engine that decides by itself what stays may not say so; then what others
+    /// have written is counted when it is found, by audits.
+    fn tells_conflicts(&self) -> bool {
+        true
+    }
+
     /// Shows all records of these sections that were written before the call. An id may come more than once, with
     /// different values: the largest is meant.
     fn load<'a>(&'a self, sections: &'a [Section], sink: Sink<'a>) -> Asked<'a, ()>;

@@ -29,7 +29,7 @@ pub struct StoreConfig {
 /// Who else is there, as the writer of a store has to know it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Company {
-    /// This node and its peers that are synced, if this one is.
+    /// This node and its peers that are synced and write to the same store, if this one is synced.
     pub synced: Vec<NodeId>,
     /// Whether this node has the state of a peer.
     pub has_a_peers_state: bool,
@@ -71,6 +71,8 @@ pub(super) struct Shared {
     pub dirty_since: AtomicU64,
     /// Records that are being written: noted as changed no more, and not in the store yet.
     pub in_flight: AtomicUsize,
+    /// Sections that have not said yet what they hold.
+    pub owing: AtomicUsize,
     /// Whether the store is one of all nodes.
     pub is_shared: AtomicBool,
     pub company: Box<dyn Fn() -> Company + Send + Sync>,
@@ -91,6 +93,7 @@ impl Shared {
             status: Mutex::new(StoreStatus {
                 name,
                 state: StoreState::Opening,
+                hosts: 0,
                 dirty: 0,
                 lag_ms: 0,
                 writes: 0,
@@ -107,6 +110,7 @@ impl Shared {
             stopping: AtomicBool::new(false),
             dirty_since: AtomicU64::new(0),
             in_flight: AtomicUsize::new(0),
+            owing: AtomicUsize::new(0),
             is_shared: AtomicBool::new(false),
             company,
         }

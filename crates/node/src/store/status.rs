@@ -48,6 +48,8 @@ pub struct StoreStatus {
     pub name: String,
     /// How far it is.
     pub state: StoreState,
+    /// Nodes that write to it, of those that are there and synced; this one as well.
+    pub hosts: usize,
     /// Changes that are noted and not written yet; where there are many of one partition, they count less.
     pub dirty: usize,
     /// For how long the oldest of them has waited, in milliseconds.

@@ -53,7 +53,7 @@ pub async fn copy(
 ) -> Result<Copied, StoreError> {
     let read = head(from, cache).await?.ok_or_else(|| nothing(from, cache))?;
     // Refuses one of another cache before anything is written to it.
-    head(to, cache).await?;
+    let there = head(to, cache).await?;
     let mut copied = Copied::default();
     for (done, sections) in sections().chunks(SECTIONS_AT_ONCE).enumerate() {
         let mut batches = Vec::new();
@@ -73,7 +73,9 @@ pub async fn copy(
         time: Time::from_millis(time::wall()),
         node: NodeId(0),
     };
-    to.write(&[read.write(newest, cache)]).await?;
+    // It is a store of its own: nodes that write to one do not count on those that write to the other.
+    let number = there.map_or_else(time::fresh_number, |there| there.number);
+    to.write(&[Head { number, ..read }.write(newest, cache)]).await?;
     Ok(copied)
 }
 

@@ -33,6 +33,8 @@ pub(super) struct Worker {
     pub known: Company,
     /// Who waits for the round that is under way.
     pub round: Vec<Waiting>,
+    /// The number of the store.
+    pub number: u64,
 }
 
 impl Worker {
@@ -43,6 +45,7 @@ impl Worker {
             begin,
             known: Company::default(),
             round: Vec::new(),
+            number: 0,
         }
     }
 
@@ -113,8 +116,10 @@ impl Worker {
         let head = Head::read(&head.unwrap_or_default(), store.name(), name)?;
         let began = time::mono();
         let first = self.begin.borrow().is_none();
+        let number = head.map(|head| head.number).filter(|number| *number != 0);
         let ready = Head {
-            state_since: self.now(),
+            state_since: head.map_or_else(|| self.now(), |head| head.state_since),
+            number: number.unwrap_or_else(time::fresh_number),
         };
         let lineage = match first {
             true => self.load(&*store, head).await?,
@@ -127,7 +132,8 @@ impl Worker {
                 None
             }
         };
-        store.write(&[head.unwrap_or(ready).write(self.stamp(), name)]).await?;
+        store.write(&[ready.write(self.stamp(), name)]).await?;
+        self.learn_number(store.as_ref(), ready.number).await?;
         let (cache, took_ms) = (&self.shared.cache, time::mono() - began);
         tracing::info!(store = store.name(), keys = cache.keys(), took_ms, "the store is read");
         self.shared.status().state = StoreState::Ready;
@@ -139,6 +145,19 @@ impl Worker {
         }
         self.shared.open(true);
         Ok(store)
+    }
+
+    /// Others are told which store this node writes to. Two that began it at one time have given it two numbers, of which
+    /// one is left.
+    pub async fn learn_number(&mut self, store: &dyn Store, ours: u64) -> Result<(), StoreError> {
+        self.number = ours;
+        if store.is_shared() {
+            let head = records_of(store, &[Section::HEAD]).await?.remove(&Section::HEAD);
+            let head = Head::read(&head.unwrap_or_default(), store.name(), &self.shared.config.cache)?;
+            self.number = head.map_or(ours, |head| head.number);
+            self.shared.cache.set_shared_store(self.number);
+        }
+        Ok(())
     }
 
     /// Reads the store into a cache that holds nothing.

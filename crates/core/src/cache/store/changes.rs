@@ -1,5 +1,7 @@
 //! What has changed since somebody took note of it: for those who write it elsewhere.
 
+use std::sync::atomic::Ordering;
+
 use super::Cache;
 use crate::cache::delta::Delta;
 use crate::cache::hash::Partition;
@@ -10,6 +12,17 @@ impl Cache {
     /// one by one, at 40 bytes each and at most 64 on average for the members of sets; beyond that a mark on each key that has changed, which takes no memory.
     pub fn track_changes(&self, limit: usize) {
         self.tables.track_changes(limit);
+    }
+
+    /// From now on the number of the store that this node writes to with others; 0 for none. Heartbeats say so: partitions
+    /// are divided among those that write to the same one.
+    pub fn set_shared_store(&self, number: u64) {
+        self.shared_store.store(number, Ordering::Relaxed);
+    }
+
+    /// The number of the store that this node writes to with others, or 0.
+    pub fn shared_store(&self) -> u64 {
+        self.shared_store.load(Ordering::Relaxed)
     }
 
     /// Notes all that a partition holds as changed.

@@ -67,6 +67,7 @@ pub struct Cache {
     swept: AtomicUsize,
     /// Bytes it may take; [`u64::MAX`] for any number.
     cap: AtomicU64,
+    shared_store: AtomicU64,
 }
 
 impl std::fmt::Debug for Cache {
@@ -93,6 +94,7 @@ impl Cache {
             floor: Floor::default(),
             swept: AtomicUsize::new(0),
             cap: AtomicU64::new(u64::MAX),
+            shared_store: AtomicU64::new(0),
         }
     }
 

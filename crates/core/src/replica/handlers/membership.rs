@@ -205,6 +205,7 @@ impl Replica {
             foreign: self.foreign.issuers_for_heartbeat(number, now.mono),
             room: self.cache.room(),
             hints: Vec::new(),
+            store: self.cache.shared_store(),
         }
     }
 

@@ -366,6 +366,7 @@ impl Peers {
                 synced: peer.synced(),
                 heartbeat: heartbeat.number,
                 room: heartbeat.room,
+                store: heartbeat.store,
             })
         };
         self.iter().filter_map(known).collect()

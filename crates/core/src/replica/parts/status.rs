@@ -109,6 +109,8 @@ pub struct PeerStatus {
     pub heartbeat: u64,
     /// See there.
     pub room: Option<Room>,
+    /// Number of the store that it writes to with others, or 0.
+    pub store: u64,
 }
 
 /// State of replication, for health answers and tests.
