@@ -42,7 +42,7 @@ HAS_PUSH  := wash push --help >/dev/null 2>&1
 HAS_START := wash start provider --help 2>/dev/null | grep -e --link-name >/dev/null
 HAS_CTL   := wash ctl start provider --help >/dev/null 2>&1
 
-.PHONY: help build test test-real-host sim mutations faults run par archive inspect push start clean lint fmt doc \
+.PHONY: help build test test-real-host sim mutations faults store-outage run par archive inspect push start clean lint fmt doc \
   bench bench-quick bench-store bench-instructions bench-lattice-cache bench-micro sanitize
 
 help: ## List the targets
@@ -65,9 +65,14 @@ test-real-host: ## Start the provider on a real host with a real wash (HOST_BIN=
 	HOST_BIN="$(abspath $(HOST_BIN))" cargo test --locked --test real_host -- --ignored --nocapture
 
 faults: ## Faults of all kinds for SECONDS (default 600), then all nodes must be equal (SEED=n plans the same again)
-	@scripts/install-tools.sh nats-server libfaketime
+	@scripts/install-tools.sh nats-server libfaketime redis
 	FAULTS_SECONDS=$(or $(SECONDS),600) FAULTS_SEED=$(SEED) \
 	  cargo test --locked --test faults -- --nocapture random_faults
+
+store-outage: ## A store (Redis) that is away for SECONDS (default 3600) under load, then made equal
+	@scripts/install-tools.sh nats-server redis
+	OUTAGE_SECONDS=$(or $(SECONDS),3600) \
+	  cargo test --locked --test stores -- --nocapture a_store_that_is_away_for_long
 
 # Provider and demonstration in one build, of a profile that is not linked for minutes.
 DEMO := target/demo

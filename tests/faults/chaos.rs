@@ -8,16 +8,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
 use serde_json::json;
-use testkit::{NatsCluster, NatsServer, ServerLimits};
+use testkit::{NatsCluster, NatsServer, RedisKind, RedisServer, ServerLimits};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::books::Books;
-use crate::lab::Lab;
+use crate::content::{self, Content};
+use crate::lab::{Lab, Stores};
 use crate::load;
 use crate::plan::{plan, Fault, Step, LONGEST_JUMP_SECS};
 
-const PROVIDERS: usize = 4;
+/// Two without a store, one with a file, two that share an engine.
+const PROVIDERS: usize = 5;
+const FIRST_WITH_STORE: usize = 2;
 const SERVERS: usize = 3;
 const SECONDS: u64 = 45;
 /// After the last deadline, until nobody shows an expired value any more. A clock that was ahead has set later ones.
@@ -49,6 +52,10 @@ async fn random_faults_leave_all_nodes_equal() {
         testkit::skip_test("no clock jumps without libfaketime; install it with: scripts/install-tools.sh libfaketime");
         steps.retain(|step| !matches!(step.fault, Fault::ClockJump { .. }));
     }
+    if let Err(missing) = RedisKind::Redis.find() {
+        testkit::skip_test(&format!("files instead of an engine as a store: {missing}"));
+        steps.retain(|step| !matches!(step.fault, Fault::KillStore { .. } | Fault::PauseStore { .. }));
+    }
     let told: Vec<_> = steps.iter().map(ToString::to_string).collect();
     let (lab, books) = match start(rpc).await {
         Ok(lab) => (Arc::new(lab), Arc::new(Books::default())),
@@ -64,7 +71,13 @@ async fn random_faults_leave_all_nodes_equal() {
 
 async fn start(rpc: NatsServer) -> Result<Lab> {
     let servers = NatsCluster::start(SERVERS).await?.into_servers();
-    Lab::start_with_stores(rpc, servers, PROVIDERS, json!({}), PROVIDERS / 2).await
+    let engine = match RedisKind::Redis.find() {
+        // Each of its writes is on the disk before it is answered.
+        Ok(_) => Some(RedisServer::start_persistent(RedisKind::Redis, &[]).await?),
+        Err(_) => None,
+    };
+    let stores = Stores::new(FIRST_WITH_STORE, engine)?;
+    Lab::start_with_stores(rpc, servers, PROVIDERS, json!({}), stores).await
 }
 
 async fn run(lab: &Arc<Lab>, books: &Arc<Books>, seed: u64, length: Duration, steps: Vec<Step>) -> Result<()> {
@@ -141,6 +154,8 @@ async fn run(lab: &Arc<Lab>, books: &Arc<Books>, seed: u64, length: Duration, st
     books.ensure_acknowledged(&load::OPERATIONS)?;
     checked.ensure_telling()?;
     ensure_struck(&planned, &struck, lab)?;
+    let lives = lab.story_of_lives();
+    come_back(lab, &keys, &dump).await?;
 
     println!("\nSummary of seed {seed}, {} s of faults", length.as_secs());
     println!("{struck}");
@@ -148,7 +163,7 @@ async fn run(lab: &Arc<Lab>, books: &Arc<Books>, seed: u64, length: Duration, st
     println!("{}", lab.traffic());
     println!(
         "{}; equal {:.1} s after the last fault was healed",
-        lab.story_of_lives(),
+        lives,
         healing.as_secs_f64()
     );
     println!(
@@ -156,9 +171,38 @@ async fn run(lab: &Arc<Lab>, books: &Arc<Books>, seed: u64, length: Duration, st
         keys.len(),
         reading.as_secs_f64()
     );
+    println!("all providers killed at once: from each store alone everything came back");
     println!("{checked}\n");
     if std::env::var_os("FAULTS_LOGS").is_some() {
         lab.print_logs();
+    }
+    Ok(())
+}
+
+/// Kills all providers at once. From each of the stores alone everything comes back.
+async fn come_back(lab: &Lab, keys: &[String], expected: &BTreeMap<String, Content>) -> Result<()> {
+    lab.stored().await?;
+    for slot in 0..lab.slots() {
+        lab.kill_provider(slot).await?;
+    }
+    for slots in lab.sharing_stores() {
+        for slot in &slots {
+            lab.start_provider(*slot).await?;
+        }
+        for slot in &slots {
+            let found = content::dump(&lab.kv(*slot)?, keys).await?;
+            let differs = |(key, content): &(&String, &Content)| found.get(*key) != Some(*content);
+            let lost: Vec<_> = expected.iter().filter(differs).map(|(key, _)| key.as_str()).collect();
+            let some = &lost[..lost.len().min(20)];
+            ensure!(
+                lost.is_empty(),
+                "provider {slot} from its store alone: {} keys differ, as {some:?}",
+                lost.len()
+            );
+        }
+        for slot in slots {
+            lab.kill_provider(slot).await?;
+        }
     }
     Ok(())
 }
@@ -234,6 +278,16 @@ async fn carry_out(lab: &Lab, fault: &Fault, mut stop: watch::Receiver<bool>, st
             lab.servers[*server].lock().await.pause()?;
             lasts().await;
             lab.servers[*server].lock().await.resume()
+        }
+        Fault::KillStore { .. } => {
+            lab.store_engine()?.lock().await.kill()?;
+            lasts().await;
+            lab.store_engine()?.lock().await.restart().await
+        }
+        Fault::PauseStore { .. } => {
+            lab.store_engine()?.lock().await.pause()?;
+            lasts().await;
+            lab.store_engine()?.lock().await.resume()
         }
         Fault::ClockJump { slot, seconds, .. } => {
             lab.set_clock(*slot, *seconds)?;

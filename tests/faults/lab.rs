@@ -11,7 +11,7 @@ use futures::future::{join_all, try_join_all};
 use serde_json::json;
 use testkit::{
     eventually, faketime_library, Actor, CapturedLog, Direction, FaultyProxy, KeyValue, KeyValueClient, Lattice,
-    NatsServer, ProviderOptions, ProviderProcess, Status, SyncState,
+    NatsServer, ProviderOptions, ProviderProcess, RedisServer, Status, SyncState,
 };
 use tokio::sync::{watch, Mutex};
 use wasmbus_rpc::common::Transport;
@@ -65,6 +65,33 @@ struct Slot {
     life: watch::Sender<Option<Arc<Life>>>,
 }
 
+/// Stores of providers: what starts in the place of one that was killed has what that had stored.
+pub struct Stores {
+    /// The places before this one have none; this one has a file.
+    first: usize,
+    /// Those after it share this engine. Without any they have a file each.
+    engine: Option<Mutex<RedisServer>>,
+    folder: tempfile::TempDir,
+}
+
+impl Stores {
+    pub fn new(first: usize, engine: Option<RedisServer>) -> Result<Self> {
+        Ok(Self {
+            first,
+            engine: engine.map(Mutex::new),
+            folder: tempfile::tempdir()?,
+        })
+    }
+
+    async fn url(&self, slot: usize) -> Option<String> {
+        match &self.engine {
+            _ if slot < self.first => None,
+            Some(engine) if slot > self.first => Some(engine.lock().await.url()),
+            _ => Some(format!("file:{}", self.folder.path().join(slot.to_string()).display())),
+        }
+    }
+}
+
 pub struct Lab {
     lattice: Lattice,
     actor: Actor,
@@ -72,10 +99,7 @@ pub struct Lab {
     slots: Vec<Slot>,
     /// For each provider a file that says how far its wall clock is off.
     clocks: tempfile::TempDir,
-    /// Stores of providers: what starts in the place of one that was killed has what that had stored.
-    stores: tempfile::TempDir,
-    /// The places from this one on have stores.
-    first_with_store: usize,
+    stores: Stores,
     /// The servers of replication.
     pub servers: Vec<Mutex<NatsServer>>,
     lives: SyncMutex<Vec<Arc<Life>>>,
@@ -100,16 +124,16 @@ impl Lab {
         count: usize,
         settings: serde_json::Value,
     ) -> Result<Self> {
-        Self::start_with_stores(rpc, servers, count, settings, count).await
+        Self::start_with_stores(rpc, servers, count, settings, Stores::new(count, None)?).await
     }
 
-    /// The same; providers from number `first_with_store` on have a file each that they write behind to.
+    /// The same; some providers have stores that they write behind to.
     pub async fn start_with_stores(
         rpc: NatsServer,
         mut servers: Vec<NatsServer>,
         count: usize,
         settings: serde_json::Value,
-        first_with_store: usize,
+        stores: Stores,
     ) -> Result<Self> {
         for server in &mut servers {
             server.set_config(users(count, None));
@@ -130,8 +154,7 @@ impl Lab {
             settings,
             slots,
             clocks: tempfile::tempdir()?,
-            stores: tempfile::tempdir()?,
-            first_with_store,
+            stores,
             servers: servers.into_iter().map(Mutex::new).collect(),
             lives: SyncMutex::default(),
             next_life: AtomicU32::new(1),
@@ -186,9 +209,8 @@ impl Lab {
         let mut settings = self.settings.clone();
         settings["NATS_URL"] = urls.join(",").into();
         settings["SYNC_TIMEOUT_SECS"] = SYNC_TIMEOUT_SECS.into();
-        if slot >= self.first_with_store {
-            let folder = self.stores.path().join(slot.to_string());
-            settings["STORE"] = format!("file:{}", folder.display()).into();
+        if let Some(url) = self.stores.url(slot).await {
+            settings["STORE"] = url.into();
         }
         let mut options = ProviderOptions::new(BINARY).config(settings).link(&self.actor);
         if let Some(library) = faketime_library() {
@@ -256,6 +278,34 @@ impl Lab {
             server.reload().await?;
         }
         Ok(())
+    }
+
+    /// The engine that providers share as a store.
+    pub fn store_engine(&self) -> Result<&Mutex<RedisServer>> {
+        self.stores.engine.as_ref().context("no engine as a store")
+    }
+
+    /// Providers that start with the same store, those of each store.
+    pub fn sharing_stores(&self) -> Vec<Vec<usize>> {
+        let (first, count) = (self.stores.first, self.slots.len());
+        match &self.stores.engine {
+            Some(_) if first + 1 < count => vec![vec![first], (first + 1..count).collect()],
+            _ => (first..count).map(|slot| vec![slot]).collect(),
+        }
+    }
+
+    /// Waits until the stores have what their providers hold.
+    pub async fn stored(&self) -> Result<()> {
+        eventually(LIMIT, || async {
+            for slot in self.stores.first..self.slots() {
+                let status = self.status(slot).await?;
+                let pair = |name: &str| status.pairs.get(name).map(String::as_str);
+                let is_stored = (pair("store_state"), pair("store_dirty")) == (Some("ready"), Some("0"));
+                ensure!(is_stored, "provider {slot}: {status}");
+            }
+            Ok(())
+        })
+        .await
     }
 
     pub async fn kill_provider(&self, slot: usize) -> Result<()> {

@@ -3,7 +3,8 @@
 //! that jump. Afterwards all nodes must hold the same, and nothing that a surviving process has acknowledged may be
 //! missing.
 //!
-//! Half of the providers of the random run have a store, a file, and come up from it after they were killed.
+//! Three of the five providers of the random run have a store, and come up from it after they were killed: one a file,
+//! two a Redis that is killed and frozen as well. In the end all are killed at once, and each store alone has everything.
 //!
 //! Calls and health travel over a nats-server of their own that nobody disturbs, so every process can always be asked.
 //! Replication goes through a proxy for each provider and server.

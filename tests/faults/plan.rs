@@ -73,6 +73,10 @@ pub enum Fault {
         what: Refused,
         lasts: Duration,
     },
+    /// SIGKILL of the engine that some providers write behind to; it starts again.
+    KillStore { lasts: Duration },
+    /// SIGSTOP of the engine, then SIGCONT.
+    PauseStore { lasts: Duration },
     /// One server after the other starts again with a tiny `max_pending`, later with its own again.
     TinyPending { lasts: Duration },
 }
@@ -91,6 +95,8 @@ impl Fault {
             Self::PauseServer { .. } => "nats-server paused",
             Self::ClockJump { .. } => "clock jump",
             Self::Refuse { .. } => "refusal",
+            Self::KillStore { .. } => "store killed",
+            Self::PauseStore { .. } => "store paused",
             Self::TinyPending { .. } => "tiny max_pending",
         }
     }
@@ -108,6 +114,8 @@ impl Fault {
             | Self::PauseServer { lasts, .. }
             | Self::ClockJump { lasts, .. }
             | Self::Refuse { lasts, .. }
+            | Self::KillStore { lasts }
+            | Self::PauseStore { lasts }
             | Self::TinyPending { lasts } => *lasts,
         }
     }
@@ -137,7 +145,7 @@ impl fmt::Display for Fault {
             Self::KillServer { server, .. } | Self::PauseServer { server, .. } => write!(f, " (server {server})")?,
             Self::ClockJump { slot, seconds, .. } => write!(f, " (provider {slot}, {seconds:+} s)")?,
             Self::Refuse { slot, what, .. } => write!(f, " (provider {slot}, {what:?})")?,
-            Self::TinyPending { .. } => {}
+            Self::KillStore { .. } | Self::PauseStore { .. } | Self::TinyPending { .. } => {}
         }
         match self.lasts() {
             Duration::ZERO => Ok(()),
@@ -164,6 +172,7 @@ enum Thing {
     Path(usize),
     /// All servers: at most one of them is disturbed at a time.
     Servers,
+    Store,
 }
 
 struct Planner {
@@ -174,6 +183,7 @@ struct Planner {
     process_free: Vec<Duration>,
     path_free: Vec<Duration>,
     servers_free: Duration,
+    store_free: Duration,
     /// At most one provider is dead at a time, and the next one dies when its successor has had time to be filled.
     kill_free: Duration,
 }
@@ -187,6 +197,7 @@ pub fn plan(seed: u64, length: Duration, providers: usize, servers: usize) -> Ve
         process_free: vec![Duration::ZERO; providers],
         path_free: vec![Duration::ZERO; providers],
         servers_free: Duration::ZERO,
+        store_free: Duration::ZERO,
         kill_free: Duration::ZERO,
     }
     .plan()
@@ -239,7 +250,7 @@ impl Planner {
     fn fault(&mut self) -> Fault {
         let slot = self.rng.random_range(0..self.providers);
         let server = self.rng.random_range(0..self.servers);
-        match self.rng.random_range(0..26) {
+        match self.rng.random_range(0..29) {
             0..2 => Fault::KillProvider {
                 slot: self.rng.random_range(1..self.providers),
                 lasts: self.seconds(0.0, 3.0),
@@ -308,9 +319,15 @@ impl Planner {
                 },
                 lasts: self.seconds(1.0, 10.0),
             },
-            _ => Fault::PauseServer {
+            25..26 => Fault::PauseServer {
                 server,
                 lasts: self.seconds(1.0, 8.0),
+            },
+            26..28 => Fault::KillStore {
+                lasts: self.seconds(0.0, 6.0),
+            },
+            _ => Fault::PauseStore {
+                lasts: self.seconds(1.0, 10.0),
             },
         }
     }
@@ -329,12 +346,14 @@ impl Planner {
             Fault::KillServer { .. } | Fault::PauseServer { .. } | Fault::Refuse { .. } | Fault::TinyPending { .. } => {
                 Thing::Servers
             }
+            Fault::KillStore { .. } | Fault::PauseStore { .. } => Thing::Store,
         };
         let kills = matches!(fault, Fault::KillProvider { .. });
         let free = match thing {
             Thing::Process(slot) => &mut self.process_free[slot],
             Thing::Path(slot) => &mut self.path_free[slot],
             Thing::Servers => &mut self.servers_free,
+            Thing::Store => &mut self.store_free,
         };
         if *free > at || (kills && self.kill_free > at) {
             return false;
@@ -361,5 +380,5 @@ fn the_same_seed_is_the_same_plan() {
         .iter()
         .map(|step| step.fault.kind())
         .collect();
-    assert_eq!(kinds.len(), 12, "{kinds:?}");
+    assert_eq!(kinds.len(), 14, "{kinds:?}");
 }

@@ -8,5 +8,6 @@ mod demonstration;
 mod hosts;
 mod life;
 mod missing;
+mod outage;
 mod shared;
 mod tools;

@@ -174,6 +174,60 @@ async fn a_deletion_that_was_forgotten_while_the_store_was_away_stays_one() -> R
     Ok(())
 }
 
+/// What a host without the store would write if it had it, the others write.
+#[tokio::test]
+async fn hosts_that_do_not_write_to_a_store_leave_nothing_out() -> Result<()> {
+    if let Err(missing) = RedisKind::Redis.find() {
+        testkit::skip_test(&missing.to_string());
+        return Ok(());
+    }
+    let servers = [
+        RedisServer::start_persistent(RedisKind::Redis, &[]).await?,
+        RedisServer::start_persistent(RedisKind::Redis, &[]).await?,
+    ];
+    let urls = servers.each_ref().map(|server| format!("redis://{}", server.address()));
+    let Some(mut hosts) = Hosts::new(5, json!({})).await? else {
+        return Ok(());
+    };
+    let file = hosts.store(3);
+    // Two write to the first, and one each to the second, to a file and to nothing.
+    let stores = [Some(&*urls[0]), Some(&*urls[0]), Some(&*urls[1]), Some(&*file), None];
+    for (host, store) in stores.into_iter().enumerate() {
+        let mut provider = hosts.start_with(host, store).await?;
+        provider.wait_ready(LIMIT).await?;
+        hosts.providers.push(provider);
+    }
+    hosts.wait_equal().await?;
+    let client = hosts.client(0).await?;
+    for n in 0..300 {
+        client.set(&format!("key {n}"), "value").await.map_err(said)?;
+    }
+    let before = hosts.wait_equal().await?;
+    for (provider, sharing) in hosts.providers.iter().zip(["2", "2", "1", "1"]) {
+        eventually(LIMIT, || async {
+            let status = provider.status().await?;
+            let (dirty, together) = (pair(&status, "store_dirty"), pair(&status, "store_hosts"));
+            ensure!(
+                (&*dirty, &*together) == ("0", sharing),
+                "store_dirty={dirty} store_hosts={together}"
+            );
+            Ok(())
+        })
+        .await?;
+    }
+    hosts.kill_all()?;
+    for (host, store) in stores.into_iter().enumerate().skip(1).take(3) {
+        let mut alone = hosts.start_with(host, store).await?;
+        let status = alone.wait_ready(LIMIT).await?;
+        ensure!(
+            (status.keys, &status.digest) == (before.keys, &before.digest),
+            "{store:?}: {before} became {status}"
+        );
+        alone.kill()?;
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn redis_keeps_what_hosts_hold() -> Result<()> {
     redis_keeps(RedisKind::Redis).await
