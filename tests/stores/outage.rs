@@ -16,8 +16,10 @@ use crate::hosts::{pair, said, Hosts, BINARY};
 const SECONDS: u64 = 15;
 const KEYS: u64 = 12_000;
 const WRITERS: u64 = 8;
-/// Of each writer, between two calls.
+/// Of each writer, between two calls; and where that goes on for long, beside other work of the machine.
 const PAUSE: Duration = Duration::from_millis(4);
+const LONG_PAUSE: Duration = Duration::from_millis(40);
+const LONG: Duration = Duration::from_secs(60);
 /// What the store takes when it is back.
 const CATCH_UP: Duration = Duration::from_secs(120);
 /// Memory is looked at so often.
@@ -64,6 +66,7 @@ fn quantiles(mut times: Vec<Duration>) -> [f64; 2] {
 async fn write(
     client: KeyValue<KeyValueClient>,
     writer: u64,
+    pause: Duration,
     stop: watch::Receiver<bool>,
 ) -> Result<Vec<(Instant, Duration)>> {
     let mut times = Vec::new();
@@ -77,7 +80,7 @@ async fn write(
         let began = Instant::now();
         change(&client, number, call / own).await?;
         times.push((began, began.elapsed()));
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(pause).await;
     }
     Ok(times)
 }
@@ -127,8 +130,9 @@ async fn a_store_that_is_away_for_long_costs_no_memory_and_is_made_equal() -> Re
 
     let (stop_sender, stop) = watch::channel(false);
     let mut writers = JoinSet::new();
+    let pause = if away > LONG { LONG_PAUSE } else { PAUSE };
     for writer in 0..WRITERS {
-        writers.spawn(write(hosts.client(0).await?, writer, stop.clone()));
+        writers.spawn(write(hosts.client(0).await?, writer, pause, stop.clone()));
     }
     tokio::time::sleep(away.min(Duration::from_secs(10)) / 2).await;
     server.kill()?;
