@@ -24,8 +24,8 @@ const LONG: Duration = Duration::from_secs(60);
 const CATCH_UP: Duration = Duration::from_secs(120);
 /// Memory is looked at so often.
 const SAMPLE: Duration = Duration::from_millis(500);
-/// The allocator's own, beside what the cache holds.
-const ALLOWED_GROWTH: f64 = 1.05;
+/// Megabytes: what is being written, 4 MB at most, as often as somebody has a copy of it, and the allocator's own.
+const ALLOWED_GROWTH: f64 = 12.0;
 
 /// One call on a key of its own kind: texts, numbers, lists, sets, and deletions of the texts.
 async fn change(client: &KeyValue<KeyValueClient>, number: u64, round: u64) -> Result<()> {
@@ -117,7 +117,8 @@ async fn a_store_that_is_away_for_long_costs_no_memory_and_is_made_equal() -> Re
     };
     let away = Duration::from_secs(seconds);
     let mut server = RedisServer::start_persistent(RedisKind::Redis, &[]).await?;
-    let Some(mut hosts) = Hosts::new(1, json!({})).await? else {
+    // What is kept for peers is full at once, and does not grow beside what is measured.
+    let Some(mut hosts) = Hosts::new(1, json!({ "RING_BYTES": 65_536 })).await? else {
         return Ok(());
     };
     let url = format!("redis://{}", server.address());
@@ -185,7 +186,7 @@ async fn a_store_that_is_away_for_long_costs_no_memory_and_is_made_equal() -> Re
         caught_up.as_secs_f64(),
     );
     ensure!(
-        last <= first * ALLOWED_GROWTH,
+        last <= first + ALLOWED_GROWTH,
         "memory grew from {first} MB to {last} MB"
     );
 
