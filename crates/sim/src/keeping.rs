@@ -161,9 +161,8 @@ impl World {
                 present,
             } => self.compare(node, partition, held, present),
             Step::Compared { partition, present } => {
-                let batch = self.keeping(node).keeper.compared(partition, present);
-                if !batch.is_empty() {
-                    self.write_first(node, vec![batch], Why::Audit(vec![partition]));
+                if let Some(state) = self.keeping(node).keeper.compared(partition, present) {
+                    self.write_first(node, vec![state], Why::Audit(vec![partition]));
                 }
             }
         }

@@ -43,6 +43,11 @@ impl Batch {
         self.records == 0
     }
 
+    /// Whether it is what a section says of itself, and nothing else.
+    pub fn is_state(&self) -> bool {
+        self.records == 1 && self.first().is_some_and(|record| record.id.is_empty())
+    }
+
     /// The records as bytes, for engines that keep them as they are.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes

@@ -42,7 +42,7 @@ pub struct Present {
 /// milliseconds of a clock that never goes back, and writes what it is given.
 ///
 /// The caller's part: to write batches of [`Keeper::gather`] and [`Keeper::renew`] until they are written or to say
-/// [`Keeper::not_written`]; and to make a section equal in the order of [`Reconciliation`] before it asks for
+/// [`Keeper::not_written`], those with [what sections say of themselves](Batch::is_state) no sooner than all others; and to make a section equal in the order of [`Reconciliation`] before it asks for
 /// [`Keeper::compared`].
 #[derive(Debug)]
 pub struct Keeper {
@@ -157,8 +157,8 @@ impl Keeper {
     }
 
     /// Takes what has changed of the next partitions, until that has about `most` bytes. `taken` is told of each record
-    /// before it counts as changed no more. With its first records a section says what it holds; later that may come with
-    /// [`Keeper::renew`].
+    /// before it counts as changed no more. With its first records a section says what it holds, in a batch of its own;
+    /// later that may come with [`Keeper::renew`].
     pub fn gather(
         &mut self,
         partitions: &mut Peekable<impl Iterator<Item = Partition>>,
@@ -177,15 +177,15 @@ impl Keeper {
                 bytes + batch.as_bytes().len() >= most
             });
             self.sections.writes(partition, changes.vanished);
+            bytes += batch.as_bytes().len();
+            batches.push(batch);
             // Without a digest the rest of it comes with the next batches.
             if let Some(digest) = changes.digest {
                 partitions.next();
                 if self.sections.has_to_say(partition, now, self.says_ms()) {
-                    self.push_state(&mut batch, partition, present, digest);
+                    batches.extend(self.state(partition, present, digest));
                 }
             }
-            bytes += batch.as_bytes().len();
-            batches.push(batch);
             if bytes >= most {
                 break;
             }
@@ -195,10 +195,13 @@ impl Keeper {
 
     /// Batches are given up: what they held has changed still.
     pub fn not_written(&mut self, batches: &[Batch]) {
-        let partitions = batches.iter().filter_map(|batch| batch.section().partition());
-        for partition in partitions {
+        let of = |batch: &Batch| Some((batch.section().partition()?, batch.is_state()));
+        let partitions: Vec<_> = batches.iter().filter_map(of).collect();
+        for (partition, is_state) in partitions {
             self.sections.has_not_said(partition);
-            self.cache.note_all_as_changed(partition);
+            if !is_state {
+                self.cache.note_all_as_changed(partition);
+            }
         }
     }
 
@@ -230,12 +233,9 @@ impl Keeper {
             let is_owed = all || self.sections.is_owed(partition, now, interval);
             if is_owed && self.owns(partition) && !self.cache.has_changes(partition) {
                 self.sections.has_said(partition, now);
-                let mut batch = Batch::new(Section::of(partition));
-                self.push_state(&mut batch, partition, present, self.cache.digest(partition));
-                batches.push(batch);
+                batches.extend(self.state(partition, present, self.cache.digest(partition)));
             }
         }
-        batches.retain(|batch| !batch.is_empty());
         batches
     }
 
@@ -245,19 +245,21 @@ impl Keeper {
         Partition::all().for_each(|partition| self.sections.has_not_said(partition));
     }
 
-    /// Adds what a section says of itself, as far as it may.
-    fn push_state(&mut self, batch: &mut Batch, partition: Partition, present: Present, digest: Digest) {
-        let Some(contact) = self.sections.says(partition, present.contact) else {
-            return;
-        };
+    /// What a section says of itself, as far as it may.
+    fn state(&mut self, partition: Partition, present: Present, digest: Digest) -> Option<Batch> {
+        let contact = self.sections.says(partition, present.contact)?;
         let state = SectionState {
             written: present.written,
             contact,
             floor: self.cache.floor(),
             digest,
         };
-        let value = state.to_bytes();
-        batch.push(Record { id: b"", value: &value });
+        let mut batch = Batch::new(Section::of(partition));
+        batch.push(Record {
+            id: b"",
+            value: &state.to_bytes(),
+        });
+        Some(batch)
     }
 
     // --- audits
@@ -283,7 +285,8 @@ impl Keeper {
         let digest = self.cache.digest(partition);
         self.cache.deltas(partition, |delta| batch.push_delta(&delta));
         self.sections.compared(partition);
-        self.push_state(&mut batch, partition, present, digest);
+        let state = self.state(partition, present, digest);
+        state.iter().flat_map(Batch::iter).for_each(|record| batch.push(record));
         batch
     }
 
@@ -316,11 +319,9 @@ impl Keeper {
     }
 
     /// A section holds what the cache holds: what it says of itself from now on.
-    pub fn compared(&mut self, partition: Partition, present: Present) -> Batch {
+    pub fn compared(&mut self, partition: Partition, present: Present) -> Option<Batch> {
         self.sections.compared(partition);
-        let mut batch = Batch::new(Section::of(partition));
-        self.push_state(&mut batch, partition, present, self.cache.digest(partition));
-        batch
+        self.state(partition, present, self.cache.digest(partition))
     }
 
     /// A section could not be compared, or replaced.
@@ -363,7 +364,8 @@ mod tests {
         keeper.choose(&[author.node()], 0);
         let mut partitions = keeper.changed().collect::<Vec<_>>().into_iter().peekable();
         let batches = keeper.gather(&mut partitions, present(&author, START, START), 0, usize::MAX, || {});
-        let records = batches[0].iter().map(|record| (record.id.into(), record.value.into()));
+        let records = batches.iter().flat_map(Batch::iter);
+        let records = records.map(|record| (record.id.into(), record.value.into()));
         (
             key.clone(),
             Partition::of(KeyHash::of(key.as_bytes())),
@@ -383,8 +385,9 @@ mod tests {
         let one = || vec![partition].into_iter().peekable();
         let mut taken = 0;
         let batches = keeper.gather(&mut one(), now, 0, usize::MAX, || taken += 1);
-        let ids: Vec<bool> = batches[0].iter().map(|record| record.id.is_empty()).collect();
-        assert_eq!((ids, taken), (vec![false, true], 1));
+        let states: Vec<bool> = batches.iter().map(Batch::is_state).collect();
+        assert_eq!((states, taken), (vec![false, true], 1));
+        assert!(batches.iter().all(|batch| batch.len() == 1), "in a batch of its own");
         keeper.not_written(&batches);
         assert!(author.has_changes(partition), "to be written anew");
     }
@@ -397,7 +400,7 @@ mod tests {
         keeper.choose(&[author.node()], 0);
         let key = Key::shared(b"key");
         let partition = Partition::of(KeyHash::of(key.as_bytes()));
-        let says = |batches: &[Batch]| batches.iter().flat_map(Batch::iter).any(|record| record.id.is_empty());
+        let says = |batches: &[Batch]| batches.iter().any(Batch::is_state);
         let flush = |keeper: &mut Keeper, now: Millis| {
             author.set(&key, &*now.to_string(), 0, START + now).unwrap();
             let present = present(&author, START, START + now);
@@ -431,6 +434,12 @@ mod tests {
         flush(&mut keeper, 2_100);
         assert_eq!((renew(&mut keeper, 2_101, true).len(), keeper.owing()), (1, 0));
         assert!(renew(&mut keeper, 2_102, true).is_empty());
+
+        // Where that alone was not written its records are not written again.
+        let lost = flush(&mut keeper, 3_200);
+        keeper.not_written(&lost[1..]);
+        assert_eq!((author.has_changes(partition), keeper.owing()), (false, 1));
+        assert_eq!(renew(&mut keeper, 3_201, false).len(), 1);
     }
 
     /// All processes were killed while the store was away, for longer than deletions are remembered.

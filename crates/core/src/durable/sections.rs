@@ -132,7 +132,8 @@ impl Sections {
 
     /// What was written is not there: what it said neither.
     pub fn has_not_said(&mut self, partition: Partition) {
-        self.known(partition).said_at = None;
+        let known = self.known(partition);
+        (known.said_at, known.owes) = (None, true);
     }
 
     /// Whether it owes something.

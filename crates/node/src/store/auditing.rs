@@ -99,8 +99,9 @@ impl Worker {
             }
         }
         // From now on it may say how far it goes.
-        let state = self.keeper.compared(partition, present);
-        store.write(&[state]).await?;
+        if let Some(state) = self.keeper.compared(partition, present) {
+            store.write(&[state]).await?;
+        }
         Ok(outcome.merged as u64)
     }
 }

@@ -73,12 +73,11 @@ impl WriteBehind {
         // What others write to the store stays noted here, in case that they are gone one day.
         let in_flight = self.shared.in_flight.load(Ordering::Acquire);
         let company = (self.shared.company)();
-        let is_shared = self.shared.is_shared.load(Ordering::Relaxed);
-        let is_read = matches!(status.state, StoreState::Ready | StoreState::Failing { .. });
-        status.hosts = match is_shared {
-            true => company.synced.len(),
-            false => 1,
-        } * usize::from(is_read);
+        status.hosts = match status.state {
+            StoreState::Opening | StoreState::Loading { .. } | StoreState::Missing { .. } => 0,
+            _ if self.shared.is_shared.load(Ordering::Relaxed) => company.synced.len(),
+            _ => 1,
+        };
         let owned = Partition::all().filter(|partition| self.shared.is_owner(&company, *partition));
         let noted: usize = owned.map(|partition| self.shared.cache.changes_in(partition)).sum();
         status.dirty = noted + in_flight.max(self.shared.in_flight.load(Ordering::Acquire));

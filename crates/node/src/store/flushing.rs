@@ -10,7 +10,7 @@ use super::head::Head;
 use super::shared::{NotStored, Waiting};
 use super::status::StoreState;
 use super::worker::{Worker, FIRST_PAUSE, LONGEST_PAUSE};
-use super::Store;
+use super::{Store, StoreError, Written};
 use crate::time;
 
 /// Bytes of records that are written at once.
@@ -33,11 +33,11 @@ impl Worker {
                 self.keeper.choose(&self.known.synced, time::mono());
             }
             let written = self.flush(store, due).await;
-            if due && written.is_ok() {
-                self.renew(store, stopping).await;
-            }
             for Waiting { answer, .. } in self.round.drain(..) {
                 let _ = answer.send(written.clone());
+            }
+            if due && written.is_ok() {
+                self.renew(store, stopping).await;
             }
             if stopping {
                 return;
@@ -99,11 +99,12 @@ impl Worker {
 
     /// Writes batches. A store that is away is tried again for a while; then what it lacks is noted as changed, and
     /// nothing is kept.
-    async fn write(&mut self, store: &dyn Store, batches: Vec<Batch>) -> Result<(), NotStored> {
+    async fn write(&mut self, store: &dyn Store, mut batches: Vec<Batch>) -> Result<(), NotStored> {
         let began = time::mono();
+        batches.sort_by_key(Batch::is_state);
         let mut pause = FIRST_PAUSE;
         loop {
-            let error = match store.write(&batches).await {
+            let error = match write_in_order(store, &batches).await {
                 Ok(written) => {
                     let mut status = self.shared.status();
                     status.writes += batches.iter().map(|batch| batch.len() as u64).sum::<u64>();
@@ -162,4 +163,16 @@ impl Worker {
             }
         }
     }
+}
+
+/// Writes batches, what sections say of themselves last. Engines write in any order, and a process may end in between: then
+/// a section that lacked something would say that it has it. A file takes all of it in one step.
+async fn write_in_order(store: &dyn Store, batches: &[Batch]) -> Result<Written, StoreError> {
+    let (records, states) = batches.split_at(batches.partition_point(|batch| !batch.is_state()));
+    if !store.is_shared() || records.is_empty() || states.is_empty() {
+        return store.write(batches).await;
+    }
+    let written = store.write(records).await?;
+    store.write(states).await?;
+    Ok(written)
 }

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 /// Records that are remembered, twice over: 3 MB.
 const RECORDS: usize = 16_384;
-/// So much of a value says mostly which of two is larger: its stamp, and a little more.
+/// Bytes of a value that are remembered: its stamp, and the sum of a counter. Values that are shorter are none.
 const BEGINNING: usize = 24;
 
 /// The last token of the subject of a record is its hash, so sections and hashes tell records apart.
