@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use foldhash::fast::RandomState;
 use kvcache_node::store::{Batch, Record, Section};
 
 /// A script blocks the server while it runs, for some tenths of a millisecond with so many records.
@@ -69,8 +68,7 @@ pub(crate) fn parts(batches: &[Batch]) -> Vec<Part<'_>> {
 
 fn largest(batch: &Batch) -> Vec<Record<'_>> {
     let mut records: Vec<Record<'_>> = Vec::with_capacity(batch.len());
-    let mut places =
-        HashMap::<&[u8], usize, RandomState>::with_capacity_and_hasher(batch.len(), RandomState::default());
+    let mut places: HashMap<&[u8], usize> = HashMap::with_capacity(batch.len());
     for record in batch.iter() {
         let place = *places.entry(record.id).or_insert(records.len());
         match records.get_mut(place) {
